@@ -1,0 +1,1 @@
+"""The tested core behind the step notebooks."""
