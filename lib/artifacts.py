@@ -55,9 +55,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
 def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
     """Write a table with a header, without its index, floats with six decimals."""
-    write_text(
-        path, frame.to_csv(index=False, float_format=f"%.{DECIMALS}f", lineterminator="\n")
-    )
+    write_text(path, frame.to_csv(index=False, float_format=f"%.{DECIMALS}f", lineterminator="\n"))
 
 
 def read_json(path: str | Path, made_by: str) -> Any:

@@ -1,33 +1,157 @@
 """One run's settings: checked once, frozen, every path derived from the root."""
 
 import os
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PILOT_SIZE = 50
 MODELS = ("text_expert", "vision_expert", "mm_fusion")
 
+PILOT_SIZE = 50
 
-def _default_root() -> Path:
-    return Path(os.environ.get("MEMES_ROOT", ROOT))
+# What differs between the modes; everything else has one default.
+PRESETS = {
+    "pilot": {
+        "n_memes": PILOT_SIZE,
+        "text_model": "minilm",
+        "vision_model": "efficientnet_lite0",
+        "text_epochs": 1,
+        "vision_epochs": 1,
+        "fusion_seeds": 1,
+    },
+    "full": {
+        "n_memes": 3000,
+        "text_model": "microsoft/mdeberta-v3-base",
+        "vision_model": "google/siglip-base-patch16-384",
+        "text_epochs": 5,
+        "vision_epochs": 5,
+        "fusion_seeds": 5,
+    },
+}
 
 
 class Settings(BaseModel):
-    """What a run needs to know; an unknown key or a mistyped value raises pydantic's ValidationError.
+    """What a run needs to know; an unknown key or a mistyped value is an error.
 
-    `root` holds everything the run reads and writes; its default is the project's own folder, or
-    the environment variable MEMES_ROOT. `data` is a folder with `Datasets/` and `Step_2/` of the
-    user's own; without one Step 3 looks in `root`, then generates memes.
+    `root` holds everything the run reads and writes; its default is the environment variable
+    MEMES_ROOT, else the project's own folder. `data` is a folder with the user's own `Datasets/`
+    and `Step_2/`, or the folder of a public data set named by `dataset`; without it Step 3 looks
+    in `root`, then generates `n_memes` memes. Defaults that depend on `mode` stand in `PRESETS`.
+    Raises pydantic's ValidationError, which is a ValueError.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["pilot", "full"] = "pilot"
-    root: Path = Field(default_factory=_default_root)
-    data: Path | None = None
+    root: Path = Field(default_factory=lambda: Path(os.environ.get("MEMES_ROOT", ROOT)))
     overwrite: bool = False
     seed: int = Field(default=0, ge=0)
+    workers: int = Field(default=2, ge=0)
+
+    # Step 3
+    data: Path | None = None
+    dataset: str = "auto"
+    n_memes: int = Field(ge=8)
+    captions: bool = False
+
+    # Step 4
+    text_model: str
+    vision_model: str
+    text_epochs: int = Field(ge=1)
+    vision_epochs: int = Field(ge=1)
+    text_lr: float = Field(default=5e-5, gt=0)
+    vision_lr: float = Field(default=5e-4, gt=0)
+    batch_size: int = Field(default=16, ge=1)
+    gradient_accumulation: int = Field(default=1, ge=1)
+    gradient_checkpointing: bool = False
+    max_length: int = Field(default=128, ge=8)
+    class_weights: bool = False
+    patience: int = Field(default=2, ge=1)
+    bf16: bool | None = None
+
+    # Step 5
+    fusion_head: Literal["concat", "align", "align_concat", "cross_attention"] = "concat"
+    text_feature: Literal["cls", "mean", "logits"] = "cls"
+    vision_feature: Literal["pooled", "logits"] = "logits"
+    fusion_hidden: int = Field(default=256, ge=1)
+    fusion_epochs: int = Field(default=20, ge=1)
+    fusion_lr: float = Field(default=1e-3, gt=0)
+    fusion_seeds: int = Field(ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        given = {key: value for key, value in given.items() if value is not None}
+        return PRESETS.get(given.get("mode", "pilot"), {}) | given
+
+    @classmethod
+    def from_notebook(cls, namespace: MutableMapping[str, Any]) -> Self:
+        """Build the settings from what a notebook's parameters cell, or papermill, has assigned.
+
+        Call it in the cell after the parameters as `Settings.from_notebook(globals())`. Every
+        public name assigned by then counts as a setting, so that a misspelt one is an error
+        instead of being ignored; a later call in the same kernel counts the same names.
+        Raises ValueError naming each bad setting and the known ones.
+        """
+        if "_parameter_names" not in namespace:
+            namespace["_parameter_names"] = {
+                name
+                for name, value in namespace.items()
+                if not name.startswith("_")
+                and name not in ("In", "Out")
+                and (value is None or isinstance(value, str | int | float | list | dict))
+            }
+        names = namespace["_parameter_names"] | (namespace.keys() & cls.model_fields)
+        return cls.checked({name: namespace[name] for name in sorted(names)}, "parameters cell")
+
+    @classmethod
+    def from_file(cls, path: str | Path, **overrides: Any) -> Self:
+        """Build the settings from a YAML file of parameters, `overrides` winning.
+
+        Raises FileNotFoundError, or ValueError naming file and field.
+        """
+        path = Path(path)
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"{path}: expected `name: value` lines, found {type(content).__name__}"
+            )
+        return cls.checked(content | overrides, str(path))
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any], origin: str) -> Self:
+        """Build the settings; a ValueError names `origin`, each bad field and the known ones."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, e['loc']))}={e.get('input')!r}: {e['msg']}"
+                for e in error.errors()
+            )
+            known = ", ".join(sorted(cls.model_fields))
+            raise ValueError(f"{origin}: {faults}. Known settings: {known}") from None
+
+    @property
+    def step3(self) -> Path:
+        return self.root / "Step_3"
+
+    @property
+    def shards(self) -> Path:
+        return self.step3 / "shards"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    def model_folder(self, model: str) -> Path:
+        return self.models / model
+
+    def artifact(self, step: int, name: str) -> Path:
+        """The path of an artifact of this mode: ("results.json", step 6) is results_pilot.json."""
+        stem, _, suffix = name.rpartition(".")
+        return self.root / f"Step_{step}" / f"{stem}_{self.mode}.{suffix}"
