@@ -1,0 +1,92 @@
+"""The one way from a picture file to the pixels that training and serving see."""
+
+import contextlib
+import io
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+SIZE = 384
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
+# Pillow warns from here on and refuses from twice here on; a picture this large is refused at once
+MAX_PIXELS = 89_478_485
+# The colour that the backbones' normalisation (mean = std = 0.5) turns into zero
+PADDING = (128, 128, 128)
+
+
+def load_picture(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
+    """Open a picture as upright 8-bit RGB: transparency over white, the first frame if animated.
+
+    Raises FileNotFoundError, or ValueError naming `source` and the reason if it is not a picture
+    of one of `FORMATS`, is broken or truncated, or has more than `MAX_PIXELS` pixels.
+    """
+    if isinstance(source, Image.Image):
+        return _to_rgb(source)
+    name = source if isinstance(source, str | Path) else "picture"
+    if isinstance(source, bytes):
+        source = io.BytesIO(source)
+    elif isinstance(source, str | Path) and not Path(source).is_file():
+        raise FileNotFoundError(f"{name}: there is no such picture file")
+    try:
+        with Image.open(source, formats=_supported()) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            return _to_rgb(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(
+            f"{name}: more than {MAX_PIXELS} pixels (a decompression bomb?); make it smaller"
+        ) from None
+    except Image.UnidentifiedImageError:
+        raise ValueError(
+            f"{name}: not a picture of a known format ({', '.join(FORMATS)})"
+        ) from None
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError) as error:
+        raise ValueError(f"{name}: broken or truncated picture ({error})") from None
+
+
+def letterbox(image: Image.Image, size: int = SIZE) -> Image.Image:
+    """Fit an RGB image into size x size pixels without cropping, the rest padded mid-grey.
+
+    Overlaid text sits at the edges of a meme: cropping would cut it off.
+    """
+    scale = size / max(image.size)
+    fitted = image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))),
+        Image.Resampling.BICUBIC,
+        reducing_gap=3.0,
+    )
+    canvas = Image.new("RGB", (size, size), PADDING)
+    canvas.paste(fitted, ((size - fitted.width) // 2, (size - fitted.height) // 2))
+    return canvas
+
+
+def _supported() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    # A camera's broken EXIF block says nothing about the pixels
+    with contextlib.suppress(OSError, ValueError, SyntaxError, struct.error, KeyError, TypeError):
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        return _from_deep(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey from its full range; 32-bit and float have none, so from their extremes."""
+    pixels = np.asarray(image, dtype=np.float64)
+    low, high = 0.0, 65535.0
+    if image.mode == "F" or pixels.min() < low or pixels.max() > high:
+        low, high = float(pixels.min()), float(pixels.max())
+    grey = (pixels - low) * (255.0 / max(high - low, 1e-12))
+    return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
