@@ -1,0 +1,97 @@
+"""Anything array-like as checked NumPy: lists, pandas, half precision, tensors on any device.
+
+The lowest floor of the numeric core, so that temperature, thresholds and metrics refuse the same
+input with the same words.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def to_numpy(values: ArrayLike, name: str) -> np.ndarray:
+    """Return `values` as float64, whatever holds them; tensors and data frames are duck-typed.
+
+    Raises ValueError naming `name` if the values are empty or not real numbers.
+    """
+    try:
+        if hasattr(values, "detach"):
+            # bfloat16 has no NumPy twin, so a tensor widens before it leaves torch.
+            values = values.detach().cpu().double().numpy()
+        elif hasattr(values, "to_numpy"):
+            values = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        array = np.asarray(values)
+        if array.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        array = array.astype(np.float64, copy=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of real numbers ({error})") from None
+    if array.size == 0:
+        raise ValueError(f"{name} is empty (shape {array.shape}); pass at least one example")
+    return array
+
+
+def finite(values: ArrayLike, name: str) -> np.ndarray:
+    """Return `values` as float64 without NaN or infinity.
+
+    Raises ValueError with the count and the first index of what is not finite.
+    """
+    array = to_numpy(values, name)
+    # The extremes carry any NaN or infinity, and cost no temporary array.
+    if not (np.isfinite(array.min()) and np.isfinite(array.max())):
+        refuse(~np.isfinite(array), name, "NaN or infinite", "drop or repair these examples")
+    return array
+
+
+def probabilities(values: ArrayLike, name: str = "prob", ndim: int = 1) -> np.ndarray:
+    """Return `values` as float64 within [0, 1], of `ndim` dimensions.
+
+    Raises ValueError with the count and the first index of what is outside.
+    """
+    array = finite(values, name)
+    check_ndim(array, name, ndim)
+    if array.min() < 0 or array.max() > 1:
+        refuse(
+            (array < 0) | (array > 1),
+            name,
+            "outside [0, 1]",
+            "pass probabilities, not logits: p = sigmoid(z / T)",
+        )
+    return array
+
+
+def binary_labels(labels: ArrayLike, name: str = "labels") -> np.ndarray:
+    """Return 0/1 labels as bool.
+
+    Raises ValueError with the count and the first index of what is neither 0 nor 1.
+    """
+    array = finite(labels, name)
+    ones = array == 1
+    if np.count_nonzero(ones) + np.count_nonzero(array == 0) != array.size:
+        refuse((array != 0) & (array != 1), name, "neither 0 nor 1", "map the classes to 0 and 1")
+    return ones
+
+
+def check_ndim(array: np.ndarray, name: str, ndim: int) -> None:
+    """Raise ValueError unless `array` has `ndim` dimensions."""
+    if array.ndim != ndim:
+        wanted = {1: "(N,)", 2: "(N, L)"}[ndim]
+        raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
+
+
+def check_same_shape(array: np.ndarray, name: str, labels: np.ndarray) -> None:
+    """Raise ValueError unless `array` and `labels` match, one label per value."""
+    if array.shape != labels.shape:
+        raise ValueError(
+            f"{name} has shape {array.shape} but labels has shape {labels.shape}; "
+            "pass one label per value"
+        )
+
+
+def refuse(bad: np.ndarray, name: str, what: str, fix: str) -> None:
+    """Raise ValueError with the count of True in `bad` and the index of the first."""
+    first = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
+    where = first[0] if len(first) == 1 else first
+    raise ValueError(
+        f"{name} holds {np.count_nonzero(bad)} of {bad.size} values that are {what}, "
+        f"the first at index {where}; {fix}"
+    )
