@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+import imagehash
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -15,6 +16,8 @@ FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 MAX_PIXELS = 89_478_485
 # The colour that the backbones' normalisation (mean = std = 0.5) turns into zero
 PADDING = (128, 128, 128)
+# Grey levels; a flatter picture has no layout to hash, and all such pictures would look alike
+_FLAT = 2.0
 
 
 def load_picture(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
@@ -61,6 +64,15 @@ def letterbox(image: Image.Image, size: int = SIZE) -> Image.Image:
     canvas = Image.new("RGB", (size, size), PADDING)
     canvas.paste(fitted, ((size - fitted.width) // 2, (size - fitted.height) // 2))
     return canvas
+
+
+def picture_hash(picture: Image.Image) -> int | None:
+    """The 64-bit perceptual hash (pHash: signs of low DCT frequencies), None for a flat picture."""
+    thumbnail = picture.convert("L").resize((32, 32), Image.Resampling.BOX)
+    if np.asarray(thumbnail, dtype=float).std() < _FLAT:
+        return None
+    bits = imagehash.phash(picture).hash
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def _supported() -> list[str]:

@@ -143,3 +143,7 @@ def _read_rows(path: Path, schema: type[BaseModel]) -> Iterator[tuple[str, BaseM
                 )
             lines_of[row.id] = number
             yield where, row
+
+
+# A data set's name -> the reader of its folder
+READERS: dict[str, Callable[[Path], Iterator[Example | Rejected]]] = {}

@@ -56,7 +56,7 @@ class LabelTaxonomy(BaseModel):
     def load(cls, path: str | Path) -> "LabelTaxonomy":
         """Read `label_taxonomy.json`.
 
-        Raises FileNotFoundError, or ValueError naming the file and the field that breaks the schema.
+        Raises FileNotFoundError, or ValueError naming the file and the field that breaks it.
         """
         content = read_json(path, made_by="python Step_3/pack_examples.py")
         try:
@@ -232,8 +232,8 @@ UNIFIED = LabelTaxonomy(
             },
         ),
         "mmhs150k": DatasetMapping(
-            note="labels of three annotators: hateful where at least two of them say so; the target "
-            "is the one most of these name, multiple where they tie",
+            note="labels of three annotators: hateful where at least two say so; the target is the "
+            "one that most of these name, multiple where they tie",
             fields={
                 "labels": {
                     "0": {"abuse_hate": 0, "target_type": "none"},

@@ -1,0 +1,68 @@
+"""Pack examples into Step_3/: the command line of lib.packing."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lib.config import Settings
+from lib.packing import examples_for, pack
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = vars(_parser().parse_args(arguments))
+    limit = given.pop("limit")
+    if names := given.pop("dataset"):
+        given["dataset"] = ",".join(names)
+    try:
+        settings = Settings.model_validate(given)
+        stats = pack(
+            examples_for(settings),
+            settings.root / "Step_3",
+            mode=settings.mode,
+            seed=settings.seed,
+            workers=settings.workers,
+            limit=limit,
+            overwrite=settings.overwrite,
+        )
+    except (ValueError, OSError) as error:
+        print(f"pack_examples: {error}", file=sys.stderr)
+        return 1
+    for split, part in stats["splits"].items():
+        print(f"{split}: {part['examples']} examples in {part['shards']} shards")
+    for row in stats["skipped"]["rows"]:
+        print(f"skipped {row['where']} {row['id']}: {row['reason']}")
+    print(f"left out: {stats['unlabelled']['count']} without a label, ", end="")
+    print(f"{stats['repeated_ids']['count']} repeated, {len(stats.get('dropped', ()))} leaking")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Pack memes into Step_3/shards/ with their splits, taxonomy and statistics. "
+        "Without --data and --dataset: the manifest under the root if there is one, else "
+        "generated memes."
+    )
+    parser.add_argument("--mode", choices=("pilot", "full"), default="pilot")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with Datasets/ and Step_2/, or the folder of a public data set",
+    )
+    parser.add_argument(
+        "--dataset",
+        nargs="+",
+        metavar="NAME",
+        help="auto, manifest, confounders, or public data sets by name (several are packed together)",
+    )
+    parser.add_argument("--n", dest="n_memes", type=int, help="how many memes to generate")
+    parser.add_argument("--limit", type=int, help="pack at most this many good examples")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, help="processes that read and draw pictures")
+    parser.add_argument("--overwrite", action="store_true", help="replace what a full run packed")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="write to DIR/Step_3")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
