@@ -137,6 +137,11 @@ class Settings(BaseModel):
             raise ValueError(f"{origin}: {faults}. Known settings: {known}") from None
 
     @property
+    def autocast(self) -> bool:
+        """Whether encoders run in bfloat16 where Step 5 and later only read them."""
+        return bool(self.bf16)
+
+    @property
     def step3(self) -> Path:
         return self.root / "Step_3"
 

@@ -1,0 +1,77 @@
+"""The error table: what each model said of each meme, and where fusion went wrong."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from lib.config import MODELS
+from lib.predictions import logits_of
+from lib.temperature import prob_hate
+
+# Below this a slice's error rate says too little to be ranked.
+SLICE_MINIMUM = 30
+
+
+def error_table(
+    frame: pd.DataFrame,
+    texts: Mapping[str, str],
+    temperatures: Mapping[str, float],
+    thresholds: Mapping[str, float],
+    review_band: tuple[float, float],
+) -> pd.DataFrame:
+    """One row a meme with the calibrated probability and prediction of each model.
+
+    Columns: index, id, text, label, `<model>_prob` and `<model>_pred` of the three models,
+    `error_type` of fusion (TP, TN, FP, FN), and the slices `models_agree`, `fusion_only_correct`
+    (fusion right, both experts wrong), `fusion_only_wrong` and `in_review_band`.
+    """
+    table = pd.DataFrame(
+        {
+            "index": np.arange(len(frame)),
+            "id": frame["id"].to_numpy(),
+            "text": [texts[meme] for meme in frame["id"]],
+            "label": frame["label"].to_numpy(),
+        }
+    )
+    for model in MODELS:
+        prob = prob_hate(logits_of(frame, model), temperatures[model])
+        table[f"{model}_prob"] = prob
+        table[f"{model}_pred"] = (prob >= thresholds[model]).astype(int)
+    right = {model: table[f"{model}_pred"] == table["label"] for model in MODELS}
+    text, vision, fusion = (right[model] for model in MODELS)
+    positive = table["mm_fusion_pred"] == 1
+    table["error_type"] = np.where(fusion, "T", "F") + np.where(positive, "P", "N").astype(object)
+    table["models_agree"] = (text == vision) & (vision == fusion)
+    table["fusion_only_correct"] = fusion & ~text & ~vision
+    table["fusion_only_wrong"] = ~fusion & text & vision
+    table["in_review_band"] = table["mm_fusion_prob"].between(*review_band)
+    return table
+
+
+def slices(table: pd.DataFrame, extra: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Fusion's error rate on slices of the error table: n, errors, error_rate, and a verdict.
+
+    `extra` adds columns to slice by, one row a meme (dataset, concept, target type). Slices under
+    30 memes are marked "insufficient" and have no rate.
+    """
+    columns = table[["models_agree", "in_review_band"]].copy()
+    columns["text length"] = np.where(
+        table["text"].str.split().str.len() > 12, "over 12 words", "up to 12 words"
+    )
+    if extra is not None:
+        columns = columns.join(extra.reset_index(drop=True))
+    wrong = table["error_type"].isin(["FP", "FN"])
+    rows = []
+    for name in columns:
+        for value, members in wrong.groupby(columns[name]):
+            enough = len(members) >= SLICE_MINIMUM
+            rate = members.mean() if enough else np.nan
+            verdict = "" if enough else "insufficient"
+            rows.append((name, str(value), len(members), int(members.sum()), rate, verdict))
+    return pd.DataFrame(rows, columns=["slice", "value", "n", "errors", "error_rate", "verdict"])
+
+
+def error_counts(table: pd.DataFrame) -> pd.Series:
+    """How many memes fusion got right and wrong: TP, TN, FP, FN, in this order."""
+    return table["error_type"].value_counts().reindex(["TP", "TN", "FP", "FN"], fill_value=0)
