@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dataset",
         nargs="+",
         metavar="NAME",
-        help="auto, manifest, confounders, or public data sets by name (several are packed together)",
+        help="auto, manifest, confounders, or public data sets by name (packed together)",
     )
     parser.add_argument("--n", dest="n_memes", type=int, help="how many memes to generate")
     parser.add_argument("--limit", type=int, help="pack at most this many good examples")

@@ -2,12 +2,10 @@
 
 import contextlib
 import errno
-import functools
 import hashlib
 import io
 import itertools
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -17,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
@@ -99,8 +98,6 @@ def pack(
     label outside the taxonomy, contradictory labels for one id) is skipped and listed in the
     returned stats; unlabelled ones are left out and counted. `out_dir` changes only once all
     shards are written; after a kill the same call goes on with the shards that are missing.
-    With `workers` above 1 call it from under `if __name__ == "__main__":`, as for any spawned
-    process.
     Raises ValueError if more than one example and more than 5% are bad, or none is good,
     FileExistsError if a full run made `out_dir` from other data, OSError if the disk is full.
     """
@@ -109,7 +106,8 @@ def pack(
     out_dir = Path(out_dir)
     if mode == "pilot":
         limit = min(limit or PILOT_SIZE, PILOT_SIZE)
-    with _mapper(workers) as run, _explained_if_full(out_dir):
+    run = _mapper(workers)
+    with _explained_if_full(out_dir):
         found = _collect(examples, limit, run)
         _refuse_if_too_bad(found)
         splits, report = _split(found, mode, seed)
@@ -159,15 +157,17 @@ class _Found:
         ]
 
 
-@contextlib.contextmanager
-def _mapper(workers: int) -> Iterator[Callable[[Callable, Sequence], Iterable]]:
-    """Yield an ordered map over `workers` processes; none are started for one."""
+def _mapper(workers: int) -> Callable[[Callable, Iterable], Iterable]:
+    """An ordered map over `workers` processes; none are started for one."""
     if workers <= 1:
-        yield map
-        return
-    # Forking a process that has run torch or OpenMP can hang the child
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield functools.partial(pool.imap, chunksize=8)
+        return map
+    parallel = joblib.Parallel(
+        workers,
+        return_as="generator",
+        pre_dispatch="4 * n_jobs",
+        idle_worker_timeout=30,  # so long may workers survive a kill of this process
+    )
+    return lambda function, items: parallel(joblib.delayed(function)(item) for item in items)
 
 
 def _collect(examples: Iterable[Example | Rejected], limit: int | None, run: Callable) -> _Found:
@@ -320,11 +320,11 @@ def _write_shards(
     ):
         shutil.rmtree(partial, ignore_errors=True)
         write_json(partial / "plan.json", job)
-    with tqdm(desc="packing", unit=" memes", total=sum(len(s.examples) for s in plan)) as progress:
-        for shard in plan:
-            if not (partial / shard.name).exists():
-                _write_shard(partial / shard.name, shard.examples, run)
-            progress.update(len(shard.examples))
+    missing = [shard for shard in plan if not (partial / shard.name).exists()]
+    waiting = [example for shard in missing for example in shard.examples]
+    samples = iter(tqdm(run(_sample, waiting), "packing", len(waiting), unit=" memes"))
+    for shard in missing:
+        _write_shard(partial / shard.name, itertools.islice(samples, len(shard.examples)))
     for left_by_a_kill in partial.glob("*/.*"):
         shutil.rmtree(left_by_a_kill)
     write_json(partial / "made_from.json", made_from)
@@ -340,15 +340,15 @@ def _undo_broken_swap(shards: Path, replaced: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _write_shard(path: Path, examples: Sequence[Example], run: Callable) -> None:
-    from webdataset import TarWriter  # here, so that workers need not load torch
+def _write_shard(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
+    from webdataset import TarWriter  # here, so that worker processes need not load torch
 
     with (
         atomic_path(path) as new,
         new.open("wb") as stream,
         TarWriter(stream, mtime=0, user="", group="", encoder=False) as tar,
     ):
-        for sample in run(_sample, examples):
+        for sample in samples:
             tar.write(sample)
 
 
