@@ -1,17 +1,21 @@
 """Temperature scaling (Guo, Pleiss, Sun and Weinberger, ICML 2017): exact, or it says why not."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit
+from scipy.optimize import brentq
+from scipy.special import expit, logsumexp
 
 from lib.arrays import binary_labels, check_same_shape, finite, refuse
 
 Status = Literal["ok", "separable", "uninformative", "one_class"]
+
+# Doubles in one block of work: the temporaries of a pass stay in the processor's cache.
+BLOCK = 16_384
+MAX_ITERATIONS = 200
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class TemperatureFit:
 
     `temperature` divides the logits; it is 1 unless `status` is "ok". `nll_before` and `nll_after`
     are mean negative log-likelihoods in nats, at T = 1 and at `temperature`, per example (softmax,
-    margins) or per label (sigmoid). `n` counts the examples, `iterations` the Newton steps.
+    margins) or per entry (sigmoid). `n` counts the examples, `iterations` the passes over them.
     After a per-label fit every field but `n` is an array of shape (L,).
     """
 
@@ -30,6 +34,15 @@ class TemperatureFit:
     nll_after: float | np.ndarray
     n: int
     iterations: int | np.ndarray
+
+    @property
+    def limit(self) -> float:
+        """Where the likelihood leads: T, 0 (separable), inf (uninformative) or NaN (one class).
+
+        For intervals: a resample without an optimum must not count as T = 1.
+        """
+        ends = {"separable": 0.0, "uninformative": math.inf, "one_class": math.nan}
+        return ends.get(self.status, self.temperature)
 
 
 def prob_hate(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
@@ -42,12 +55,12 @@ def prob_hate(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
     if z.ndim == 2 and z.shape[1] == 2:
-        z = z[:, 1] / temperature - z[:, 0] / temperature
-    elif z.ndim == 1:
-        z = z / temperature
-    else:
+        with np.errstate(over="ignore"):
+            z = z[:, 1] - z[:, 0]
+    elif z.ndim != 1:
         raise ValueError(f"logits must have shape (N, 2) or (N,), got {z.shape}")
-    return expit(z)
+    with np.errstate(over="ignore"):
+        return expit(z / temperature)
 
 
 def fit_temperature(
@@ -57,10 +70,18 @@ def fit_temperature(
 
     `logits` (N, K) with integer labels (N,) is softmax; (N, L) with multi-hot labels (N, L) is
     sigmoid with one shared T, or one per label with `per_label`; (N,) with 0/1 labels (N,) is
-    binary margins, log p(1) - log p(0).
+    binary margins, log p(1) - log p(0). NumPy, pandas and torch, any floating type; float64 inside.
+
+    The optimum is finite only if some true label is not the largest logit and the true logits
+    exceed the mean logits on average; otherwise `status` says "separable" (T -> 0) or
+    "uninformative" (T -> inf), or "one_class" if the labels are all the same, and T = 1.
 
     `shrinkage` adds that many pseudo-examples with the uniform distribution as label, Laplace's
-    rule: a separable small set then has a finite T, and scaling the logits still scales T.
+    rule of succession: a separable small set then has a finite T, and T still scales with the
+    logits.
+
+    Raises ValueError for shapes that fit no case, for values that are empty, NaN, infinite or not
+    labels (with their count and first index), and for a negative shrinkage.
     """
     z, y = _read(logits, labels)
     if not (math.isfinite(shrinkage) and shrinkage >= 0):
@@ -75,18 +96,14 @@ def fit_temperature(
 
 
 def _read(logits: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    z = finite(logits, "logits")
-    y = finite(labels, "labels")
+    """Logits as float64; labels as indices (softmax) or as bool (sigmoid, margins)."""
+    z, y = finite(logits, "logits"), finite(labels, "labels")
     if z.ndim == 2 and y.ndim == 1 and z.shape[1] >= 2:
         if len(z) != len(y):
             raise ValueError(
                 f"logits has {len(z)} rows but labels has {len(y)}; pass one label per row"
             )
-        bad = (y < 0) | (y >= z.shape[1]) | (y != np.floor(y))
-        if bad.any():
-            k = z.shape[1] - 1
-            refuse(bad, "labels", f"not whole numbers from 0 to {k}", "label the logits' columns")
-        return z, y.astype(np.intp)
+        return z, _class_indices(y, z.shape[1])
     if z.ndim not in (1, 2) or z.ndim != y.ndim:
         raise ValueError(
             f"logits {z.shape} and labels {y.shape} fit no case: "
@@ -96,21 +113,36 @@ def _read(logits: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]
     return z, binary_labels(y)
 
 
+def _class_indices(y: np.ndarray, n_classes: int) -> np.ndarray:
+    if n_classes == 2:
+        return binary_labels(y).astype(np.intp)
+    indices = y.astype(np.intp)
+    if indices.min() < 0 or indices.max() >= n_classes or not np.array_equal(indices, y):
+        bad = (indices != y) | (y < 0) | (y >= n_classes)
+        refuse(bad, "labels", f"not whole numbers from 0 to {n_classes - 1}", "label by column")
+    return indices
+
+
 @dataclass(frozen=True)
 class _Problem:
-    """A fit, reduced to gaps to the largest logit: solve U(b) = wrong for b = 1 / T.
+    """A fit in terms of gaps, the largest logit minus each: find b = 1 / T with U(b) = wrong.
 
-    The likelihood's derivative vanishes where the gap the model expects, U(b) = sum of p g, equals
-    the gap observed at the true labels, `wrong`. U falls from `chance` (uniform p) to 0, so there
-    is one root exactly if 0 < wrong < chance. `right` is chance - wrong, summed without
-    cancellation.
+    The likelihood is stationary where the gap the model expects, U(b) = sum of p g over examples
+    and classes, equals the gap observed at the true labels, `wrong`. U falls from `chance`, at
+    uniform p, to 0, so there is exactly one root if 0 < wrong < chance. `right` is
+    chance - wrong, summed without cancellation.
+
+    `gaps` is (N, K), or (N,) where the other of two gaps is 0; they are logits times 2^-shift.
     """
 
     gaps: np.ndarray
     wrong: float
-    chance: float
     right: float
-    scale: float
+    shift: int
+
+    @property
+    def chance(self) -> float:
+        return self.wrong + self.right
 
 
 def _fit(z: np.ndarray, y: np.ndarray, shrinkage: float) -> TemperatureFit:
@@ -122,10 +154,13 @@ def _fit(z: np.ndarray, y: np.ndarray, shrinkage: float) -> TemperatureFit:
         return TemperatureFit(1.0, status, before, before, n, 0)
     weight = shrinkage / (n + shrinkage)
     target = (1 - weight) * problem.wrong + weight * problem.chance
-    b, iterations = _solve(problem, target, (1 - weight) * problem.right)
-    t = problem.scale / b
-    if not (math.isfinite(t) and t > 0):
-        return TemperatureFit(1.0, "uninformative" if t else "separable", before, before, n, 0)
+    solve = _solve_minute if target < 1e-30 * problem.chance else _solve
+    b, iterations = solve(problem.gaps, target, (1 - weight) * problem.right)
+    with np.errstate(over="ignore", under="ignore", divide="ignore"):
+        t = float(np.ldexp(np.divide(1, b), problem.shift))
+    if not 0 < t < math.inf:
+        # Logits near the ends of float64 can have an optimum that float64 cannot hold.
+        return TemperatureFit(1.0, "separable" if t == 0 else "uninformative", before, before, n, 0)
     return TemperatureFit(t, "ok", before, _nll(problem, t), n, iterations)
 
 
@@ -138,74 +173,141 @@ def _status(problem: _Problem, y: np.ndarray, shrinkage: float) -> Status:
 
 
 def _reduce(z: np.ndarray, y: np.ndarray) -> _Problem:
-    # A power of two costs no rounding, so T(c z) = c T(z) holds to the last bit for such c.
-    scale = math.ldexp(1.0, math.frexp(float(max(z.max(), -z.min())))[1])
-    z = z / scale if scale else z
+    shift = _shift(z)
+    if shift:
+        z = np.ldexp(z, -shift)
     if y.dtype != bool and z.shape[1] == 2:
         z, y = z[:, 1] - z[:, 0], y == 1
     if y.dtype == bool:
         signed = np.where(y, z, -z).ravel()
-        gaps = np.abs(signed)
-        wrong = -np.minimum(signed, 0).sum()
-        right = _careful_sum(signed) / 2
-        return _Problem(gaps, float(wrong), float(gaps.sum()) / 2, right, scale or 1.0)
+        wrong = -float(np.minimum(signed, 0).sum())
+        return _Problem(np.abs(signed), wrong, _careful_sum(signed) / 2, shift)
     gaps = z.max(axis=1, keepdims=True) - z
     observed = gaps[np.arange(len(y)), y]
     right = _careful_sum(gaps.mean(axis=1) - observed)
-    return _Problem(gaps, float(observed.sum()), float(gaps.mean(axis=1).sum()), right, scale)
+    return _Problem(gaps, float(observed.sum()), right, shift)
+
+
+def _shift(z: np.ndarray) -> int:
+    """0, or for logits whose cubes leave float64 the power of two that brings them back."""
+    exponent = math.frexp(max(z.max(), -z.min()))[1]
+    return 0 if abs(exponent) <= 256 else exponent - 256
 
 
 def _careful_sum(terms: np.ndarray) -> float:
     total = float(terms.sum())
-    # Its sign decides the status, so a sum near zero is taken exactly.
-    return math.fsum(terms) if abs(total) < 1e-6 * float(np.abs(terms).sum()) else total
+    # Near zero the sign decides the status and the digits decide T, so the sum is taken exactly.
+    return math.fsum(terms) if abs(total) < 1e-4 * float(np.abs(terms).sum()) else total
 
 
 def _nll(problem: _Problem, t: float) -> float:
-    b = problem.scale / t
-    if problem.gaps.ndim == 1:
-        losses = np.log1p(np.exp(-b * problem.gaps))
-    else:
-        losses = np.log(np.exp(-b * problem.gaps).sum(axis=1))
-    return float(losses.mean() + b * (problem.wrong / len(losses)))
+    b = float(np.ldexp(1 / t, problem.shift))
+    total = 0.0
+    for gaps in _blocks(problem.gaps):
+        e = np.exp(-b * gaps)
+        total += float((np.log1p(e) if gaps.ndim == 1 else np.log(e.sum(axis=1))).sum())
+    n = len(problem.gaps)
+    return total / n + b * (problem.wrong / n)
 
 
-def _solve(problem: _Problem, target: float, right: float) -> tuple[float, int]:
-    moments: Callable = _binary_moments if problem.gaps.ndim == 1 else _softmax_moments
-    flat = right < target
-    low, high = 0.0, math.inf
-    curvature = moments(problem.gaps, 0.0, flat)[1]
-    b = right / curvature
-    for iteration in range(1, 200):
-        value, slope = moments(problem.gaps, b, flat)
+def _blocks(gaps: np.ndarray) -> list[np.ndarray]:
+    rows = max(BLOCK * len(gaps) // gaps.size, 1)
+    return [gaps[i : i + rows] for i in range(0, len(gaps), rows)]
+
+
+def _solve(gaps: np.ndarray, wrong: float, right: float) -> tuple[float, int]:
+    """Find b with U(b) = wrong, that is V(b) = right for V = chance - U, by safe Halley steps.
+
+    log U is almost linear in b when little is wrong, and log V in log b when little is right. Each
+    side has sums without cancellation, so the form is chosen by which of the two is small.
+    """
+    flat = right < wrong
+    low, high, b = 0.0, math.inf, _start(gaps, wrong, right, flat)
+    for iteration in range(1, MAX_ITERATIONS + 1):
+        value, slope, bend = np.sum([_moments(g, b, flat) for g in _blocks(gaps)], axis=0)
+        below = value < right if flat else value > wrong
+        low, high = (b, high) if below else (low, b)
         if flat:
-            new = b * math.exp(math.log(right / value) * value / (b * slope))
-            low, high = (b, high) if value < right else (low, b)
+            first, second = b * slope / value, -b * b * bend / value
+            step = _halley(math.log(value / right), first, second + first - first * first)
+            new = b * math.exp(step)
         else:
-            new = b + math.log(value / target) * value / slope
-            low, high = (b, high) if value > target else (low, b)
-        if abs(new - b) <= 1e-9 * b:
+            first, second = -slope / value, bend / value
+            new = b + _halley(math.log(value / wrong), first, second - first * first)
+        if abs(new - b) <= 1e-5 * b:
             return new, iteration
-        if not low < new < high:
-            new = 2 * low if math.isinf(high) else (low + high) / 2
-        b = new
+        b = new if low < new < high else _between(low, high)
     return b, iteration
 
 
-def _binary_moments(a: np.ndarray, b: float, flat: bool) -> tuple[float, float]:
+def _solve_minute(gaps: np.ndarray, wrong: float, right: float) -> tuple[float, int]:
+    """`_solve` in logarithms, for so little wrong that U would underflow on the way there."""
+    g = gaps if gaps.ndim == 2 else np.column_stack([np.zeros_like(gaps), gaps])
+    with np.errstate(divide="ignore"):
+        log_gaps = np.log(g)
+
+    def residual(log_b: float) -> float:
+        x = -math.exp(log_b) * g
+        return logsumexp(log_gaps + x - logsumexp(x, axis=1, keepdims=True)) - math.log(wrong)
+
+    low = high = math.log(_start(gaps, wrong, right, False))
+    while residual(high) > 0:
+        low, high = high, high + 1
+    log_b, result = brentq(residual, low, high, xtol=1e-14, full_output=True)
+    return math.exp(log_b), result.iterations
+
+
+def _halley(residual: float, first: float, second: float) -> float:
+    newton = -residual / first
+    return newton / max(1 + newton * second / (2 * first), 0.5)
+
+
+def _between(low: float, high: float) -> float:
+    if math.isinf(high):
+        return 2 * low
+    return math.sqrt(low) * math.sqrt(high) if low else high / 4
+
+
+def _start(gaps: np.ndarray, wrong: float, right: float, flat: bool) -> float:
+    """The optimum of a subsample of a large set, else V's tangent at 0, which never overshoots."""
+    step = len(gaps) // BLOCK
+    if step > 2:
+        sample = np.ascontiguousarray(gaps[::step])
+        share = len(sample) / len(gaps)
+        return _solve(sample, wrong * share, right * share)[0]
+    return right / sum(_moments(g, 0.0, flat)[1] for g in _blocks(gaps))
+
+
+def _moments(gaps: np.ndarray, b: float, flat: bool) -> tuple[float, float, float]:
+    """U(b), or V(b) if `flat`, then -U' (the variance of the gaps) and U'' (their third moment)."""
+    return (_binary_moments if gaps.ndim == 1 else _softmax_moments)(gaps, b, flat)
+
+
+def _binary_moments(a: np.ndarray, b: float, flat: bool) -> tuple[float, float, float]:
     e = np.exp(-b * a)
-    s = e / (1 + e)
-    slope = float(np.dot(a * a, s * (1 - s)))
-    if flat:
-        return float(np.dot(a, np.tanh(b / 2 * a))) / 2, slope
-    return float(np.dot(a, s)), slope
+    p = e / (1 + e)
+    expected = a * p
+    spread = expected * (a - expected)
+    value = float(np.dot(a, np.tanh(b / 2 * a))) / 2 if flat else float(expected.sum())
+    return value, float(spread.sum()), float(np.dot(spread, a - 2 * expected))
 
 
-def _softmax_moments(g: np.ndarray, b: float, flat: bool) -> tuple[float, float]:
+def _softmax_moments(g: np.ndarray, b: float, flat: bool) -> tuple[float, float, float]:
     p = np.exp(-b * g)
     p /= p.sum(axis=1, keepdims=True)
     mean = (p * g).sum(axis=1)
-    slope = float((p * (g - mean[:, None]) ** 2).sum())
-    if flat:
-        return float((g.mean(axis=1) - mean).sum()), slope
-    return float(mean.sum()), slope
+    away = g - mean[:, None]
+    spread = p * away * away
+    value = _right_gap(g, b) if flat else float(mean.sum())
+    return value, float(spread.sum()), float((spread * away).sum())
+
+
+def _right_gap(g: np.ndarray, b: float) -> float:
+    """V(b), as a sum of terms c (e^(bc) - 1) >= 0 over centred logits c, each row normalised."""
+    c = g.mean(axis=1, keepdims=True) - g
+    top = b * c.max(axis=1, keepdims=True)
+    x = b * c
+    grown = np.exp(x - top)
+    small = np.exp(-top) * np.expm1(np.minimum(x, 1))
+    terms = c * np.where(x < 1, small, grown - np.exp(-top))
+    return float((terms.sum(axis=1) / grown.sum(axis=1)).sum())
