@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -65,7 +65,7 @@ class Settings(BaseModel):
     text_epochs: int = Field(ge=1)
     vision_epochs: int = Field(ge=1)
     text_lr: float = Field(default=5e-5, gt=0)
-    vision_lr: float = Field(default=5e-4, gt=0)
+    vision_lr: float = Field(default=1e-4, gt=0)
     batch_size: int = Field(default=16, ge=1)
     gradient_accumulation: int = Field(default=1, ge=1)
     gradient_checkpointing: bool = False
@@ -82,6 +82,11 @@ class Settings(BaseModel):
     fusion_epochs: int = Field(default=20, ge=1)
     fusion_lr: float = Field(default=1e-3, gt=0)
     fusion_seeds: int = Field(ge=1)
+
+    @field_validator("root", "data")
+    @classmethod
+    def _absolute(cls, folder: Path | None) -> Path | None:
+        return folder and folder.expanduser().resolve()
 
     @model_validator(mode="before")
     @classmethod

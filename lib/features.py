@@ -19,6 +19,9 @@ from lib.experts import load_expert
 
 EXPERTS = ("text_expert", "vision_expert")
 
+# What a cache file holds: token and patch states too, or one vector a meme and encoder.
+KINDS = ("tokens", "pooled")
+
 
 @dataclass(frozen=True)
 class Features:
@@ -128,8 +131,11 @@ def encode_shards(
     if cache is None:
         return _encode(shards, encoders, tokens, batch_size)
     weights = [folder / name for folder in experts for name in ("model.safetensors", "config.json")]
-    key = fingerprint(*weights, *shards) + f"-{'tokens' if tokens else 'pooled'}"
-    file = Path(cache) / f"{key}{'-bf16' if encoders.bf16 else ''}.safetensors"
+    key = fingerprint(*weights, *shards) + ("-bf16" if encoders.bf16 else "")
+    with_tokens, pooled = (Path(cache) / f"{key}-{kind}.safetensors" for kind in KINDS)
+    if with_tokens.exists():
+        return _load(with_tokens)
+    file = with_tokens if tokens else pooled
     if not file.exists():
         _save(_encode(shards, encoders, tokens, batch_size), file)
     return _load(file)

@@ -1,0 +1,112 @@
+"""Run the step notebooks in order: `python -m lib.run --mode pilot`."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+from lib.config import ROOT, Settings
+
+NOTEBOOKS = {
+    3: "Step_3/step3_pack_examples.ipynb",
+    4: "Step_4/step4_unimodal_experts.ipynb",
+    5: "Step_5/step5_fusion.ipynb",
+    6: "Step_6/step6_evaluation.ipynb",
+    7: "Step_7/step7_analysis.ipynb",
+    8: "Step_8/step8_inference.ipynb",
+}
+
+# A cell of a full run may train through a night; a hung one should still end.
+CELL_TIMEOUT_S = {"pilot": 900, "full": 48 * 3600}
+
+
+class StepFailed(RuntimeError):
+    """A notebook stopped; the message names notebook, cell, error and how to go on."""
+
+
+def run(parameters: Mapping[str, Any], first: int = 3, last: int = 8) -> None:
+    """Execute the notebooks of steps `first` to `last` with papermill, one progress line each.
+
+    `parameters` are settings by name. The executed copies go to `runs/<mode>/` under the root.
+    Raises ValueError for a bad setting before anything runs, and StepFailed at the first failure.
+    """
+    settings = Settings.checked(parameters, "settings")
+    # The kernel starts elsewhere: what it gets must not depend on the caller's folder.
+    given = {**parameters, "mode": settings.mode, "root": str(settings.root)}
+    if settings.data:
+        given["data"] = str(settings.data)
+    folder = settings.root / "runs" / settings.mode
+    folder.mkdir(parents=True, exist_ok=True)
+    for step in range(first, last + 1):
+        _execute(step, given, folder, settings.mode)
+
+
+def _execute(step: int, parameters: Mapping[str, Any], folder: Path, mode: str) -> None:
+    notebook = NOTEBOOKS[step]
+    executed = folder / Path(notebook).name
+    try:
+        papermill.execute_notebook(
+            ROOT / notebook,
+            executed,
+            parameters=dict(parameters),
+            kernel_name="python3",
+            cwd=ROOT,
+            progress_bar={
+                "desc": f"Step {step}",
+                "bar_format": "{desc} {bar:30} {n_fmt}/{total_fmt} cells, {elapsed}",
+            },
+            execution_timeout=CELL_TIMEOUT_S[mode],
+        )
+    except PapermillExecutionError as error:
+        raise StepFailed(
+            f"Step {step} failed: {notebook}, cell {error.cell_index}: {error.ename}: "
+            f"{error.evalue}\nThe executed copy is {executed}. After mending it go on with: "
+            f"python -m lib.run --mode {mode} --from {step}"
+        ) from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the steps; 0 if all ran, 1 if one failed, 2 if a setting is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m lib.run", description=__doc__)
+    parser.add_argument("--mode", choices=("pilot", "full"), help="pilot: 50 memes, one split")
+    parser.add_argument("--config", type=Path, help="YAML file of settings, as in configs/")
+    parser.add_argument("--data", help="folder with your own Datasets/ and Step_2/")
+    parser.add_argument("--root", help="folder for everything written; default: the project's")
+    parser.add_argument(
+        "--from", dest="first", type=int, default=3, choices=NOTEBOOKS, help="first step"
+    )
+    parser.add_argument(
+        "--to", dest="last", type=int, default=8, choices=NOTEBOOKS, help="last step"
+    )
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one setting"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        run(_parameters(options), options.first, options.last)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except StepFailed as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, Any]:
+    content = {}
+    if options.config:
+        Settings.from_file(options.config)
+        content = yaml.safe_load(options.config.read_text(encoding="utf-8")) or {}
+    named = {name: getattr(options, name) for name in ("mode", "data", "root")}
+    content |= {name: value for name, value in named.items() if value is not None}
+    return content | {name: yaml.safe_load(value) for name, value in options.p}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
