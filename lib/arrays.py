@@ -9,20 +9,23 @@ from numpy.typing import ArrayLike
 
 
 def to_numpy(values: ArrayLike, name: str) -> np.ndarray:
-    """Return `values` as float64, whatever holds them; tensors and data frames are duck-typed.
+    """Return `values` as float64, or unchanged if they are integers or booleans.
 
+    Tensors and data frames are duck-typed, so neither library is imported.
     Raises ValueError naming `name` if the values are empty or not real numbers.
     """
     try:
         if hasattr(values, "detach"):
+            values = values.detach().cpu()
             # bfloat16 has no NumPy twin, so a tensor widens before it leaves torch.
-            values = values.detach().cpu().double().numpy()
+            values = (values.double() if values.is_floating_point() else values).numpy()
         elif hasattr(values, "to_numpy"):
             values = values.to_numpy(dtype=np.float64, na_value=np.nan)
         array = np.asarray(values)
         if array.dtype.kind == "c":
             raise TypeError("complex numbers")
-        array = array.astype(np.float64, copy=False)
+        if array.dtype.kind not in "biu":
+            array = array.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be an array of real numbers ({error})") from None
     if array.size == 0:
@@ -37,9 +40,9 @@ def finite(values: ArrayLike, name: str) -> np.ndarray:
     """
     array = to_numpy(values, name)
     # The extremes carry any NaN or infinity, and cost no temporary array.
-    if not (np.isfinite(array.min()) and np.isfinite(array.max())):
+    if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
         refuse(~np.isfinite(array), name, "NaN or infinite", "drop or repair these examples")
-    return array
+    return array.astype(np.float64, copy=False)
 
 
 def probabilities(values: ArrayLike, name: str = "prob", ndim: int = 1) -> np.ndarray:
@@ -64,9 +67,10 @@ def binary_labels(labels: ArrayLike, name: str = "labels") -> np.ndarray:
 
     Raises ValueError with the count and the first index of what is neither 0 nor 1.
     """
-    array = finite(labels, name)
+    array = to_numpy(labels, name)
     ones = array == 1
     if np.count_nonzero(ones) + np.count_nonzero(array == 0) != array.size:
+        finite(array, name)
         refuse((array != 0) & (array != 1), name, "neither 0 nor 1", "map the classes to 0 and 1")
     return ones
 
@@ -95,3 +99,17 @@ def refuse(bad: np.ndarray, name: str, what: str, fix: str) -> None:
         f"{name} holds {np.count_nonzero(bad)} of {bad.size} values that are {what}, "
         f"the first at index {where}; {fix}"
     )
+
+
+def in_precision_of(scores: ArrayLike, cuts: np.ndarray) -> np.ndarray:
+    """Round `cuts` to the floating type of `scores`, as float64.
+
+    A float32 score of 0.7 is below the float64 0.7, though a user who compares it with 0.7 compares
+    in float32.
+    """
+    if hasattr(scores, "new_tensor"):
+        return scores.new_tensor(cuts.tolist()).detach().cpu().double().numpy()
+    dtype = getattr(scores, "dtype", None)
+    if not isinstance(dtype, np.dtype) or dtype.kind != "f":
+        return cuts
+    return cuts.astype(dtype).astype(np.float64)

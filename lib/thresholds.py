@@ -1,5 +1,6 @@
 """Cuts on p(hate): the exact optimum over all distinct scores, and the documented grids."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,22 +10,43 @@ from numpy.typing import ArrayLike
 from scipy.special import logit
 from sklearn.model_selection import StratifiedKFold
 
-from lib.arrays import binary_labels, check_ndim, check_same_shape, finite, probabilities
+from lib.arrays import (
+    binary_labels,
+    check_ndim,
+    check_same_shape,
+    finite,
+    in_precision_of,
+    probabilities,
+)
 from lib.temperature import fit_temperature, prob_hate
 
 GRID = np.round(np.arange(10, 91, 5) / 100, 2)
 
 Average = Literal["micro", "macro", "weighted"]
+Objective = Literal[
+    "f1",
+    "macro_f1",
+    "f_beta",
+    "balanced_accuracy",
+    "cost",
+    "precision_at_recall",
+    "recall_at_precision",
+]
+
+# Up to this many cuts, comparing every score with every cut is faster than sorting the scores.
+FEW_CUTS = 64
+BLOCK = 32_768
 
 
 @dataclass(frozen=True)
 class BestThreshold:
-    """A cut: `prob >= threshold` is positive. The other fields are measured at that cut."""
+    """A cut, `prob >= threshold` being positive; the rest is measured there, `value` the objective."""
 
     threshold: float
     f1: float
     precision: float
     recall: float
+    value: float
 
 
 @dataclass(frozen=True)
@@ -44,56 +66,177 @@ class CrossFit:
 def sweep_thresholds(
     prob: ArrayLike, labels: ArrayLike, grid: ArrayLike | None = None
 ) -> pd.DataFrame:
-    """Counts and scores at every threshold of `grid` (0.10, 0.15, ..., 0.90 by default).
+    """Counts and scores of `prob >= threshold` at every threshold of `grid`, in its order.
 
-    `prob` and 0/1 `labels` have shape (N,). Columns: threshold, precision, recall, f1, tp, fp, tn,
-    fn; a ratio without denominator is 0.
+    `prob` and 0/1 `labels` have shape (N,); `grid` is 0.10, 0.15, ..., 0.90 by default, and is
+    compared in the precision of `prob`. Columns: threshold, precision, recall, f1, tp, fp, tn, fn;
+    a ratio without denominator is 0.
+    Raises ValueError for what is empty, mismatched, not finite, outside [0, 1] or not 0/1.
     """
     p, y = _read(prob, labels)
     cuts = GRID if grid is None else finite(grid, "grid")
     check_ndim(cuts, "grid", 1)
-    pos, neg = np.sort(p[y]), np.sort(p[~y])
-    cast = _in_score_precision(prob, cuts)
-    tp = len(pos) - np.searchsorted(pos, cast)
-    fp = len(neg) - np.searchsorted(neg, cast)
+    tp, flagged = _counts(p, y, in_precision_of(prob, cuts))
+    fp, positives = flagged - tp, np.count_nonzero(y)
     return pd.DataFrame(
         {
             "threshold": cuts,
-            "precision": _ratio(tp, tp + fp),
-            "recall": _ratio(tp, len(pos)),
-            "f1": _ratio(2 * tp, tp + fp + len(pos)),
+            "precision": _ratio(tp, flagged),
+            "recall": _ratio(tp, positives),
+            "f1": _ratio(2 * tp, flagged + positives),
             "tp": tp,
             "fp": fp,
-            "tn": len(neg) - fp,
-            "fn": len(pos) - tp,
+            "tn": len(y) - positives - fp,
+            "fn": positives - tp,
         }
     )
 
 
-def best_threshold(prob: ArrayLike, labels: ArrayLike) -> BestThreshold:
-    """The cut with the best F1 over all distinct scores, tied scores kept together.
+def best_threshold(
+    prob: ArrayLike,
+    labels: ArrayLike,
+    objective: Objective = "f1",
+    *,
+    beta: float = 1.0,
+    costs: tuple[float, float] = (1.0, 1.0),
+    floor: float = 0.0,
+) -> BestThreshold:
+    """The best cut over all distinct scores, tied scores kept together, and above all of them.
 
     `prob` and 0/1 `labels` have shape (N,). The cut lies midway to the next lower score (0 below
     the lowest); of equally good cuts the lowest is returned.
+
+    Objectives: "f1"; "macro_f1", the mean of the F1 of both classes; "f_beta" with `beta`
+    (van Rijsbergen 1979); "balanced_accuracy"; "cost", the mean of `costs` = (per false positive,
+    per false negative), whose `value` is negative; "precision_at_recall" and "recall_at_precision",
+    the best of the one with the other at least `floor` (of equal recalls the more precise).
+
+    Raises ValueError for what is empty, mismatched, not finite, outside [0, 1] or not 0/1, for one
+    class only, and for a `floor` that no cut reaches.
     """
     p, y = _read(prob, labels)
-    positives = np.count_nonzero(y)
-    if positives in (0, len(y)):
-        raise ValueError("labels holds one class only; a threshold needs examples of both")
-    order = np.argsort(p)[::-1]
-    s = p[order]
-    tp = np.cumsum(y[order])
-    last = np.append(s[1:] < s[:-1], True)
-    s, tp, flagged = s[last], tp[last], np.flatnonzero(last) + 1
-    f1 = 2 * tp / (flagged + positives)
-    i = len(f1) - 1 - int(np.argmax(f1[::-1]))
-    lower = s[i + 1] if i + 1 < len(s) else 0.0
+    ranking = _Ranking.of(p, y)
+    if ranking.positives in (0, len(y)):
+        raise ValueError(
+            f"labels holds class {int(y[0])} only; a threshold needs examples of both classes"
+        )
+    values = _evaluate(ranking, objective, beta, costs, floor)
+    values[~ranking.allowed] = -math.inf
+    i = int(np.argmax(values))
+    if values[i] == -math.inf:
+        raise ValueError(_unreached(ranking, floor))
+    if objective == "recall_at_precision":
+        i = len(values) - 1 - int(np.argmax(values[::-1]))
+    tp, flagged = int(ranking.tp[i]), len(y) - i
     return BestThreshold(
-        _midpoint(prob, lower, s[i]),
-        float(f1[i]),
-        float(tp[i] / flagged[i]),
-        float(tp[i] / positives),
+        threshold=ranking.cut(i, prob),
+        f1=2 * tp / (flagged + ranking.positives),
+        precision=tp / flagged if flagged else 0.0,
+        recall=tp / ranking.positives,
+        value=float(values[i]),
     )
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """Examples by ascending score. Cut i flags all from the i-th on, so cut n flags none.
+
+    `keys` (n,) are the scores' bits with the label as the lowest bit: bits of numbers that are not
+    negative sort as the numbers do, so one integer sort carries the labels along.
+    `tp` (n + 1,) counts true positives at each cut; `allowed` (n + 1,) is False inside a tie.
+    """
+
+    keys: np.ndarray
+    tp: np.ndarray
+    allowed: np.ndarray
+
+    @classmethod
+    def of(cls, p: np.ndarray, y: np.ndarray) -> "_Ranking":
+        # Adding 0.0 turns -0.0, whose sign bit would sort it wrongly, into 0.0.
+        keys = (p + 0.0).view(np.int64) << 1
+        keys |= y
+        keys.sort()
+        passed = np.zeros(len(keys) + 1, np.int64)
+        np.cumsum(keys & 1, out=passed[1:])
+        allowed = np.ones(len(keys) + 1, bool)
+        np.greater(keys[1:] ^ keys[:-1], 1, out=allowed[1:-1])
+        return cls(keys, passed[-1] - passed, allowed)
+
+    @property
+    def positives(self) -> int:
+        return int(self.tp[0])
+
+    @property
+    def flagged(self) -> np.ndarray:
+        return np.arange(len(self.keys), -1, -1)
+
+    def score(self, i: int) -> float:
+        return float((self.keys[i : i + 1] >> 1).view(np.float64)[0])
+
+    def cut(self, i: int, like: ArrayLike) -> float:
+        """Midway between the scores around cut i, in the floating type of `like`."""
+        lower = self.score(i - 1) if i else 0.0
+        upper = self.score(i) if i < len(self.keys) else 1.0
+        middle = float(in_precision_of(like, np.array([lower + (upper - lower) / 2]))[0])
+        if middle > lower or i == 0:
+            return middle
+        # Neighbouring floats have no middle, and nothing but a cut above 1 is above a score of 1.
+        return upper if upper > lower else math.nextafter(1.0, 2.0)
+
+
+def _evaluate(
+    ranking: _Ranking,
+    objective: Objective,
+    beta: float,
+    costs: tuple[float, float],
+    floor: float,
+) -> np.ndarray:
+    tp, flagged = ranking.tp, ranking.flagged
+    fp, fn = flagged - tp, ranking.positives - tp
+    tn = fp[0] - fp
+    if objective == "f1":
+        return 2 * tp / (flagged + ranking.positives)
+    if objective == "macro_f1":
+        return (_ratio(2 * tp, 2 * tp + fp + fn) + _ratio(2 * tn, 2 * tn + fp + fn)) / 2
+    if objective == "f_beta":
+        if not (math.isfinite(beta) and beta > 0):
+            raise ValueError(f"beta must be positive and finite, got {beta}")
+        return (1 + beta**2) * tp / ((1 + beta**2) * tp + beta**2 * fn + fp)
+    if objective == "balanced_accuracy":
+        return (tp / tp[0] + tn / fp[0]) / 2
+    if objective == "cost":
+        if not all(math.isfinite(c) and c >= 0 for c in costs):
+            raise ValueError(f"costs must be two finite numbers, not negative, got {costs}")
+        return -(costs[0] * fp + costs[1] * fn) / len(ranking.keys)
+    if objective not in ("precision_at_recall", "recall_at_precision"):
+        raise ValueError(f"objective must be one of {Objective.__args__}, got {objective!r}")
+    if not 0 <= floor <= 1:
+        raise ValueError(f"floor must be within [0, 1], got {floor}")
+    precision, recall = _ratio(tp, flagged), tp / tp[0]
+    if objective == "precision_at_recall":
+        return np.where(recall >= floor, precision, -math.inf)
+    return np.where(precision >= floor, recall, -math.inf)
+
+
+def _unreached(ranking: _Ranking, floor: float) -> str:
+    reached = _ratio(ranking.tp, ranking.flagged)[ranking.allowed].max()
+    return f"no threshold has a precision of {floor}; the highest is {reached:.6g}, lower the floor"
+
+
+def _counts(p: np.ndarray, y: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """True positives and positives of `p >= cut`, each of shape (len(cuts),)."""
+    if len(cuts) > FEW_CUTS:
+        ranking = _Ranking.of(p, y)
+        first = np.searchsorted(ranking.keys, np.maximum(cuts, 0.0).view(np.int64) << 1)
+        return ranking.tp[first], len(p) - first
+    tp, flagged = np.zeros((2, len(cuts)), np.int64)
+    for i in range(0, len(p), BLOCK):
+        scores, positive = p[i : i + BLOCK], y[i : i + BLOCK]
+        for j, cut in enumerate(cuts):
+            hit = scores >= cut
+            flagged[j] += np.count_nonzero(hit)
+            tp[j] += np.count_nonzero(hit & positive)
+    return tp, flagged
 
 
 def joint_search(
@@ -105,45 +248,117 @@ def joint_search(
 ) -> pd.DataFrame:
     """F1 of `sigmoid(z / T) >= t` for every pair: columns temperature, threshold, f1.
 
-    `logits` and multi-hot `labels` have shape (N, L). The decision is z >= T logit(t), so one
-    sort per label serves every pair.
+    `logits` and multi-hot `labels` have shape (N, L), `temperatures` (A,), `thresholds` (B,); the
+    frame has A B rows, temperature by temperature. The decision is taken as z >= T logit(t), so
+    one sort per label serves every pair. A label that nobody has and nobody is given counts 0.
+    Raises ValueError for what is empty, mismatched, not finite or not 0/1, for temperatures that
+    are not positive and thresholds outside [0, 1].
     """
     z, y = finite(logits, "logits"), binary_labels(labels)
     check_ndim(z, "logits", 2)
     check_same_shape(z, "logits", y)
-    ts, cuts = finite(temperatures, "temperatures"), probabilities(thresholds, "thresholds")
-    if ts.min() <= 0:
-        raise ValueError(f"temperatures must be positive, got {ts.min()}")
-    grid = np.multiply.outer(ts, logit(cuts)).ravel()
-    tp = np.empty((z.shape[1], len(grid)))
-    flagged = np.empty_like(tp)
-    for j in range(z.shape[1]):
-        column, pos = np.sort(z[:, j]), np.sort(z[y[:, j], j])
-        flagged[j] = len(column) - np.searchsorted(column, grid)
-        tp[j] = len(pos) - np.searchsorted(pos, grid)
-    support = y.sum(axis=0)[:, None]
+    ts, cuts = _read_grid(temperatures, thresholds)
+    pairs = np.multiply.outer(ts, logit(cuts)).ravel()
+    tp, flagged, support = _label_counts(z, y, pairs)
     if average == "micro":
         f1 = _ratio(2 * tp.sum(axis=0), flagged.sum(axis=0) + support.sum())
+    elif average in ("macro", "weighted"):
+        weights = support if average == "weighted" and support.any() else np.ones_like(support)
+        f1 = weights @ _ratio(2 * tp, flagged + support[:, None]) / weights.sum()
     else:
-        weights = support[:, 0] if average == "weighted" else None
-        f1 = np.average(_ratio(2 * tp, flagged + support), axis=0, weights=weights)
-    pairs = {"temperature": np.repeat(ts, len(cuts)), "threshold": np.tile(cuts, len(ts))}
-    return pd.DataFrame({**pairs, "f1": f1})
+        raise ValueError(f"average must be one of {Average.__args__}, got {average!r}")
+    return pd.DataFrame(
+        {
+            "temperature": np.repeat(ts, len(cuts)),
+            "threshold": np.tile(cuts, len(ts)),
+            "f1": f1,
+        },
+        copy=False,
+    )
 
 
-def per_label_thresholds(prob: ArrayLike, labels: ArrayLike, min_positives: int = 30) -> np.ndarray:
-    """One cut per label, shape (L,): the exact F1 optimum of each.
+def _read_grid(temperatures: ArrayLike, thresholds: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    ts, cuts = finite(temperatures, "temperatures"), probabilities(thresholds, "thresholds")
+    check_ndim(ts, "temperatures", 1)
+    if ts.min() <= 0:
+        raise ValueError(f"temperatures must be positive, got {ts.min():g}")
+    return ts, cuts
 
-    `prob` and multi-hot `labels` have shape (N, L). A label with fewer than `min_positives`
-    positives takes the global cut, the optimum of all labels pooled.
+
+def _label_counts(
+    z: np.ndarray, y: np.ndarray, cuts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True positives and positives of z >= cut per label, both (L, len(cuts)); positives (L,)."""
+    columns, truths = np.ascontiguousarray(z.T), np.ascontiguousarray(y.T)
+    support = np.count_nonzero(truths, axis=1)
+    members = np.split(columns[truths], np.cumsum(support)[:-1])
+    columns.sort(axis=1)
+    order = np.argsort(cuts)
+    ascending = cuts[order]
+    tp, flagged = np.empty((2, len(columns), len(cuts)), np.int64)
+    for j, (column, member) in enumerate(zip(columns, members, strict=True)):
+        member.sort()
+        flagged[j, order] = len(column) - column.searchsorted(ascending)
+        tp[j, order] = len(member) - member.searchsorted(ascending)
+    return tp, flagged, support
+
+
+def per_label_thresholds(
+    prob: ArrayLike, labels: ArrayLike, min_positives: int = 30, average: Average = "macro"
+) -> np.ndarray:
+    """One cut per label, shape (L,): the exact optimum of the averaged F1.
+
+    `prob` and multi-hot `labels` have shape (N, L). Macro and weighted F1 are highest where every
+    label's own F1 is; micro F1 couples the labels, and is solved by Dinkelbach's method (1967). A
+    label with fewer than `min_positives` positives, or without negatives, takes the global cut:
+    the best F1 of all labels pooled.
+    Raises ValueError for what is empty, mismatched, not finite, outside [0, 1] or not 0/1, and if
+    the pooled labels are all the same.
     """
     p, y = probabilities(prob, ndim=2), binary_labels(labels)
     check_same_shape(p, "prob", y)
-    cuts = np.full(p.shape[1], best_threshold(p.ravel(), y.ravel()).threshold)
-    for j in np.flatnonzero(y.sum(axis=0) >= max(min_positives, 1)):
-        if not y[:, j].all():
-            cuts[j] = best_threshold(p[:, j], y[:, j]).threshold
+    if average not in ("micro", "macro", "weighted"):
+        raise ValueError(f"average must be one of {Average.__args__}, got {average!r}")
+    shared = best_threshold(p.ravel(), y.ravel()).threshold
+    support = np.count_nonzero(y, axis=0)
+    own = np.flatnonzero((support >= max(min_positives, 1)) & (support < len(y)))
+    rankings = [_Ranking.of(np.ascontiguousarray(p[:, j]), y[:, j]) for j in own]
+    cuts = np.full(p.shape[1], shared)
+    others = np.delete(np.arange(p.shape[1]), own)
+    hits = p[:, others] >= shared
+    rest = (
+        np.count_nonzero(hits & y[:, others]),
+        np.count_nonzero(hits) + int(support[others].sum()),
+    )
+    best = _micro_cuts(rankings, *rest) if average == "micro" else _own_cuts(rankings)
+    cuts[own] = [r.cut(i, prob) for r, i in zip(rankings, best, strict=True)]
     return cuts
+
+
+def _own_cuts(rankings: list[_Ranking]) -> list[int]:
+    return [
+        int(np.argmax(np.where(r.allowed, r.tp / (r.flagged + r.positives), -1))) for r in rankings
+    ]
+
+
+def _micro_cuts(rankings: list[_Ranking], tp: int, size: int) -> list[int]:
+    """Maximise a ratio of sums, 2 tp / (flagged + positives), by maximising top - ratio * bottom.
+
+    `tp` and `size` (flagged + positives) belong to the labels whose cut is given.
+    """
+    ratio = 0.0
+    while True:
+        best = [
+            int(np.argmax(np.where(r.allowed, 2 * r.tp - ratio * r.flagged, -math.inf)))
+            for r in rankings
+        ]
+        top = 2 * (tp + sum(int(r.tp[i]) for r, i in zip(rankings, best, strict=True)))
+        bottom = size + sum(
+            len(r.keys) - i + r.positives for r, i in zip(rankings, best, strict=True)
+        )
+        if not rankings or top / bottom <= ratio:
+            return best
+        ratio = top / bottom
 
 
 def cross_fit(
@@ -179,16 +394,3 @@ def _read(prob: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 def _ratio(top: np.ndarray, bottom: np.ndarray | int) -> np.ndarray:
     return np.divide(top, bottom, out=np.zeros(np.shape(top)), where=np.asarray(bottom) > 0)
-
-
-def _in_score_precision(prob: ArrayLike, cuts: np.ndarray) -> np.ndarray:
-    # A float32 score of 0.7 is below the float64 0.7; users compare in the scores' precision.
-    if hasattr(prob, "new_tensor"):
-        return prob.new_tensor(cuts.tolist()).detach().cpu().double().numpy()
-    dtype = np.asarray(prob).dtype
-    return cuts.astype(dtype).astype(np.float64) if dtype.kind == "f" else cuts
-
-
-def _midpoint(prob: ArrayLike, lower: float, score: float) -> float:
-    middle = float(_in_score_precision(prob, np.array([lower + (score - lower) / 2]))[0])
-    return middle if middle > lower else float(score)
