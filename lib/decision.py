@@ -9,13 +9,14 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import brier_score_loss
 
-from lib.artifacts import fingerprint, read_json, write_json
+from lib.artifacts import fingerprint, read_json, write_csv, write_json
 from lib.config import MODELS, Settings
-from lib.metrics import bootstrap_ci
+from lib.metrics import bootstrap_ci, classification_metrics, expected_calibration_error
 from lib.predictions import FIT_SPLIT, logits_of
 from lib.temperature import fit_temperature, prob_hate
-from lib.thresholds import best_threshold
+from lib.thresholds import best_threshold, cross_fit, sweep_thresholds
 
 LABEL = "abuse_hate"
 DECIDE = "python -m lib.run --from 7"
@@ -148,6 +149,65 @@ def calibrated(frame: pd.DataFrame, temperatures: Mapping[str, float]) -> pd.Dat
     return pd.DataFrame(
         {m: prob_hate(logits_of(frame, m), temperatures[m]) for m in MODELS}, index=frame.index
     )
+
+
+def calibration_table(frame: pd.DataFrame, temperatures: Mapping[str, float]) -> pd.DataFrame:
+    """NLL, Brier and ECE of each model before and after temperature scaling, a row a model."""
+    after = calibrated(frame, temperatures)
+    before = calibrated(frame, dict.fromkeys(MODELS, 1.0))
+    rows = {}
+    for model in MODELS:
+        pairs = [classification_metrics(p[model], frame["label"]) for p in (before, after)]
+        rows[model] = {
+            f"{name} {when}": pair[name]
+            for name in ("nll", "brier", "ece")
+            for when, pair in zip(("before", "after"), pairs, strict=True)
+        }
+    return pd.DataFrame(rows).T
+
+
+def threshold_curves(
+    frame: pd.DataFrame, temperatures: Mapping[str, float]
+) -> dict[str, pd.DataFrame]:
+    """Precision, recall, F1 and counts over the documented grid of cuts, a table a model."""
+    prob = calibrated(frame, temperatures)
+    return {model: sweep_thresholds(prob[model], frame["label"]) for model in MODELS}
+
+
+def save_curves(curves: Mapping[str, pd.DataFrame], settings: Settings) -> None:
+    """Write `thresholds_curve_<model>_<m>.csv` of Step 7."""
+    for model, curve in curves.items():
+        write_csv(settings.artifact(7, f"thresholds_curve_{model}.csv"), curve)
+
+
+def cross_fitted(
+    frame: pd.DataFrame, decision: DecisionBundle, settings: Settings, n_resamples: int = 1000
+) -> pd.DataFrame:
+    """F1, macro-F1, Brier and ECE in-sample and cross-fitted, two rows a model.
+
+    In-sample judges the memes by the temperature and cut fitted on them; cross-fitted judges each
+    by those fitted on the other folds, and its F1 has a 95% bootstrap interval. Where the models
+    were trained on the same memes, as in the pilot, both remain in-sample for the model's weights.
+    """
+    labels, rows = frame["label"].to_numpy(), []
+    for model in MODELS:
+        logits = logits_of(frame, model)
+        prob = prob_hate(logits, decision.temperatures[model])
+        inside = (prob, prob >= decision.thresholds[model])
+        folds = cross_fit(logits, labels, seed=settings.seed)
+        for kind, (p, hate) in {
+            "in-sample": inside,
+            "cross-fitted": (folds.prob, folds.decision),
+        }.items():
+            found = bootstrap_ci(
+                hate.astype(float), labels, "f1", n_resamples=n_resamples, seed=settings.seed
+            )
+            scores = classification_metrics(hate.astype(float), labels)
+            row = {"model": model, "estimate": kind, "f1": scores["f1"]}
+            row |= {"f1_low": found.low, "f1_high": found.high, "macro_f1": scores["macro_f1"]}
+            row |= {"brier": brier_score_loss(labels, p)}
+            rows.append(row | {"ece": expected_calibration_error(p, labels)})
+    return pd.DataFrame(rows)
 
 
 def _intervals(

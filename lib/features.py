@@ -60,22 +60,32 @@ class Encoders(torch.nn.Module):
     def device(self) -> torch.device:
         return self.text_expert.device
 
-    def prepare(self, texts: Sequence[str], images: Sequence[Any]) -> dict[str, torch.Tensor]:
-        """Tokenize texts and process RGB pictures into one batch on the encoders' device."""
-        tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
-        pixels = self.processor(list(images), return_tensors="pt")["pixel_values"]
-        batch = dict(tokens) | {"pixel_values": pixels}
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+    def forward(
+        self, texts: Sequence[str], images: Sequence[Any], tokens: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """Encode B texts and B RGB pictures; `Features` has the names and shapes."""
+        return self.encode_texts(texts, tokens) | self.encode_images(images, tokens)
 
-    def forward(self, pixel_values: torch.Tensor, tokens: bool = False, **text: torch.Tensor):
-        """Encode a batch of B memes; see `Features` for the names and shapes of what comes back."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            encoded = encode_text(self.text_expert, text) | encode_image(
-                self.vision_expert, pixel_values, patches=tokens
-            )
+    def encode_texts(
+        self, texts: Sequence[str], tokens: bool = False, padding: str = "longest"
+    ) -> dict[str, torch.Tensor]:
+        """The text half of `Features`."""
+        inputs = self.tokenizer(list(texts), padding=padding, truncation=True, return_tensors="pt")
+        with self._precision():
+            encoded = encode_text(self.text_expert, dict(inputs.to(self.device)))
         if not tokens:
             del encoded["text_tokens"], encoded["text_mask"]
         return {name: tensor.float() for name, tensor in encoded.items()}
+
+    def encode_images(self, images: Sequence[Any], tokens: bool = False) -> dict[str, torch.Tensor]:
+        """The vision half of `Features`."""
+        pixels = self.processor(list(images), return_tensors="pt")["pixel_values"]
+        with self._precision():
+            encoded = encode_image(self.vision_expert, pixels.to(self.device), patches=tokens)
+        return {name: tensor.float() for name, tensor in encoded.items()}
+
+    def _precision(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
 
 def encode_text(expert: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -149,8 +159,8 @@ def _encode(
     batches = wds.WebLoader(stream(shards), batch_size=batch_size, collate_fn=list, num_workers=0)
     with tqdm(desc="encoding", unit=" memes") as bar:
         for samples in batches:
-            batch = encoders.prepare([s["text"] for s in samples], [s["image"] for s in samples])
-            for name, tensor in encoders(tokens=tokens, **batch).items():
+            texts, images = [s["text"] for s in samples], [s["image"] for s in samples]
+            for name, tensor in encoders(texts, images, tokens).items():
                 parts.setdefault(name, []).append(tensor.cpu())
             ids += [s["id"] for s in samples]
             labels += [s["label"] for s in samples]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -106,7 +106,7 @@ class FusionHead(nn.Module):
 
 
 class FusionModel(nn.Module):
-    """The whole system: both experts and the head, from tokens and pixels to three logits."""
+    """The whole system: both experts and the head, from texts and pictures to three logits."""
 
     def __init__(self, encoders: Encoders, head: FusionHead) -> None:
         super().__init__()
@@ -117,10 +117,10 @@ class FusionModel(nn.Module):
     def device(self) -> torch.device:
         return self.encoders.device
 
-    def forward(self, pixel_values: torch.Tensor, **text: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Logits (B, 2) of text_expert, vision_expert and mm_fusion for a batch of B memes."""
+    def forward(self, texts: Sequence[str], images: Sequence[Any]) -> dict[str, torch.Tensor]:
+        """Logits (B, 2) of text_expert, vision_expert and mm_fusion for B texts and pictures."""
         tokens = self.head.config.head == "cross_attention"
-        return model_logits(self.head, self.encoders(pixel_values, tokens=tokens, **text))
+        return model_logits(self.head, self.encoders(texts, images, tokens))
 
 
 def model_logits(head: FusionHead, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -65,9 +65,8 @@ class MemeClassifier:
         for start in tqdm(starts, desc="predicting", disable=len(starts) < 2):
             part = slice(start, start + batch_size)
             images = [letterbox(load_picture(path)) for path in image_paths[part]]
-            batch = self.model.encoders.prepare([_packed(text) for text in texts[part]], images)
-            logits = {name: value.cpu().double() for name, value in self.model(**batch).items()}
-            answers += self._answers(logits)
+            logits = self.model([_packed(text) for text in texts[part]], images)
+            answers += self._answers({name: value.double().cpu() for name, value in logits.items()})
         return answers
 
     def predict_frame(
