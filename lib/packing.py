@@ -9,6 +9,8 @@ import json
 import os
 import re
 import shutil
+import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -165,9 +167,21 @@ def _mapper(workers: int) -> Callable[[Callable, Iterable], Iterable]:
         workers,
         return_as="generator",
         pre_dispatch="4 * n_jobs",
-        idle_worker_timeout=30,  # so long may workers survive a kill of this process
+        initializer=_end_with_parent,
+        initargs=(os.getpid(),),
     )
     return lambda function, items: parallel(joblib.delayed(function)(item) for item in items)
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this worker when its parent is gone: killed, that cannot send the word to stop."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _collect(examples: Iterable[Example | Rejected], limit: int | None, run: Callable) -> _Found:
