@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 
 def to_numpy(values: ArrayLike, name: str) -> np.ndarray:
-    """Return `values` as float64, or unchanged if they are integers or booleans.
+    """Return `values` as float64; integers, booleans and float32 keep their type.
 
     Tensors and data frames are duck-typed, so neither library is imported.
     Raises ValueError naming `name` if the values are empty or not real numbers.
@@ -17,14 +17,16 @@ def to_numpy(values: ArrayLike, name: str) -> np.ndarray:
     try:
         if hasattr(values, "detach"):
             values = values.detach().cpu()
-            # bfloat16 has no NumPy twin, so a tensor widens before it leaves torch.
-            values = (values.double() if values.is_floating_point() else values).numpy()
+            if values.is_floating_point() and values.itemsize < 4:
+                # bfloat16 has no NumPy twin, so a half tensor widens before it leaves torch.
+                values = values.double()
+            values = values.numpy()
         elif hasattr(values, "to_numpy"):
             values = values.to_numpy(dtype=np.float64, na_value=np.nan)
         array = np.asarray(values)
         if array.dtype.kind == "c":
             raise TypeError("complex numbers")
-        if array.dtype.kind not in "biu":
+        if array.dtype.kind not in "biu" and array.dtype != np.float32:
             array = array.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be an array of real numbers ({error})") from None
@@ -33,8 +35,8 @@ def to_numpy(values: ArrayLike, name: str) -> np.ndarray:
     return array
 
 
-def finite(values: ArrayLike, name: str) -> np.ndarray:
-    """Return `values` as float64 without NaN or infinity.
+def finite(values: ArrayLike, name: str, widen: bool = True) -> np.ndarray:
+    """Return `values` without NaN or infinity, as float64 or unless `widen` as `to_numpy` does.
 
     Raises ValueError with the count and the first index of what is not finite.
     """
@@ -42,7 +44,7 @@ def finite(values: ArrayLike, name: str) -> np.ndarray:
     # The extremes carry any NaN or infinity, and cost no temporary array.
     if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
         refuse(~np.isfinite(array), name, "NaN or infinite", "drop or repair these examples")
-    return array.astype(np.float64, copy=False)
+    return array.astype(np.float64, copy=False) if widen else array
 
 
 def probabilities(values: ArrayLike, name: str = "prob", ndim: int = 1) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Cuts on p(hate): the exact optimum over all distinct scores, and the documented grids."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from lib.arrays import (
 )
 from lib.temperature import fit_temperature, prob_hate
 
+JOINT_COLUMNS = pd.Index(["temperature", "threshold", "f1"])
 GRID = np.round(np.arange(10, 91, 5) / 100, 2)
 
 Average = Literal["micro", "macro", "weighted"]
@@ -40,7 +42,7 @@ BLOCK = 32_768
 
 @dataclass(frozen=True)
 class BestThreshold:
-    """A cut, `prob >= threshold` being positive; the rest is measured there, `value` the objective."""
+    """A cut, `prob >= threshold` is positive, and what it scores; `value` is the objective's."""
 
     threshold: float
     f1: float
@@ -120,21 +122,23 @@ def best_threshold(
         raise ValueError(
             f"labels holds class {int(y[0])} only; a threshold needs examples of both classes"
         )
-    values = _evaluate(ranking, objective, beta, costs, floor)
-    values[~ranking.allowed] = -math.inf
-    i = int(np.argmax(values))
-    if values[i] == -math.inf:
-        raise ValueError(_unreached(ranking, floor))
-    if objective == "recall_at_precision":
-        i = len(values) - 1 - int(np.argmax(values[::-1]))
-    tp, flagged = int(ranking.tp[i]), len(y) - i
+    value = _value(objective, ranking.positives, len(y), beta, costs, floor)
+    i, tp, best = ranking.best(value, last=objective == "recall_at_precision")
+    if best == -math.inf:
+        reached = ranking.best(_ratio)[2]
+        raise ValueError(f"no threshold has precision {floor}; the highest is {reached:.6g}")
+    flagged = len(y) - i
     return BestThreshold(
         threshold=ranking.cut(i, prob),
         f1=2 * tp / (flagged + ranking.positives),
         precision=tp / flagged if flagged else 0.0,
         recall=tp / ranking.positives,
-        value=float(values[i]),
+        value=best,
     )
+
+
+# The objective of a cut, from its true positives and its positives, both of shape (cuts,).
+_Value = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -143,32 +147,39 @@ class _Ranking:
 
     `keys` (n,) are the scores' bits with the label as the lowest bit: bits of numbers that are not
     negative sort as the numbers do, so one integer sort carries the labels along.
-    `tp` (n + 1,) counts true positives at each cut; `allowed` (n + 1,) is False inside a tie.
     """
 
     keys: np.ndarray
-    tp: np.ndarray
-    allowed: np.ndarray
+    positives: int
 
     @classmethod
     def of(cls, p: np.ndarray, y: np.ndarray) -> "_Ranking":
         # Adding 0.0 turns -0.0, whose sign bit would sort it wrongly, into 0.0.
-        keys = (p + 0.0).view(np.int64) << 1
-        keys |= y
+        keys = (p + 0.0).view(np.int64)
+        keys <<= 1
+        keys |= y.astype(np.int64)
         keys.sort()
-        passed = np.zeros(len(keys) + 1, np.int64)
-        np.cumsum(keys & 1, out=passed[1:])
-        allowed = np.ones(len(keys) + 1, bool)
-        np.greater(keys[1:] ^ keys[:-1], 1, out=allowed[1:-1])
-        return cls(keys, passed[-1] - passed, allowed)
+        return cls(keys, int(np.count_nonzero(y)))
 
-    @property
-    def positives(self) -> int:
-        return int(self.tp[0])
-
-    @property
-    def flagged(self) -> np.ndarray:
-        return np.arange(len(self.keys), -1, -1)
+    def best(self, value: _Value, last: bool = False) -> tuple[int, float, float]:
+        """The first (or last) cut of the highest value: its index, true positives and value."""
+        n, passed = len(self.keys), 0
+        best = (0, 0.0, -math.inf)
+        for start in range(0, n, BLOCK):
+            keys = self.keys[start : start + BLOCK]
+            label = keys & 1
+            seen = np.cumsum(label)
+            tp = (self.positives - passed - seen + label).astype(np.float64)
+            values = value(tp, np.arange(n - start, n - start - len(keys), -1, dtype=np.float64))
+            before = self.keys[start - 1 : start - 1 + len(keys)] if start else keys[:-1]
+            # A cut between equal scores is none.
+            values[len(keys) - len(before) :][(keys[-len(before) :] ^ before) <= 1] = -math.inf
+            i = len(keys) - 1 - int(np.argmax(values[::-1])) if last else int(np.argmax(values))
+            if values[i] > best[2] or (last and values[i] == best[2]):
+                best = (start + i, float(tp[i]), float(values[i]))
+            passed += int(seen[-1])
+        none = float(value(np.zeros(1), np.zeros(1))[0])
+        return (n, 0.0, none) if none > best[2] else best
 
     def score(self, i: int) -> float:
         return float((self.keys[i : i + 1] >> 1).view(np.float64)[0])
@@ -184,43 +195,40 @@ class _Ranking:
         return upper if upper > lower else math.nextafter(1.0, 2.0)
 
 
-def _evaluate(
-    ranking: _Ranking,
+def _value(
     objective: Objective,
+    positives: int,
+    n: int,
     beta: float,
     costs: tuple[float, float],
     floor: float,
-) -> np.ndarray:
-    tp, flagged = ranking.tp, ranking.flagged
-    fp, fn = flagged - tp, ranking.positives - tp
-    tn = fp[0] - fp
+) -> _Value:
+    """The function that `best_threshold` maximises."""
+    negatives = n - positives
     if objective == "f1":
-        return 2 * tp / (flagged + ranking.positives)
+        return lambda tp, flagged: 2 * tp / (flagged + positives)
     if objective == "macro_f1":
-        return (_ratio(2 * tp, 2 * tp + fp + fn) + _ratio(2 * tn, 2 * tn + fp + fn)) / 2
+        # The negatives' F1: n - flagged are given, negatives - (flagged - tp) of them rightly.
+        return lambda tp, flagged: (
+            tp / (flagged + positives) + (negatives - flagged + tp) / (n - flagged + negatives)
+        )
     if objective == "f_beta":
         if not (math.isfinite(beta) and beta > 0):
             raise ValueError(f"beta must be positive and finite, got {beta}")
-        return (1 + beta**2) * tp / ((1 + beta**2) * tp + beta**2 * fn + fp)
+        return lambda tp, flagged: (1 + beta**2) * tp / (flagged + beta**2 * positives)
     if objective == "balanced_accuracy":
-        return (tp / tp[0] + tn / fp[0]) / 2
+        return lambda tp, flagged: (tp / positives + 1 - (flagged - tp) / negatives) / 2
     if objective == "cost":
         if not all(math.isfinite(c) and c >= 0 for c in costs):
             raise ValueError(f"costs must be two finite numbers, not negative, got {costs}")
-        return -(costs[0] * fp + costs[1] * fn) / len(ranking.keys)
+        return lambda tp, flagged: -(costs[0] * (flagged - tp) + costs[1] * (positives - tp)) / n
     if objective not in ("precision_at_recall", "recall_at_precision"):
-        raise ValueError(f"objective must be one of {Objective.__args__}, got {objective!r}")
+        raise ValueError(f"objective must be one of {get_args(Objective)}, got {objective!r}")
     if not 0 <= floor <= 1:
         raise ValueError(f"floor must be within [0, 1], got {floor}")
-    precision, recall = _ratio(tp, flagged), tp / tp[0]
     if objective == "precision_at_recall":
-        return np.where(recall >= floor, precision, -math.inf)
-    return np.where(precision >= floor, recall, -math.inf)
-
-
-def _unreached(ranking: _Ranking, floor: float) -> str:
-    reached = _ratio(ranking.tp, ranking.flagged)[ranking.allowed].max()
-    return f"no threshold has a precision of {floor}; the highest is {reached:.6g}, lower the floor"
+        return lambda tp, flagged: np.where(tp / positives >= floor, _ratio(tp, flagged), -math.inf)
+    return lambda tp, flagged: np.where(_ratio(tp, flagged) >= floor, tp / positives, -math.inf)
 
 
 def _counts(p: np.ndarray, y: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -228,7 +236,8 @@ def _counts(p: np.ndarray, y: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray,
     if len(cuts) > FEW_CUTS:
         ranking = _Ranking.of(p, y)
         first = np.searchsorted(ranking.keys, np.maximum(cuts, 0.0).view(np.int64) << 1)
-        return ranking.tp[first], len(p) - first
+        passed = np.concatenate([[0], np.cumsum(ranking.keys & 1)])
+        return ranking.positives - passed[first], len(p) - first
     tp, flagged = np.zeros((2, len(cuts)), np.int64)
     for i in range(0, len(p), BLOCK):
         scores, positive = p[i : i + BLOCK], y[i : i + BLOCK]
@@ -254,27 +263,24 @@ def joint_search(
     Raises ValueError for what is empty, mismatched, not finite or not 0/1, for temperatures that
     are not positive and thresholds outside [0, 1].
     """
-    z, y = finite(logits, "logits"), binary_labels(labels)
+    z, y = finite(logits, "logits", widen=False), binary_labels(labels)
     check_ndim(z, "logits", 2)
     check_same_shape(z, "logits", y)
     ts, cuts = _read_grid(temperatures, thresholds)
     pairs = np.multiply.outer(ts, logit(cuts)).ravel()
-    tp, flagged, support = _label_counts(z, y, pairs)
+    order = np.argsort(pairs)
+    tp, flagged, support = _label_counts(z, y, _at_least(pairs[order], z.dtype))
     if average == "micro":
-        f1 = _ratio(2 * tp.sum(axis=0), flagged.sum(axis=0) + support.sum())
+        scores = _ratio(2 * tp.sum(axis=0), flagged.sum(axis=0) + support.sum())
     elif average in ("macro", "weighted"):
-        weights = support if average == "weighted" and support.any() else np.ones_like(support)
-        f1 = weights @ _ratio(2 * tp, flagged + support[:, None]) / weights.sum()
+        weights = support if average == "weighted" and support.any() else np.ones(len(support))
+        scores = weights @ _ratio(2 * tp, flagged + support[:, None]) / weights.sum()
     else:
-        raise ValueError(f"average must be one of {Average.__args__}, got {average!r}")
-    return pd.DataFrame(
-        {
-            "temperature": np.repeat(ts, len(cuts)),
-            "threshold": np.tile(cuts, len(ts)),
-            "f1": f1,
-        },
-        copy=False,
-    )
+        raise ValueError(f"average must be one of {get_args(Average)}, got {average!r}")
+    rows = np.empty((len(pairs), 3))
+    rows[:, 0], rows[:, 1] = np.repeat(ts, len(cuts)), np.tile(cuts, len(ts))
+    rows[order, 2] = scores
+    return pd.DataFrame(rows, columns=JOINT_COLUMNS, copy=False)
 
 
 def _read_grid(temperatures: ArrayLike, thresholds: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -285,22 +291,34 @@ def _read_grid(temperatures: ArrayLike, thresholds: ArrayLike) -> tuple[np.ndarr
     return ts, cuts
 
 
+def _at_least(cuts: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The smallest values of `dtype` that are not below `cuts`: z >= cut stays exact in float32."""
+    if dtype != np.float32:
+        return cuts
+    with np.errstate(over="ignore"):
+        rounded = cuts.astype(dtype)
+    return np.where(rounded < cuts, np.nextafter(rounded, np.float32(np.inf)), rounded)
+
+
 def _label_counts(
     z: np.ndarray, y: np.ndarray, cuts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True positives and positives of z >= cut per label, both (L, len(cuts)); positives (L,)."""
+    """True positives and positives of z >= cut per label, (L, len(cuts)); label counts (L,).
+
+    `cuts` must ascend.
+    """
     columns, truths = np.ascontiguousarray(z.T), np.ascontiguousarray(y.T)
-    support = np.count_nonzero(truths, axis=1)
-    members = np.split(columns[truths], np.cumsum(support)[:-1])
+    members = columns[truths]
     columns.sort(axis=1)
-    order = np.argsort(cuts)
-    ascending = cuts[order]
-    tp, flagged = np.empty((2, len(columns), len(cuts)), np.int64)
-    for j, (column, member) in enumerate(zip(columns, members, strict=True)):
+    support = np.count_nonzero(truths, axis=1)
+    passed = np.array([column.searchsorted(cuts) for column in columns])
+    missed = np.empty_like(passed)
+    ends = np.cumsum(support)
+    for j, (start, end) in enumerate(zip(ends - support, ends, strict=True)):
+        member = members[start:end]
         member.sort()
-        flagged[j, order] = len(column) - column.searchsorted(ascending)
-        tp[j, order] = len(member) - member.searchsorted(ascending)
-    return tp, flagged, support
+        missed[j] = member.searchsorted(cuts)
+    return support[:, None] - missed, len(z) - passed, support
 
 
 def per_label_thresholds(
@@ -318,7 +336,7 @@ def per_label_thresholds(
     p, y = probabilities(prob, ndim=2), binary_labels(labels)
     check_same_shape(p, "prob", y)
     if average not in ("micro", "macro", "weighted"):
-        raise ValueError(f"average must be one of {Average.__args__}, got {average!r}")
+        raise ValueError(f"average must be one of {get_args(Average)}, got {average!r}")
     shared = best_threshold(p.ravel(), y.ravel()).threshold
     support = np.count_nonzero(y, axis=0)
     own = np.flatnonzero((support >= max(min_positives, 1)) & (support < len(y)))
@@ -336,28 +354,23 @@ def per_label_thresholds(
 
 
 def _own_cuts(rankings: list[_Ranking]) -> list[int]:
-    return [
-        int(np.argmax(np.where(r.allowed, r.tp / (r.flagged + r.positives), -1))) for r in rankings
-    ]
+    return [r.best(lambda tp, flagged, p=r.positives: tp / (flagged + p))[0] for r in rankings]
 
 
 def _micro_cuts(rankings: list[_Ranking], tp: int, size: int) -> list[int]:
-    """Maximise a ratio of sums, 2 tp / (flagged + positives), by maximising top - ratio * bottom.
+    """Maximise tp / (flagged + positives), a ratio of sums, by maximising top - ratio * bottom.
 
     `tp` and `size` (flagged + positives) belong to the labels whose cut is given.
     """
     ratio = 0.0
     while True:
-        best = [
-            int(np.argmax(np.where(r.allowed, 2 * r.tp - ratio * r.flagged, -math.inf)))
-            for r in rankings
-        ]
-        top = 2 * (tp + sum(int(r.tp[i]) for r, i in zip(rankings, best, strict=True)))
+        best = [r.best(lambda tp, flagged, c=ratio: tp - c * flagged) for r in rankings]
+        top = tp + sum(b[1] for b in best)
         bottom = size + sum(
-            len(r.keys) - i + r.positives for r, i in zip(rankings, best, strict=True)
+            len(r.keys) - b[0] + r.positives for r, b in zip(rankings, best, strict=True)
         )
-        if not rankings or top / bottom <= ratio:
-            return best
+        if not best or top / bottom <= ratio:
+            return [b[0] for b in best]
         ratio = top / bottom
 
 
