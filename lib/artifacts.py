@@ -17,7 +17,7 @@ DECIMALS = 6
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path`; on success it takes the name `path`, on failure it is removed.
+    """Yield a temporary sibling of `path` that takes its name on success and goes on failure.
 
     The temporary name may be filled as a file or made into a folder; a folder replaces a folder.
     Raises whatever the body raises; `path` then keeps its previous content.
@@ -29,7 +29,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield new
         if path.is_dir():
-            # A folder cannot be renamed over a non-empty one: park the old one until the new one stands.
+            # No folder can be renamed over a full one: park the old one until the new one stands.
             path.rename(scratch / "replaced")
         os.replace(new, path)
     finally:
@@ -81,7 +81,7 @@ def require(path: str | Path, made_by: str) -> Path:
 
 
 def fingerprint(*paths: str | Path, digits: int = 16) -> str:
-    """SHA-256 over the names and bytes of files, folders walked in sorted order, shortened to `digits`.
+    """SHA-256 over names and bytes of files, folders in sorted order, shortened to `digits`.
 
     Names count relative to each argument, so a copied folder keeps its fingerprint.
     Raises FileNotFoundError if a path does not exist.

@@ -22,6 +22,7 @@ PRESETS = {
         "vision_model": "efficientnet_lite0",
         "text_epochs": 1,
         "vision_epochs": 1,
+        "fusion_head": "concat",
         "fusion_seeds": 1,
     },
     "full": {
@@ -30,6 +31,7 @@ PRESETS = {
         "vision_model": "google/siglip-base-patch16-384",
         "text_epochs": 5,
         "vision_epochs": 5,
+        "fusion_head": "auto",
         "fusion_seeds": 5,
     },
 }
@@ -75,7 +77,7 @@ class Settings(BaseModel):
     bf16: bool | None = None
 
     # Step 5
-    fusion_head: Literal["concat", "align", "align_concat", "cross_attention"] = "concat"
+    fusion_head: Literal["auto", "concat", "align", "align_concat", "cross_attention"]
     text_feature: Literal["cls", "mean", "logits"] = "cls"
     vision_feature: Literal["pooled", "logits"] = "logits"
     fusion_hidden: int = Field(default=256, ge=1)
@@ -153,6 +155,10 @@ class Settings(BaseModel):
     @property
     def shards(self) -> Path:
         return self.step3 / "shards"
+
+    @property
+    def features(self) -> Path:
+        return self.root / "Step_5" / "features"
 
     @property
     def models(self) -> Path:

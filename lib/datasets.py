@@ -1,4 +1,4 @@
-"""Packed shards as samples: random access for training, a webdataset stream for one ordered pass."""
+"""Packed shards as samples: random access for training, a webdataset stream for one pass."""
 
 import io
 import json

@@ -6,19 +6,21 @@ import numpy as np
 import pandas as pd
 
 from lib.config import MODELS
+from lib.decision import DecisionBundle
 from lib.predictions import logits_of
 from lib.temperature import prob_hate
 
 # Below this a slice's error rate says too little to be ranked.
 SLICE_MINIMUM = 30
 
+# The packed markers count as words, five of them.
+LONG_TEXT = 15
+
 
 def error_table(
     frame: pd.DataFrame,
     texts: Mapping[str, str],
-    temperatures: Mapping[str, float],
-    thresholds: Mapping[str, float],
-    review_band: tuple[float, float],
+    decision: DecisionBundle,
 ) -> pd.DataFrame:
     """One row a meme with the calibrated probability and prediction of each model.
 
@@ -35,9 +37,9 @@ def error_table(
         }
     )
     for model in MODELS:
-        prob = prob_hate(logits_of(frame, model), temperatures[model])
+        prob = prob_hate(logits_of(frame, model), decision.temperatures[model])
         table[f"{model}_prob"] = prob
-        table[f"{model}_pred"] = (prob >= thresholds[model]).astype(int)
+        table[f"{model}_pred"] = (prob >= decision.thresholds[model]).astype(int)
     right = {model: table[f"{model}_pred"] == table["label"] for model in MODELS}
     text, vision, fusion = (right[model] for model in MODELS)
     positive = table["mm_fusion_pred"] == 1
@@ -45,22 +47,18 @@ def error_table(
     table["models_agree"] = (text == vision) & (vision == fusion)
     table["fusion_only_correct"] = fusion & ~text & ~vision
     table["fusion_only_wrong"] = ~fusion & text & vision
-    table["in_review_band"] = table["mm_fusion_prob"].between(*review_band)
+    table["in_review_band"] = table["mm_fusion_prob"].between(*decision.review_band)
     return table
 
 
-def slices(table: pd.DataFrame, extra: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Fusion's error rate on slices of the error table: n, errors, error_rate, and a verdict.
+def slices(table: pd.DataFrame, memes: pd.DataFrame) -> pd.DataFrame:
+    """Fusion's error rate by slice: slice, value, n, errors, error_rate, verdict.
 
-    `extra` adds columns to slice by, one row a meme (dataset, concept, target type). Slices under
-    30 memes are marked "insufficient" and have no rate.
+    `memes` is `MemeShards.frame()`; its data set, target type and (for generated memes) concept
+    are sliced by where they take more than one value. Slices under 30 memes are marked
+    "insufficient" and have no rate.
     """
-    columns = table[["models_agree", "in_review_band"]].copy()
-    columns["text length"] = np.where(
-        table["text"].str.split().str.len() > 12, "over 12 words", "up to 12 words"
-    )
-    if extra is not None:
-        columns = columns.join(extra.reset_index(drop=True))
+    columns = _slice_columns(table, memes.set_index("id").loc[table["id"]].reset_index())
     wrong = table["error_type"].isin(["FP", "FN"])
     rows = []
     for name in columns:
@@ -70,6 +68,25 @@ def slices(table: pd.DataFrame, extra: pd.DataFrame | None = None) -> pd.DataFra
             verdict = "" if enough else "insufficient"
             rows.append((name, str(value), len(members), int(members.sum()), rate, verdict))
     return pd.DataFrame(rows, columns=["slice", "value", "n", "errors", "error_rate", "verdict"])
+
+
+def _slice_columns(table: pd.DataFrame, memes: pd.DataFrame) -> pd.DataFrame:
+    columns = table[["models_agree", "in_review_band"]].copy()
+    long = table["text"].str.split().str.len() > LONG_TEXT
+    columns["text length"] = np.where(long, f"over {LONG_TEXT} words", f"up to {LONG_TEXT} words")
+    columns["dataset"] = memes["dataset"]
+    columns["target_type"] = [labels.get("target_type") for labels in memes["labels"]]
+    if "concept" in memes:
+        columns["concept"] = memes["concept"]
+    return columns.loc[:, columns.nunique() > 1]
+
+
+def surest_errors(table: pd.DataFrame, n: int = 10) -> pd.DataFrame:
+    """The n wrong decisions of fusion whose probability was farthest from the other side."""
+    wrong = table[table["error_type"].isin(["FP", "FN"])]
+    distance = (wrong["mm_fusion_prob"] - wrong["label"]).abs()
+    order = distance.sort_values(ascending=False, kind="stable").index[:n]
+    return wrong.loc[order, ["id", "text", "label", "mm_fusion_prob", "error_type"]]
 
 
 def error_counts(table: pd.DataFrame) -> pd.Series:

@@ -1,12 +1,18 @@
 """Step 6's report: every metric of every model on every split, beside interval and baselines."""
 
 import math
+from collections import defaultdict
 from typing import Any
 
 import pandas as pd
 
-from lib.config import MODELS
+from lib.artifacts import read_json
+from lib.config import MODELS, Settings
+from lib.confounders import bounds
+from lib.datasets import PACK
+from lib.features import Encoders, encode_for_fusion
 from lib.metrics import bootstrap_ci, classification_metrics, constant_baselines
+from lib.packing import examples_for
 from lib.predictions import logits_of
 from lib.temperature import prob_hate
 
@@ -35,6 +41,36 @@ def results_table(report: dict[str, Any], split: str) -> pd.DataFrame:
     return pd.DataFrame(
         {name: {key: row.get(name) for key, row in rows.items()} for name in (*names, "nll")}
     )
+
+
+def evaluate_experts(settings: Settings) -> pd.DataFrame:
+    """Both experts' accuracy and macro-F1 on val, in the pilot in-sample on train, a row each.
+
+    The constant predictions stand beside them.
+    """
+    train, val = encode_for_fusion(settings, Encoders.load(settings.models, settings.autocast))
+    scored = train if val is None else val
+    labels = scored.labels.numpy()
+    rows = {
+        name: classification_metrics(prob_hate(scored.arrays[f"{kind}_logits"]), labels)
+        for name, kind in (("text_expert", "text"), ("vision_expert", "vision"))
+    }
+    table = pd.DataFrame(rows | constant_baselines(labels)).T[["accuracy", "macro_f1", "auroc"]]
+    return table.assign(scored_on="train (in-sample)" if val is None else "val").round(3)
+
+
+def single_modality_bounds(settings: Settings) -> pd.DataFrame:
+    """The best accuracy that text alone, image alone and both allow, a row a split.
+
+    Known for generated memes only; for other data the table is empty.
+    """
+    stats = read_json(settings.artifact(3, "stats.json"), PACK)
+    if stats["datasets"] != ["confounders"]:
+        return pd.DataFrame(columns=["text", "image", "both"])
+    by_split = defaultdict(list)
+    for example in examples_for(settings):
+        by_split[example.split].append(example)
+    return pd.DataFrame({split: bounds(memes) for split, memes in by_split.items()}).T.round(3)
 
 
 def _evaluate(rows: pd.DataFrame, model: str, n_resamples: int, seed: int) -> dict[str, Any]:

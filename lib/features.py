@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from lib.artifacts import atomic_path, fingerprint
-from lib.datasets import stream
+from lib.config import Settings
+from lib.datasets import shard_paths, stream
 from lib.experts import load_expert
 
 EXPERTS = ("text_expert", "vision_expert")
@@ -149,6 +151,18 @@ def encode_shards(
     if not file.exists():
         _save(_encode(shards, encoders, tokens, batch_size), file)
     return _load(file)
+
+
+def encode_for_fusion(settings: Settings, encoders: Encoders) -> tuple[Features, Features | None]:
+    """Train and val, encoded with tokens and cached; val is None in the pilot, which has none."""
+    experts = [settings.model_folder(name) for name in EXPERTS]
+    encode = partial(
+        encode_shards, encoders=encoders, experts=experts, cache=settings.features, tokens=True
+    )
+    train = encode(shard_paths(settings.shards, "train"))
+    if settings.mode == "pilot":
+        return train, None
+    return train, encode(shard_paths(settings.shards, "val"))
 
 
 @torch.inference_mode()

@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 
 from lib.config import MODELS
 from lib.decision import DecisionBundle, calibrated
+from lib.evaluation import results_table
 from lib.plots import contact_sheet, reliability_diagram, threshold_curve, training_curve
+
+GREYS = ("0.75", "0.5", "0")
 
 
 def meme_sheet(samples: Sequence[Mapping[str, Any]], columns: int = 5) -> Figure:
@@ -28,6 +31,23 @@ def training_figure(histories: Mapping[str, list[dict[str, float]]]) -> Figure:
     for ax, (name, history) in zip(axes, histories.items(), strict=True):
         training_curve(ax, history)
         ax.set_title(name)
+    return figure
+
+
+def results_figure(report: Mapping[str, Any], split: str, metric: str = "macro_f1") -> Figure:
+    """One metric of a split: the models as points with 95% intervals, baselines as lines."""
+    table = results_table(report, split)
+    figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+    for place, model in enumerate(MODELS):
+        low, high = report[model][split]["intervals"][metric]
+        ax.plot([low, high], [place, place], color="0.5", linewidth=3)
+        ax.plot(table.loc[model, metric], place, "o", color="black")
+    for style, name in zip((":", "--", "-."), report["baselines"][split], strict=False):
+        ax.axvline(table.loc[name, metric], color="0.4", linestyle=style, label=name)
+    ax.set_yticks(range(len(MODELS)), MODELS)
+    ax.invert_yaxis()
+    ax.set_xlabel(f"{metric} on {split}, n = {report[MODELS[0]][split]['n']}")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 
 
@@ -60,7 +80,7 @@ def robustness_figure(table: pd.DataFrame) -> Figure:
     figure, ax = plt.subplots(figsize=(9, 5), layout="constrained")
     places = np.arange(len(wide))
     for offset, (model, grey) in zip(
-        (-0.27, 0, 0.27), zip(MODELS, "0.75 0.5 0".split()), strict=True
+        (-0.27, 0, 0.27), zip(MODELS, GREYS, strict=True), strict=True
     ):
         ax.barh(places + offset, wide[model], height=0.25, color=grey, label=model)
     ax.set_yticks(places, wide.index)

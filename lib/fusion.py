@@ -144,7 +144,7 @@ class FusionRun:
 def fusion_config(features: Features, settings: Settings, **choice: str) -> FusionConfig:
     """The configuration of a head for these features; `choice` overrides the settings' kind."""
     kind = {
-        "head": settings.fusion_head,
+        "head": "concat" if settings.fusion_head == "auto" else settings.fusion_head,
         "text_feature": settings.text_feature,
         "vision_feature": settings.vision_feature,
     } | choice
@@ -288,12 +288,8 @@ def _evaluate(head: FusionHead, features: Features) -> dict[str, float]:
     head.eval()
     logits = head(*(features.arrays[name] for name in head.config.inputs))
     loss = nn.functional.cross_entropy(logits, features.labels)
-    predicted = logits.argmax(1)
-    return {
-        "eval_loss": loss.item(),
-        "eval_accuracy": accuracy_score(features.labels, predicted),
-        "eval_macro_f1": f1_score(features.labels, predicted, average="macro"),
-    }
+    scores = {f"eval_{name}": value for name, value in _scores(features.labels, logits).items()}
+    return {"eval_loss": loss.item()} | scores
 
 
 def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -319,3 +315,29 @@ def compare_heads(train: Features, settings: Settings, val: Features | None = No
     frame = pd.DataFrame(rows)
     frame["scored_on"] = "val" if val is not None else "train (in-sample)"
     return frame
+
+
+def choose_head(comparison: pd.DataFrame, train: Features, settings: Settings) -> FusionConfig:
+    """The head to train: the configured one, or with "auto" the best of `compare_heads` on val."""
+    if settings.fusion_head != "auto":
+        return fusion_config(train, settings)
+    best = comparison.loc[comparison["macro_f1"].idxmax()]
+    return fusion_config(train, settings, **{name: best[name] for name in CANDIDATES[0]})
+
+
+@torch.inference_mode()
+def compare_models(head: FusionHead, features: Features) -> pd.DataFrame:
+    """Accuracy and macro-F1 of the three models on encoded memes, a row a model."""
+    rows = {
+        model: _scores(features.labels, logits)
+        for model, logits in model_logits(head, features.arrays).items()
+    }
+    return pd.DataFrame(rows).T
+
+
+def _scores(labels: torch.Tensor, logits: torch.Tensor) -> dict[str, float]:
+    predicted = logits.argmax(1)
+    return {
+        "accuracy": accuracy_score(labels, predicted),
+        "macro_f1": f1_score(labels, predicted, average="macro"),
+    }

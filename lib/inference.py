@@ -1,18 +1,24 @@
 """Step 8: `predict(text, image_path)` with the models, temperature and threshold of a run."""
 
+import argparse
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import pandas as pd
 import torch
+from PIL import Image
 from tqdm.auto import tqdm
 
 from lib.config import MODELS, Settings
+from lib.datasets import MemeShards, shard_paths, stream
 from lib.decision import DecisionBundle
 from lib.fusion import FusionModel, load_fusion
 from lib.packing import combined_text
 from lib.pictures import letterbox, load_picture
+from lib.predictions import REPORT_SPLIT
 from lib.temperature import prob_hate
 
 
@@ -47,9 +53,12 @@ class MemeClassifier:
 
     @torch.inference_mode()
     def predict_batch(
-        self, texts: Sequence[str], image_paths: Sequence[str | Path], batch_size: int = 16
+        self,
+        texts: Sequence[str],
+        image_paths: Sequence[str | Path | Image.Image],
+        batch_size: int = 16,
     ) -> list[dict[str, Any]]:
-        """Decide on memes given by their overlaid text and picture file.
+        """Decide on memes given by their overlaid text and picture (a file or a PIL image).
 
         A text may already have the packed form `[OCR] … [/OCR] …`. Each answer holds `prob_hate`
         (fusion's calibrated probability), `label` (1 = hate or abuse), `threshold`, `review`
@@ -70,7 +79,7 @@ class MemeClassifier:
         return answers
 
     def predict_frame(
-        self, texts: Sequence[str], image_paths: Sequence[str | Path]
+        self, texts: Sequence[str], image_paths: Sequence[str | Path | Image.Image]
     ) -> pd.DataFrame:
         """`predict_batch` as a table, a row a meme: prob_hate, label, review, experts' columns."""
         rows = self.predict_batch(texts, image_paths)
@@ -99,5 +108,57 @@ class MemeClassifier:
         ]
 
 
+class Demo(NamedTuple):
+    """A few memes as a user would have them: a picture file and its text."""
+
+    text: list[str]
+    image_path: list[Path]
+    image: list[Image.Image]
+
+
+def demo_memes(settings: Settings, n: int = 6) -> Demo:
+    """Save the pictures of the first n packed memes to `Step_8/demo/` and return them."""
+    memes = MemeShards(shard_paths(settings.shards, REPORT_SPLIT[settings.mode]))
+    samples = [memes[i] for i in range(min(n, len(memes)))]
+    folder = settings.root / "Step_8" / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{place}.png" for place in range(len(samples))]
+    for path, sample in zip(paths, samples, strict=True):
+        sample["image"].save(path)
+    return Demo([s["text"] for s in samples], paths, [s["image"] for s in samples])
+
+
+def score_shards(classifier: MemeClassifier, shards: Sequence[str | Path]) -> pd.DataFrame:
+    """Judge all memes of some shards: id, text, prob_hate, label, threshold, review, experts."""
+    frames = []
+    for batch in stream(shards).batched(16, collation_fn=None):
+        texts, images = [s["text"] for s in batch], [s["image"] for s in batch]
+        frame = classifier.predict_frame(texts, images)
+        frame.insert(0, "text", texts)
+        frame.insert(0, "id", [s["id"] for s in batch])
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
 def _packed(text: str) -> str:
     return text if text.startswith("[OCR]") else combined_text(text)
+
+
+def main() -> None:
+    """Judge one meme from the command line and print the answer as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m lib.inference", description=main.__doc__)
+    parser.add_argument("--text", required=True, help="the overlaid text")
+    parser.add_argument("--image", required=True, type=Path, help="the picture's file")
+    parser.add_argument("--mode", choices=("pilot", "full"), default="pilot")
+    parser.add_argument("--root", type=Path, help="folder of the run; default: the project's")
+    options = parser.parse_args()
+    try:
+        classifier = MemeClassifier.load(options.root, options.mode)
+        answer = classifier.predict(options.text, options.image)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(json.dumps(answer, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
@@ -108,7 +109,8 @@ def pack(
     out_dir = Path(out_dir)
     if mode == "pilot":
         limit = min(limit or PILOT_SIZE, PILOT_SIZE)
-    run = _mapper(workers)
+    # A pilot is done before workers have started
+    run = _mapper(1 if mode == "pilot" else workers)
     with _explained_if_full(out_dir):
         found = _collect(examples, limit, run)
         _refuse_if_too_bad(found)
@@ -336,9 +338,11 @@ def _write_shards(
         write_json(partial / "plan.json", job)
     missing = [shard for shard in plan if not (partial / shard.name).exists()]
     waiting = [example for shard in missing for example in shard.examples]
-    samples = iter(tqdm(run(_sample, waiting), "packing", len(waiting), unit=" memes"))
-    for shard in missing:
-        _write_shard(partial / shard.name, itertools.islice(samples, len(shard.examples)))
+    with tqdm(desc="packing", total=len(waiting), unit=" memes") as progress:
+        samples = iter(run(_sample, waiting))
+        for shard in missing:
+            members = itertools.islice(samples, len(shard.examples))
+            _write_shard(partial / shard.name, members, progress)
     for left_by_a_kill in partial.glob("*/.*"):
         shutil.rmtree(left_by_a_kill)
     write_json(partial / "made_from.json", made_from)
@@ -354,7 +358,7 @@ def _undo_broken_swap(shards: Path, replaced: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _write_shard(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
+def _write_shard(path: Path, samples: Iterable[Mapping[str, Any]], progress: tqdm) -> None:
     from webdataset import TarWriter  # here, so that worker processes need not load torch
 
     with (
@@ -364,6 +368,7 @@ def _write_shard(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
     ):
         for sample in samples:
             tar.write(sample)
+            progress.update()
 
 
 def _sample(example: Example) -> dict[str, Any]:
@@ -440,3 +445,22 @@ def _explained_if_full(out_dir: Path) -> Iterator[None]:
             "Free some space and run the same command again",
             str(out_dir),
         ) from None
+
+
+def stats_table(stats: Mapping[str, Any]) -> pd.DataFrame:
+    """Of what `pack` returned: shards, memes, and how many of each label, a row a split."""
+    rows = {
+        split: {
+            "shards": counts["shards"],
+            "memes": counts["examples"],
+            "non-hate": counts["labels"]["abuse_hate"].get("0", 0),
+            "hate": counts["labels"]["abuse_hate"].get("1", 0),
+        }
+        for split, counts in stats["splits"].items()
+    }
+    return pd.DataFrame(rows).T
+
+
+def skipped_table(stats: Mapping[str, Any]) -> pd.DataFrame:
+    """Of what `pack` returned: the skipped examples with place and reason, a row each."""
+    return pd.DataFrame(stats["skipped"]["rows"], columns=["where", "id", "reason"])

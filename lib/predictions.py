@@ -9,25 +9,14 @@ import torch
 from lib.artifacts import atomic_path, require
 from lib.config import MODELS, Settings
 from lib.datasets import shard_paths
-from lib.features import EXPERTS, Encoders, Features, encode_shards
-from lib.fusion import load_fusion, model_logits
+from lib.features import EXPERTS, Features, encode_shards
+from lib.fusion import FusionModel, load_fusion, model_logits
 
 EVALUATE = "python -m lib.run --from 6"
 
 # The split that temperature and threshold are chosen on, and the one they are reported on.
 FIT_SPLIT = {"pilot": "train", "full": "val"}
 REPORT_SPLIT = {"pilot": "train", "full": "test"}
-
-
-def encode_split(settings: Settings, split: str, encoders: Encoders, tokens: bool) -> Features:
-    """The cached encoder outputs of one split (encoded first where they are not cached)."""
-    return encode_shards(
-        shard_paths(settings.shards, split),
-        encoders,
-        [settings.model_folder(name) for name in EXPERTS],
-        cache=settings.root / "Step_5" / "features",
-        tokens=tokens,
-    )
 
 
 def packed_splits(settings: Settings) -> dict[str, list[Path]]:
@@ -82,12 +71,12 @@ def read_predictions(settings: Settings, split: str) -> pd.DataFrame:
     return frame
 
 
-def logits_of(frame: pd.DataFrame, model: str) -> "pd.DataFrame":
+def logits_of(frame: pd.DataFrame, model: str) -> pd.DataFrame:
     """The two logit columns of a model, shape (N, 2), hate second."""
     return frame[[f"{model}_logit_0", f"{model}_logit_1"]]
 
 
-def _frame(split: str, features: Features, fusion) -> pd.DataFrame:
+def _frame(split: str, features: Features, fusion: FusionModel) -> pd.DataFrame:
     device = fusion.device
     encoded = {name: tensor.to(device) for name, tensor in features.arrays.items()}
     logits = model_logits(fusion.head, encoded)

@@ -1,0 +1,66 @@
+# Every target sets itself up: the first call creates .venv and installs, the next installs nothing.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+CONFIG ?= configs/full.yaml
+
+# Waiting threads that spin cost more than they gain on a busy machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup pilot full test lab demo emotions model-validation bench notebooks lint
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /' | column -t -s ':'
+
+setup: $(READY)  ## create .venv and install (every other target does this by itself)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); choose one with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+pilot: $(READY)  ## run Steps 3 to 8 on 50 memes (DATA=DIR: on your own)
+	$(RUN) -m lib.run --config configs/pilot.yaml $(if $(DATA),--data '$(DATA)')
+
+full: $(READY)  ## run Steps 3 to 8 in full mode (CONFIG=configs/confounders.yaml: offline, on a CPU)
+	$(RUN) -m lib.run --config $(CONFIG) $(if $(DATA),--data '$(DATA)') $(if $(FROM),--from $(FROM))
+
+test: $(READY)  ## unit, end-to-end and notebook tests
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pytest
+	root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \
+	  MEMES_ROOT="$$root" $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
+	  -p no:cacheprovider $(sort $(wildcard Step_*/*.ipynb))
+
+lab: $(READY)  ## open the notebooks in Jupyter
+	$(RUN) -m jupyter lab
+
+demo: $(READY)  ## judge one meme: make demo TEXT='...' IMAGE=meme.png
+	@$(RUN) -m lib.inference --text '$(TEXT)' --image '$(IMAGE)'
+
+emotions: $(READY)  ## train, calibrate, test and update the emotion classifier on generated data
+	$(RUN) scripts/train_emotion_model.py
+	$(RUN) scripts/calibrate_model.py
+	$(RUN) scripts/test_calibration.py
+	$(RUN) scripts/update_model_threshold.py --per-label models/emotion_classifier/calibration.json
+
+model-validation: $(READY)  ## the gate on the emotion classifier's F1
+	$(RUN) scripts/test_calibration.py
+
+bench: $(READY)  ## measure against named peers; writes benchmarks/results/
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(RUN) benchmarks/calibration.py
+	$(RUN) benchmarks/packing.py
+
+notebooks: $(READY)  ## run the notebooks anew and keep their pilot outputs in the repository
+	root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \
+	  MEMES_ROOT="$$root" $(RUN) -m lib.notebooks
+
+lint: $(READY)  ## check style
+	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
