@@ -6,6 +6,7 @@ Fine-Grained Emotions").
 
 import hashlib
 import json
+import shutil
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -128,7 +129,7 @@ def read_tsv(path: str | Path, names: Sequence[str] = LABELS) -> EmotionData:
         rows.append(row)
     if not rows:
         raise ValueError(f"{path} is empty; expected lines of text, label ids and comment id")
-    return EmotionData(str(path), tuple(names), texts, np.stack(rows))
+    return EmotionData(path.name, tuple(names), texts, np.stack(rows))
 
 
 def _file_split(folder: Path, file: str) -> EmotionData:
@@ -256,13 +257,21 @@ class BERTEmotionClassifier(nn.Module):
         self.train(was_training)
         return out
 
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return sigmoid(logits / T), float64, for raw logits (N, L)."""
+        return expit(logits.astype(np.float64) / self.temperature.item())
+
+    def decide(self, prob: np.ndarray) -> np.ndarray:
+        """Return whether each probability (N, L) reaches its label's threshold."""
+        return prob >= self.prediction_threshold.cpu().numpy()
+
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Return sigmoid(logits / T), float64, shape (N, L)."""
-        return expit(self.logits(texts).astype(np.float64) / self.temperature.item())
+        """Return the calibrated probabilities of each emotion, float64, shape (N, L)."""
+        return self.probabilities(self.logits(texts))
 
     def predict(self, texts: Sequence[str]) -> list[list[str]]:
         """Return for each text the names of the emotions that reach their threshold."""
-        decided = self.predict_proba(texts) >= self.prediction_threshold.cpu().numpy()
+        decided = self.decide(self.predict_proba(texts))
         return [[self.names[label] for label in np.flatnonzero(row)] for row in decided]
 
     def save(self, folder: str | Path) -> None:
@@ -271,6 +280,18 @@ class BERTEmotionClassifier(nn.Module):
             self.encoder.config.save_pretrained(new)
             self.tokenizer.save_pretrained(new)
             save_file(self.state_dict(), new / WEIGHTS)
+
+    def update(self, folder: str | Path) -> None:
+        """Write weights, temperature and thresholds over those that `save` wrote to `folder`.
+
+        The previous ones stay beside as `model.safetensors.bak`; a kill at any moment leaves a
+        checkpoint that loads.
+        """
+        weights = Path(folder) / WEIGHTS
+        with atomic_path(weights.with_name(f"{WEIGHTS}.bak")) as backup:
+            shutil.copyfile(weights, backup)
+        with atomic_path(weights) as new:
+            save_file(self.state_dict(), new)
 
     @classmethod
     def load(cls, folder: str | Path) -> "BERTEmotionClassifier":
@@ -350,6 +371,58 @@ def _label_maps(names: Sequence[str]) -> dict:
         "label2id": {name: label for label, name in enumerate(names)},
         "problem_type": "multi_label_classification",
     }
+
+
+def smoothed_thresholds(
+    logits: np.ndarray, labels: np.ndarray, strength: float = 20.0, width: float = 0.5
+) -> np.ndarray:
+    """Return one cut per label, shape (L,), for calibrated logits and multi-hot labels, (N, L).
+
+    The exact F1 optimum follows the noise of a label with few positives. Here its F1 curve is
+    smoothed twice before the best cut is taken: a text counts as told by the degree
+    sigmoid((logit - cut) / width), and the truth of a label with n positives is n / (n + strength)
+    observed and the rest what the calibrated probabilities expect.
+    """
+    reach, cuts = 12, np.linspace(-7, 3, 201)
+    told_at = np.linspace(-reach, reach, 961)
+    weight = labels.sum(axis=0) / (labels.sum(axis=0) + strength)
+    truth = weight * labels + (1 - weight) * expit(logits)
+    nearest = np.rint((logits.clip(-reach, reach) + reach) * 40).astype(int)
+    shape = (labels.shape[1], len(told_at))
+    cell = np.ravel_multi_index((np.arange(shape[0])[None, :], nearest), shape).ravel()
+    texts, truths = (
+        np.bincount(cell, weights, minlength=np.prod(shape)).reshape(shape)
+        for weights in (None, truth.ravel())
+    )
+    degree = expit((told_at[:, None] - cuts) / width)
+    f1 = 2 * truths @ degree / (texts @ degree + truth.sum(axis=0)[:, None])
+    return expit(cuts[f1.argmax(axis=1)])
+
+
+def multilabel_f1(decided: np.ndarray, labels: np.ndarray, average: str) -> float:
+    """F1 of decisions (N, L) against multi-hot labels (N, L), both 0/1.
+
+    "macro" is the mean over the labels, a label that is neither told nor present counting 0;
+    "micro" pools them.
+    """
+    told, there = decided.astype(bool), labels.astype(bool)
+    axis = 0 if average == "macro" else None
+    hits = (told & there).sum(axis=axis)
+    sizes = told.sum(axis=axis) + there.sum(axis=axis)
+    return float(np.mean(2 * hits / np.maximum(sizes, 1)))
+
+
+def best_constant_f1(labels: np.ndarray, average: str) -> float:
+    """The highest F1 that telling every text the same emotions reaches on labels (N, L).
+
+    A label told always has F1 2p / (1 + p), p its frequency: macro-F1 tells all. For micro-F1
+    the best set of k labels is the k most frequent.
+    """
+    frequency = np.sort(labels.mean(axis=0))[::-1]
+    if average == "macro":
+        return float(np.mean(2 * frequency / (1 + frequency)))
+    told = np.arange(1, len(frequency) + 1)
+    return float(np.max(2 * np.cumsum(frequency) / (told + frequency.sum())))
 
 
 GENERATED_SIZES = {"train": 2400, "dev": 1600, "test": 1600}

@@ -1,0 +1,214 @@
+"""Fit the emotion classifier's temperature and thresholds on half of dev; report on the other."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import emotion_cli
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.special import expit
+from sklearn.metrics import log_loss
+
+from lib import plots
+from lib.artifacts import DECIMALS, atomic_path, write_csv, write_json
+from lib.emotions import (
+    BERTEmotionClassifier,
+    best_constant_f1,
+    smoothed_thresholds,
+)
+from lib.metrics import Interval, bootstrap_ci, expected_calibration_error
+from lib.temperature import fit_temperature
+from lib.thresholds import joint_search, per_label_thresholds
+
+TEMPERATURES = np.arange(1.0, 16.0)
+THRESHOLDS = np.arange(2, 11) / 10
+AVERAGES = ("macro", "micro")
+STORED = "smoothed cut per label"
+NOT_IDENTIFIED = (
+    "F1 does not identify T: sigmoid(z/T) >= t decides as z >= T*logit(t) does, so every T reaches "
+    "the same F1 at its own t; T is therefore fitted by likelihood."
+)
+
+Rules = dict[str, tuple[float, float | np.ndarray]]
+
+
+def options() -> argparse.Namespace:
+    made = emotion_cli.parser(
+        "Fit temperature and thresholds on half of dev and report on the other half; write "
+        "calibration.json, search.csv and search.png beside the checkpoint and store the fit in it."
+    )
+    emotion_cli.add_data_options(made)
+    made.add_argument("--average", choices=AVERAGES, default="macro", help="the F1 searched for")
+    made.add_argument(
+        "--min-positives",
+        type=int,
+        default=30,
+        help="a rarer label's exact cut is the pooled one (default 30)",
+    )
+    made.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
+    made.add_argument("--report-only", action="store_true", help="leave the checkpoint as it is")
+    return made.parse_args()
+
+
+def choose_rules(
+    logits: np.ndarray, labels: np.ndarray, search: pd.DataFrame, args: argparse.Namespace
+) -> Rules:
+    """Return what turns logits (N, L) into decisions: per rule T and the cut or cuts (L,)."""
+    best = search.loc[search["f1"].idxmax()]
+    # Rounded as calibration.json holds it, so that file and checkpoint decide alike.
+    temperature = round(float(fit_temperature(logits, labels).temperature), DECIMALS)
+    exact = per_label_thresholds(expit(logits / temperature), labels, args.min_positives)
+    return {
+        "uncalibrated": (1.0, 0.5),
+        "documented search": (best["temperature"], best["threshold"]),
+        "one exact cut": (temperature, exact_cut(logits, labels, temperature, args.average)),
+        "exact cut per label": (temperature, exact),
+        STORED: (temperature, smoothed_thresholds(logits / temperature, labels).round(DECIMALS)),
+    }
+
+
+def exact_cut(logits: np.ndarray, labels: np.ndarray, temperature: float, average: str) -> float:
+    """Return the one cut for all labels with the best F1 over all distinct scores (N, L)."""
+    scores = np.unique(expit(logits / temperature))
+    f1 = joint_search(logits, labels, [temperature], scores, average)["f1"].to_numpy()
+    best = f1.argmax()
+    # Halfway to the next lower score, where rounding changes no decision.
+    return float(scores[max(best - 1, 0) : best + 1].mean())
+
+
+def choice_intervals(
+    logits: np.ndarray, labels: np.ndarray, temperature: float, args: argparse.Namespace
+) -> tuple[Interval, list[Interval]]:
+    """Return the intervals of T and of each stored cut on (N, L), chosen anew in each resample."""
+
+    def interval(choose: Callable, z: np.ndarray, y: np.ndarray) -> Interval:
+        return bootstrap_ci(z, y, choose, max(args.resamples // 5, 2), args.seed)
+
+    def cut(z: np.ndarray, y: np.ndarray) -> float:
+        return float(smoothed_thresholds(z[:, None], y[:, None])[0])
+
+    scaled = logits / temperature
+    return (
+        interval(lambda z, y: float(fit_temperature(z, y).temperature), logits, labels),
+        [interval(cut, z, y) for z, y in zip(scaled.T, labels.T, strict=True)],
+    )
+
+
+def measure(
+    rules: Rules, logits: np.ndarray, labels: np.ndarray, args: argparse.Namespace
+) -> pd.DataFrame:
+    """Return each rule's F1 on logits and labels (N, L) with its interval, and the best constant."""
+    constant = {f"{a}_f1": best_constant_f1(labels, a) for a in AVERAGES}
+    rows = [{"rule": "best constant prediction"} | constant]
+    for rule, (temperature, cuts) in rules.items():
+        decided = expit(logits / temperature) >= cuts
+        row = {"rule": rule}
+        for a in AVERAGES:
+            found = emotion_cli.f1_interval(decided, labels, a, args)
+            row |= {f"{a}_f1": found.point, f"{a}_low": found.low, f"{a}_high": found.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def calibration(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict:
+    """Return NLL (nats per label) and ECE of the pooled probabilities before and after T."""
+    found = {}
+    for when, t in (("before", 1.0), ("after", temperature)):
+        prob = expit(logits / t).ravel()
+        found[f"nll_{when}"] = float(log_loss(labels.ravel(), prob))
+        found[f"ece_{when}"] = expected_calibration_error(prob, labels.ravel())
+    return found
+
+
+def summarise(
+    rules: Rules, logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...], args
+) -> dict:
+    """Gather what was chosen on logits and labels (N, L), each choice with its interval."""
+    temperature, stored = rules[STORED]
+    spread, spreads = choice_intervals(logits, labels, temperature, args)
+    status = fit_temperature(logits, labels).status
+    searched, cut = rules["documented search"]
+    exact = rules["exact cut per label"][1]
+    return {
+        "temperature": {"value": temperature, "status": status} | limits(spread),
+        "documented_search": {
+            "average": args.average,
+            "temperature": searched,
+            "threshold": cut,
+            "combinations": len(TEMPERATURES) * len(THRESHOLDS),
+        },
+        "one_cut": rules["one exact cut"][1],
+        "thresholds": {
+            name: {"threshold": stored[i], "exact": exact[i], "positives": int(labels[:, i].sum())}
+            | limits(spreads[i])
+            for i, name in enumerate(names)
+        },
+    }
+
+
+def limits(interval: Interval) -> dict[str, float]:
+    return {"low": interval.low, "high": interval.high}
+
+
+def show(content: dict, search: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Print the search, the choices and the report."""
+    best, t = search.loc[search["f1"].idxmax()], content["temperature"]
+    print(f"\ndocumented search, {len(search)} combinations on the tuning half, best F1", end=" ")
+    print(f"{best['f1']:.4f} at T = {best['temperature']:.0f}, threshold = {best['threshold']:.1f}")
+    print(NOT_IDENTIFIED)
+    print(f"\ntemperature by likelihood: {t['value']:.4f} ({t['status']})", end=" ")
+    print(f"[{t['low']:.4f}, {t['high']:.4f}]")
+    print("NLL {nll_before:.4f} -> {nll_after:.4f}".format(**content["calibration"]), end=", ")
+    print("ECE {ece_before:.4f} -> {ece_after:.4f}".format(**content["calibration"]))
+    print(f"one exact cut for all labels: {content['one_cut']:.4f}; cuts per label:")
+    cuts = pd.DataFrame.from_dict(content["thresholds"], orient="index")
+    print(cuts.to_string(float_format="{:.3f}".format))
+    print("\nF1 on the reporting half, with 95% intervals:")
+    print(table.to_string(index=False, na_rep="", float_format="{:.4f}".format))
+
+
+def draw(search: pd.DataFrame, file: Path) -> None:
+    """Save the heat map of the documented search."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    plots.joint_search_map(search, figure.subplots())
+    with atomic_path(file) as new:
+        figure.savefig(new, dpi=120)
+
+
+def main() -> int:
+    args = options()
+    model = emotion_cli.load_for(args.model, args.data)
+    tune, report = (emotion_cli.read_split(args, model, split) for split in ("tune", "report"))
+    emotion_cli.announce(args, tuned_on=tune, reported_on=report)
+    logits, held_out = (
+        emotion_cli.cached_logits(args.model, model, data).astype(float) for data in (tune, report)
+    )
+    search = joint_search(logits, tune.labels, TEMPERATURES, THRESHOLDS, args.average)
+    rules = choose_rules(logits, tune.labels, search, args)
+    temperature, cuts = rules[STORED]
+    table = measure(rules, held_out, report.labels, args)
+    content = summarise(rules, logits, tune.labels, model.names, args) | {
+        "calibration": calibration(held_out, report.labels, temperature),
+        "report": table.astype(object).where(table.notna(), None).to_dict("records"),
+        "weights": emotion_cli.weights_fingerprint(model),
+        "tuned_on": {"source": tune.source, "n": len(tune)},
+        "reported_on": {"source": report.source, "n": len(report)},
+    }
+    show(content, search, table)
+
+    write_csv(args.model / "search.csv", search)
+    draw(search, args.model / "search.png")
+    write_json(args.model / "calibration.json", content)
+    if not args.report_only:
+        model.set_temperature(temperature)
+        model.set_threshold(cuts)
+        model.update(args.model)
+    print(f"\nwrote calibration.json, search.csv, search.png to {args.model}")
+    print(f"checkpoint: {emotion_cli.described(BERTEmotionClassifier.load(args.model))}")
+    return 0
+
+
+if __name__ == "__main__":
+    emotion_cli.run(main)

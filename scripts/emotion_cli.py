@@ -1,0 +1,121 @@
+"""What the emotion scripts share: options, exit codes, logits computed once."""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from lib.artifacts import atomic_path, read_json
+from lib.config import ROOT
+from lib.emotions import BERTEmotionClassifier, EmotionData, load_split, multilabel_f1
+from lib.metrics import Interval, bootstrap_ci
+
+MODEL = ROOT / "models" / "emotion_classifier"
+EXIT_CODES = "exit codes: 0 done (or the gate passed), 1 the gate failed, 2 bad input"
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with --model, the one option of every script."""
+    made = argparse.ArgumentParser(description=description, epilog=EXIT_CODES)
+    made.add_argument(
+        "--model", type=Path, default=MODEL, help="checkpoint folder (models/emotion_classifier)"
+    )
+    return made
+
+
+def add_data_options(made: argparse.ArgumentParser) -> None:
+    """Add --data and --seed."""
+    made.add_argument(
+        "--data",
+        type=Path,
+        help="folder with GoEmotions' train.tsv, dev.tsv, labels.txt; without it sentences are "
+        "generated",
+    )
+    made.add_argument("--seed", type=int, default=0, help="of the randomness and the sentences")
+
+
+def run(main: Callable[[], int]) -> None:
+    """Exit with what `main` returns, or with 2 and one line if the input is at fault."""
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        sys.exit(main())
+    except (OSError, ValueError) as error:
+        sys.exit(_complain(str(error)))
+
+
+def _complain(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def load_for(folder: Path, data: Path | None) -> BERTEmotionClassifier:
+    """Load the checkpoint; refuse to judge one that learned from files by generated sentences."""
+    model = BERTEmotionClassifier.load(folder)
+    marker = folder / "training.json"
+    if data is None and marker.exists() and read_json(marker, "")["mode"] == "full":
+        raise ValueError(f"{folder} was trained on files; name their folder with --data")
+    return model
+
+
+def read_split(args: argparse.Namespace, model: BERTEmotionClassifier, split: str) -> EmotionData:
+    """Return a split of --data whose labels are the checkpoint's."""
+    data = load_split(args.data, split, args.seed)
+    if data.names != model.names:
+        differing = sorted(set(data.names) ^ set(model.names)) or "their order"
+        raise ValueError(
+            f"{args.model / 'config.json'}: id2label differs from the labels of {data.source} "
+            f"({differing}); train on these labels first"
+        )
+    return data
+
+
+def announce(args: argparse.Namespace, **roles: EmotionData) -> None:
+    """Say which data play which role."""
+    for role, data in roles.items():
+        place = f" in {args.data}" if args.data else ""
+        print(f"{role.replace('_', ' ')}: {data.source}{place} ({len(data)} texts)")
+
+
+def cached_logits(folder: Path, model: BERTEmotionClassifier, data: EmotionData) -> np.ndarray:
+    """Return raw logits (N, L), kept under `folder`/logits by a fingerprint of weights and texts.
+
+    Temperature and thresholds do not count, so that a new cut costs no new pass.
+    """
+    digest = hashlib.sha256(weights_fingerprint(model).encode())
+    digest.update("\0".join(data.texts).encode())
+    file = folder / "logits" / f"{digest.hexdigest()[:16]}.npy"
+    if not file.exists():
+        with atomic_path(file) as new, new.open("wb") as stream:
+            np.save(stream, model.logits(data.texts, progress=True))
+    return np.load(file, allow_pickle=False)
+
+
+def f1_interval(
+    decided: np.ndarray, labels: np.ndarray, average: str, args: argparse.Namespace
+) -> Interval:
+    """Return the F1 of decisions (N, L) against multi-hot labels (N, L) with its 95% interval."""
+    return bootstrap_ci(
+        decided, labels, lambda d, y: multilabel_f1(d, y, average), args.resamples, args.seed
+    )
+
+
+def weights_fingerprint(model: BERTEmotionClassifier) -> str:
+    """SHA-256 over the parameters' bytes, shortened to 16 digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.named_parameters()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def described(model: BERTEmotionClassifier) -> str:
+    """Say the stored temperature and thresholds in one phrase."""
+    cuts = model.prediction_threshold
+    low, high = cuts.min().item(), cuts.max().item()
+    told = f"{low:.6g}" if low == high else f"{low:.4f} to {high:.4f}, one per label"
+    return f"temperature {model.temperature.item():.6g}, threshold {told}"

@@ -1,0 +1,67 @@
+"""Gate: does the saved emotion classifier, as it stands, beat every constant prediction?"""
+
+import argparse
+from pathlib import Path
+
+import emotion_cli
+import numpy as np
+
+from lib.emotions import SPLITS, BERTEmotionClassifier, best_constant_f1, read_tsv
+
+AVERAGES = ("macro", "micro")
+
+
+def options() -> argparse.Namespace:
+    made = emotion_cli.parser(
+        "Measure the checkpoint with its stored temperature and thresholds. The gate passes if "
+        "macro- and micro-F1 both reach --min-f1 and the lower end of each 95%% interval lies "
+        "above the best constant prediction."
+    )
+    emotion_cli.add_data_options(made)
+    which = made.add_mutually_exclusive_group()
+    which.add_argument(
+        "--split",
+        choices=SPLITS,
+        default="report",
+        help="default report: the half of dev that "
+        "calibration never sees; test is opened only by this option",
+    )
+    which.add_argument("--file", type=Path, help="a TSV file of GoEmotions' layout instead")
+    made.add_argument("--min-f1", type=float, default=0.10)
+    made.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
+    return made.parse_args()
+
+
+def passes(decided: np.ndarray, labels: np.ndarray, args: argparse.Namespace) -> bool:
+    """Print each F1 of decisions (N, L) beside its bars, and tell whether it clears them."""
+    cleared = True
+    for average in AVERAGES:
+        found = emotion_cli.f1_interval(decided, labels, average, args)
+        constant = best_constant_f1(labels, average)
+        enough = found.point >= args.min_f1 and found.low > constant
+        print(
+            f"{average}-F1 {found.point:.4f} [{found.low:.4f}, {found.high:.4f}], best constant "
+            f"{constant:.4f}, minimum {args.min_f1:.2f}: {'ok' if enough else 'TOO LOW'}"
+        )
+        cleared &= enough
+    return cleared
+
+
+def main() -> int:
+    args = options()
+    if args.file:
+        model = BERTEmotionClassifier.load(args.model)
+        data = read_tsv(args.file, model.names)
+    else:
+        model = emotion_cli.load_for(args.model, args.data)
+        data = emotion_cli.read_split(args, model, args.split)
+    emotion_cli.announce(args, measured_on=data)
+    print(f"checkpoint: {emotion_cli.described(model)}")
+    logits = emotion_cli.cached_logits(args.model, model, data)
+    passed = passes(model.decide(model.probabilities(logits)), data.labels, args)
+    print("gate passed" if passed else "gate FAILED")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    emotion_cli.run(main)

@@ -1,0 +1,200 @@
+"""Train the emotion classifier on GoEmotions' train.tsv, or on generated sentences."""
+
+import argparse
+import re
+import shutil
+from pathlib import Path
+
+import emotion_cli
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score
+from torch.nn.functional import binary_cross_entropy_with_logits
+from transformers import (
+    DataCollatorWithPadding,
+    EvalPrediction,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from lib.artifacts import fingerprint, guard_overwrite, read_json, write_json
+from lib.emotions import BERTEmotionClassifier, EmotionData, encode, load_split
+
+
+class EmotionTrainer(Trainer):
+    """Binary cross-entropy over the labels, and a learning rate that falls from head to input."""
+
+    def __init__(self, *args, head_learning_rate: float, layer_decay: float, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.head_learning_rate = head_learning_rate
+        self.layer_decay = layer_decay
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop("labels")
+        logits = model(**inputs)
+        loss = binary_cross_entropy_with_logits(logits, labels)
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            groups = parameter_groups(
+                self.model,
+                self.args.learning_rate,
+                self.head_learning_rate,
+                self.layer_decay,
+                self.args.weight_decay,
+            )
+            self.optimizer = torch.optim.AdamW(groups, fused=True)
+        return self.optimizer
+
+
+def parameter_groups(
+    model: BERTEmotionClassifier, rate: float, head_rate: float, decay: float, weight_decay: float
+) -> list[dict]:
+    """One AdamW group per parameter: the last layer learns at `rate`, each below at `decay` of it.
+
+    What lies in no layer of the encoder (its embeddings) counts as one below the first. Vectors,
+    biases and norms, are not decayed.
+    """
+    depth = model.encoder.config.num_hidden_layers
+    groups = []
+    for name, parameter in model.named_parameters():
+        layer = re.search(r"\.layers?\.(\d+)\.", name)
+        below = depth - 1 - int(layer[1]) if layer else depth
+        groups.append(
+            {
+                "params": [parameter],
+                "lr": rate * decay**below if name.startswith("encoder.") else head_rate,
+                "weight_decay": weight_decay if parameter.ndim > 1 else 0.0,
+            }
+        )
+    return groups
+
+
+def start_at_prior(model: BERTEmotionClassifier, labels: np.ndarray) -> None:
+    """Set the head's biases (L,) to the log-odds of the labels, so that they need no learning."""
+    prior = (labels.sum(axis=0) + 0.5) / (len(labels) + 1)
+    with torch.no_grad():
+        model.head.bias.copy_(torch.from_numpy(np.log(prior / (1 - prior))))
+
+
+def examples(model: BERTEmotionClassifier, data: EmotionData) -> list[dict]:
+    """Return the encoded texts with float labels, as the Trainer's collator takes them."""
+    return [
+        {**encode(model.tokenizer, text), "labels": row.astype(np.float32)}
+        for text, row in zip(data.texts, data.labels, strict=True)
+    ]
+
+
+def ranking(predictions: EvalPrediction) -> dict[str, float]:
+    """Mean average precision over the labels that occur: how well logits rank, whatever the cut."""
+    there = predictions.label_ids.any(axis=0)
+    return {
+        "macro_average_precision": average_precision_score(
+            predictions.label_ids[:, there], predictions.predictions[:, there], average="macro"
+        )
+    }
+
+
+def training_arguments(args: argparse.Namespace, folder: Path) -> TrainingArguments:
+    """Translate the options; checkpoints go to `folder`, ten to a run."""
+    gpu = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=args.epochs,
+        per_device_train_batch_size=args.batch_size,
+        per_device_eval_batch_size=128,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        warmup_steps=0.1,
+        lr_scheduler_type="cosine",
+        bf16=torch.cuda.is_bf16_supported() if gpu else has_bf16_arithmetic(),
+        use_cpu=not gpu,
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        eval_strategy="epoch",
+        save_steps=0.1,
+        save_total_limit=1,
+        logging_steps=0.05,
+        dataloader_pin_memory=gpu,
+        report_to="none",
+        seed=args.seed,
+    )
+
+
+def has_bf16_arithmetic() -> bool:
+    """Tell whether the processor multiplies bfloat16 itself; emulated it would be slower."""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
+
+
+def interrupted(folder: Path, recipe: dict) -> str | None:
+    """Return the last checkpoint of an interrupted run of the same recipe; drop any other's."""
+    note = folder / "recipe.json"
+    if note.exists() and read_json(note, "") == recipe:
+        return get_last_checkpoint(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(note, recipe)
+    return None
+
+
+def options() -> argparse.Namespace:
+    made = emotion_cli.parser(
+        "Train the emotion classifier. An interrupted run continues when started again with the "
+        "same options."
+    )
+    emotion_cli.add_data_options(made)
+    made.add_argument("--backbone", default="minilm", help="minilm, a folder, or a hub name")
+    made.add_argument("--epochs", type=float, default=4)
+    made.add_argument("--batch-size", type=int, default=64)
+    made.add_argument("--learning-rate", type=float, default=2e-4, help="of the last layer")
+    made.add_argument("--head-learning-rate", type=float, default=1e-3)
+    made.add_argument("--layer-decay", type=float, default=0.85, help="of the rate, per layer down")
+    made.add_argument("--weight-decay", type=float, default=0.01)
+    made.add_argument(
+        "--overwrite", action="store_true", help="replace a model that other data were trained on"
+    )
+    return made.parse_args()
+
+
+def main() -> int:
+    args = options()
+    set_seed(args.seed)
+    train, tune = (load_split(args.data, split, args.seed) for split in ("train", "tune"))
+    made_from = {
+        "mode": "pilot" if args.data is None else "full",
+        "data": train.source if args.data is None else fingerprint(args.data / "train.tsv"),
+        "backbone": args.backbone,
+    }
+    guard_overwrite(args.model / "training.json", made_from, args.overwrite)
+    emotion_cli.announce(args, train=train, watched=tune)
+
+    model = BERTEmotionClassifier(args.backbone, train.names)
+    start_at_prior(model, train.labels)
+    work = args.model.with_name(f"{args.model.name}.training")
+    skipped = ("model", "data", "overwrite")
+    recipe = {k: v for k, v in vars(args).items() if k not in skipped} | made_from
+    resume = interrupted(work, recipe)
+    trainer = EmotionTrainer(
+        model,
+        training_arguments(args, work),
+        data_collator=DataCollatorWithPadding(model.tokenizer),
+        train_dataset=examples(model, train),
+        eval_dataset=examples(model, tune),
+        compute_metrics=ranking,
+        head_learning_rate=args.head_learning_rate,
+        layer_decay=args.layer_decay,
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    model.cpu().save(args.model)
+    write_json(args.model / "training.json", made_from)
+    shutil.rmtree(work)
+    print(f"wrote {args.model}")
+    return 0
+
+
+if __name__ == "__main__":
+    emotion_cli.run(main)
