@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     if names := given.pop("dataset"):
         given["dataset"] = ",".join(names)
     try:
-        settings = Settings.model_validate(given)
+        settings = Settings.checked(given, "command line")
         stats = pack(
             examples_for(settings),
             settings.root / "Step_3",

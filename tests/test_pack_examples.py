@@ -1,0 +1,132 @@
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import skimage.data
+import sklearn.datasets
+from PIL import Image, ImageDraw
+from webdataset import WebDataset
+
+from lib.config import ROOT
+
+PHOTOGRAPHS = {
+    "astronaut.png": lambda: Image.fromarray(skimage.data.astronaut()),
+    "camera.png": lambda: Image.fromarray(skimage.data.camera()),
+    "cat.jpg": lambda: Image.fromarray(skimage.data.chelsea()),
+    "coffee.jpg": lambda: Image.fromarray(skimage.data.coffee()),
+    "rocket.webp": lambda: Image.fromarray(skimage.data.rocket()),
+    "coins.gif": lambda: Image.fromarray(skimage.data.coins()),
+    "temple.jpg": lambda: Image.fromarray(sklearn.datasets.load_sample_image("china.jpg")),
+    "flower.png": lambda: Image.fromarray(sklearn.datasets.load_sample_image("flower.jpg")),
+    "hopper.jpg": lambda: Image.open(matplotlib.cbook.get_sample_data("grace_hopper.jpg")),
+    "logo.png": lambda: Image.open(Path(skimage.__file__).parent / "data/logo.png"),
+}
+
+
+SCRIPT = ROOT / "Step_3/pack_examples.py"
+
+
+@pytest.fixture
+def main(capsys):
+    def run(*arguments):
+        code = runpy.run_path(str(SCRIPT))["main"]([str(argument) for argument in arguments])
+        return code, capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def own_data(tmp_path_factory):
+    """Photographs with text laid over them and a manifest; one picture missing, one broken."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "Datasets/photos").mkdir(parents=True)
+    (folder / "Step_2").mkdir()
+    rows, ocr = [], []
+    for i in range(40):
+        name = list(PHOTOGRAPHS)[i % len(PHOTOGRAPHS)]
+        meme = PHOTOGRAPHS[name]().convert("CMYK" if i == 7 and name.endswith("jpg") else "RGB")
+        text = f"nobody: me on monday {i}"
+        ink = 255 if meme.mode == "RGB" else 0
+        ImageDraw.Draw(meme).text((10, 10), text, fill=(ink,) * len(meme.mode), font_size=20)
+        meme.save(folder / f"Datasets/photos/{i}_{name}")
+        row = {"id": f"photo-{i}", "dataset": "photos", "image": f"photos/{i}_{name}"}
+        rows.append(row | {"labels": {"abuse_hate": int(i % 3 == 0)}})
+        ocr.append({"id": row["id"], "text": text})
+    (folder / f"Datasets/{rows[3]['image']}").unlink()
+    broken = folder / f"Datasets/{rows[5]['image']}"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    for name, lines in [("data_manifest", rows), ("ocr", ocr)]:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"Step_2/{name}.jsonl").write_text(text)
+    return folder
+
+
+def test_packs_photographs_and_lists_the_missing_and_the_broken(main, own_data, tmp_path):
+    code, done = main("--data", own_data, "--root", tmp_path)
+    assert code == 0, done.err
+    assert "train: 38 examples in 1 shards" in done.out
+    assert "photo-3: picture: photos/3_coffee.jpg: there is no such picture file" in done.out
+    assert "photo-5: picture: photos/5_coins.gif: broken" in done.out
+    stats = json.loads((tmp_path / "Step_3/stats_pilot.json").read_text())
+    assert [row["id"] for row in stats["skipped"]["rows"]] == ["photo-3", "photo-5"]
+    assert stats["splits"]["train"]["labels"]["abuse_hate"] == {"0": 25, "1": 13}
+
+    shard = tmp_path / "Step_3/shards/train/shard-000000.tar"
+    packed = {
+        meta["id"]: (np.asarray(picture, int), text, meta)
+        for picture, text, meta in WebDataset(str(shard), shardshuffle=False)
+        .decode("pil")
+        .to_tuple("png", "txt", "json")
+    }
+    pixels, text, meta = packed["photo-0"]
+    assert text == "[OCR] nobody: me on monday 0 [/OCR] [CAP] [/CAP] <lang=en>"
+    assert (meta["width"], meta["height"], pixels.shape) == (512, 512, (384, 384, 3))
+    original = Image.open(own_data / "Datasets/photos/0_astronaut.png").resize((384, 384))
+    assert np.abs(pixels - np.asarray(original, int)).mean() < 3
+    assert packed["photo-6"][2]["width"] == 640
+
+
+def test_full_mode_keeps_the_photographs_of_one_scene_together(main, own_data, tmp_path):
+    code, done = main("--data", own_data, "--root", tmp_path, "--mode", "full", "--workers", 1)
+    assert code == 0, done.err
+    splits = json.loads((tmp_path / "Step_3/splits.json").read_text())
+    of_scene = [{splits[f"photo-{i}"] for i in range(k, 40, 10)} for k in (0, 1, 2, 4, 6, 7, 8, 9)]
+    assert all(len(found) == 1 for found in of_scene)
+    assert set(splits.values()) == {"train", "val", "test"}
+
+
+def test_generates_memes_without_data_from_any_folder(tmp_path):
+    command = [sys.executable, SCRIPT, "--n", "12", "--root", tmp_path / "root"]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    stats = json.loads((tmp_path / "root/Step_3/stats_pilot.json").read_text())
+    assert (stats["datasets"], stats["examples"]) == (["confounders"], 12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "/nowhere"], ["data_manifest.jsonl", "does not exist"]),
+        (["--dataset", "nonsense"], ["nonsense", "confounders"]),
+        (["--n", "-3"], ["n_memes"]),
+    ],
+)
+def test_a_wrong_argument_is_one_line(main, tmp_path, arguments, words):
+    code, done = main(*arguments, "--root", tmp_path)
+    line = done.err.strip().splitlines()[-1]
+    assert code == 1 and "Traceback" not in done.err
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "Step_3").exists()
+
+
+def test_a_full_run_is_replaced_only_when_asked(main, own_data, tmp_path):
+    full = ("--data", own_data, "--mode", "full", "--workers", 1, "--root", tmp_path)
+    assert main(*full)[0] == 0
+    code, refused = main("--n", 10, "--dataset", "confounders", "--root", tmp_path)
+    assert code == 1 and "overwrite" in refused.err
+    assert main("--n", 10, "--root", tmp_path, "--overwrite")[0] == 0
+    assert main(*full)[0] == 0
