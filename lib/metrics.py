@@ -1,103 +1,445 @@
-"""What a probability of hate is worth: discrimination, calibration, and how sure we can be."""
+"""What p(hate) is worth: discrimination, calibration, and how sure a sample lets us be."""
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import ndtr
 from sklearn import metrics as sk
+from sklearn.isotonic import isotonic_regression
 
-from lib.arrays import binary_labels, check_same_shape, finite, probabilities
+from lib.arrays import (
+    binary_labels,
+    check_same_shape,
+    finite,
+    in_precision_of,
+    probabilities,
+)
 
 Strategy = Literal["uniform", "quantile"]
+Statistic = str | Callable[[np.ndarray, np.ndarray], float | np.ndarray]
+
+N_BINS = 15
+# Resampled values held at once: enough to amortise a call, little enough for the cache.
+CHUNK = 262_144
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A statistic on the full sample, and its bootstrap percentile interval."""
+    """A statistic on the full sample, and the ends of its bootstrap percentile interval.
 
-    point: float
-    low: float
-    high: float
+    Floats, or arrays of shape (k,) for a statistic that returns k values.
+    """
+
+    point: float | np.ndarray
+    low: float | np.ndarray
+    high: float | np.ndarray
 
 
 def classification_metrics(
     prob: ArrayLike, labels: ArrayLike, threshold: float = 0.5
 ) -> dict[str, float]:
-    """Every reported metric of p(hate), shape (N,), against 0/1 labels, shape (N,)."""
+    """Every reported metric of p(hate), shape (N,), against 0/1 labels, shape (N,).
+
+    `prob >= threshold` counts as hate. Precision without a positive decision is 0. `nll` is in
+    nats, clipped as scikit-learn's `log_loss` does; `brier` = `brier_reliability` -
+    `brier_resolution` + `brier_uncertainty` (see `brier_decomposition`); the four `ece` are those
+    of `expected_calibration_error` and `zero_truth_ece`.
+
+    With one class only, what needs two is NaN, and one warning names it.
+    Raises ValueError for what is empty, mismatched, not finite, outside [0, 1] or not 0/1.
+    """
     p, y = _read(prob, labels)
-    hate = p >= threshold
-    both = 0 < np.count_nonzero(y) < len(y)
-    if not both:
-        warnings.warn(
-            "labels holds one class: macro_f1, auroc, average_precision are NaN", stacklevel=2
-        )
-    return {
+    hate = p >= _cut(prob, threshold)
+    values = {
         "n": len(p),
-        "accuracy": float(sk.accuracy_score(y, hate)),
-        "macro_f1": float(sk.f1_score(y, hate, average="macro", zero_division=0))
-        if both
-        else np.nan,
-        "precision": float(sk.precision_score(y, hate, zero_division=0)),
-        "recall": float(sk.recall_score(y, hate, zero_division=0)),
-        "f1": float(sk.f1_score(y, hate, zero_division=0)),
-        "auroc": float(sk.roc_auc_score(y, p)) if both else np.nan,
-        "average_precision": float(sk.average_precision_score(y, p)) if both else np.nan,
-        "brier": float(np.mean((p - y) ** 2)),
-        "nll": float(sk.log_loss(y, p, labels=[False, True])),
+        "accuracy": sk.accuracy_score(y, hate),
+        "macro_f1": sk.f1_score(y, hate, labels=[False, True], average="macro", zero_division=0),
+        "precision": sk.precision_score(y, hate, zero_division=0),
+        "recall": sk.recall_score(y, hate, zero_division=0),
+        "f1": sk.f1_score(y, hate, zero_division=0),
+        "nll": sk.log_loss(y, p, labels=[False, True]),
+        "brier": sk.brier_score_loss(y, p, pos_label=True, labels=[False, True]),
+        **{f"brier_{k}": v for k, v in brier_decomposition(p, y).items()},
         "ece": expected_calibration_error(p, y),
+        "ece_quantile": expected_calibration_error(p, y, strategy="quantile"),
+        "ece_debiased": expected_calibration_error(p, y, debias=True),
+        "ece_zero_truth": zero_truth_ece(p),
     }
+    if y.all() or not y.any():
+        undefined = ["macro_f1", "auroc", "average_precision"]
+        undefined += [] if y.any() else ["precision", "recall", "f1"]
+        values |= dict.fromkeys(undefined, math.nan)
+        warnings.warn(
+            f"labels holds class {int(y[0])} only, so these are NaN: {', '.join(undefined)}",
+            stacklevel=2,
+        )
+    else:
+        values["auroc"] = sk.roc_auc_score(y, p)
+        values["average_precision"] = sk.average_precision_score(y, p)
+    return {k: int(v) if k == "n" else float(v) for k, v in values.items()}
 
 
 def constant_baselines(labels: ArrayLike, threshold: float = 0.5) -> dict[str, dict[str, float]]:
-    """The metrics of three constant scores: always_negative, always_positive, prior."""
+    """The metrics of three constant scores: always_negative (0), always_positive (1) and prior.
+
+    The prior is the labels' mean; `labels` (N,) are 0/1.
+    """
     y = binary_labels(labels)
     constants = {"always_negative": 0.0, "always_positive": 1.0, "prior": float(y.mean())}
     return {
-        name: classification_metrics(np.full(len(y), value), y, threshold)
+        name: classification_metrics(np.full(y.shape, value), y, threshold)
         for name, value in constants.items()
     }
 
 
-def expected_calibration_error(
-    prob: ArrayLike, labels: ArrayLike, n_bins: int = 15, strategy: Strategy = "uniform"
-) -> float:
-    """The binary expected calibration error of p(hate): sum over bins of |mean p - mean y| n_b / n.
+def brier_decomposition(prob: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """Split the Brier score: brier = reliability - resolution + uncertainty, exactly.
 
-    `prob` (N,) is p(hate), and the labels (N,) are 0/1: this is not the top-label ECE of
-    confidences. Bins are [edge, next edge), the last one closed.
+    Murphy's terms (1973) with the isotonic regression of labels on scores for bins, which needs no
+    choice of bins and leaves no remainder: Dimitriadis, Gneiting and Jordan (PNAS 2021), who call
+    them miscalibration, discrimination and uncertainty. `prob` and 0/1 `labels` have shape (N,).
+    """
+    p, y = _read(prob, labels)
+    group = np.unique(p, return_inverse=True)[1]
+    size = np.bincount(group)
+    rate = np.bincount(group, y) / size
+    recalibrated = isotonic_regression(rate, sample_weight=size, y_min=0, y_max=1)[group]
+    base = float(y.mean())
+    uncertainty = base * (1 - base)
+    best = float(np.mean((recalibrated - y) ** 2))
+    return {
+        "reliability": float(np.mean((p - y) ** 2)) - best,
+        "resolution": uncertainty - best,
+        "uncertainty": uncertainty,
+    }
+
+
+def expected_calibration_error(
+    prob: ArrayLike,
+    labels: ArrayLike,
+    n_bins: int = N_BINS,
+    strategy: Strategy = "uniform",
+    *,
+    debias: bool = False,
+) -> float:
+    """The binary expected calibration error of p(hate): sum of n_b / n |mean p - mean y| over bins.
+
+    `prob` (N,) is p(hate) and the labels (N,) are 0/1: this is not the top-label ECE of a
+    classifier's confidences. "uniform" bins have the edges `linspace(0, 1, n_bins + 1)`,
+    "quantile" bins the quantiles of `prob`, equal ones merged; a bin holds its lower edge, the last
+    also its upper one.
+
+    The plain estimate is biased up, the more the fewer examples (see `zero_truth_ece`). `debias`
+    subtracts, in each bin, the expected rise of |d| under the sampling noise of mean y, taken as
+    normal (Kumar, Liang and Ma, NeurIPS 2019); the result is not below 0.
+
+    Raises ValueError for what is empty, mismatched, not finite, outside [0, 1] or not 0/1.
     """
     p, y = _read(prob, labels)
     bins = _bin(p, n_bins, strategy)
-    return float(np.abs(np.bincount(bins, p - y)).sum() / len(p))
+    error = np.abs(np.bincount(bins, p - y)) / len(p)
+    if not debias:
+        return float(error.sum())
+    size = np.maximum(np.bincount(bins), 1)
+    rate = np.bincount(bins, y) / size
+    noise = np.sqrt(size * rate * (1 - rate)) / len(p)
+    return float(max((2 * error - _folded_normal_mean(error, noise)).sum(), 0.0))
+
+
+def zero_truth_ece(prob: ArrayLike, n_bins: int = N_BINS, strategy: Strategy = "uniform") -> float:
+    """The ECE to expect of these probabilities, shape (N,), if they were perfectly calibrated.
+
+    The mean over labels drawn from the probabilities themselves: what a measured ECE must exceed
+    to mean anything. Exact, as the mean absolute deviation of each bin's Poisson-binomial count,
+    for bins of up to 512 examples; larger bins are taken as normal.
+    """
+    p = probabilities(prob)
+    bins = _bin(p, n_bins, strategy)
+    in_bins = np.split(p[np.argsort(bins, kind="stable")], np.cumsum(np.bincount(bins))[:-1])
+    return sum(map(_mean_absolute_deviation, in_bins)) / len(p)
+
+
+def _mean_absolute_deviation(p: np.ndarray) -> float:
+    if len(p) > 512:
+        return math.sqrt(2 / math.pi * float((p * (1 - p)).sum()))
+    counts = np.ones(1)
+    for q in p:
+        counts = np.append(counts * (1 - q), 0) + np.append(0, counts * q)
+    return float(np.abs(np.arange(len(p) + 1) - p.sum()) @ counts)
+
+
+def _folded_normal_mean(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    ratio = np.divide(mean, sd, out=np.full_like(mean, np.inf), where=sd > 0)
+    peak = np.sqrt(2 / np.pi) * sd * np.exp(-(ratio**2) / 2)
+    return peak + mean * (2 * ndtr(ratio) - 1)
 
 
 def bootstrap_ci(
     prob: ArrayLike,
     labels: ArrayLike,
-    statistic: str | Callable[[np.ndarray, np.ndarray], float],
+    statistic: Statistic,
     n_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    *,
+    threshold: float = 0.5,
 ) -> Interval:
-    """Percentile interval of a statistic over resampled examples.
+    """The percentile interval (Efron 1979) of a statistic over resampled examples.
 
-    `statistic` is a key of `classification_metrics` or a function of resampled (prob, labels).
+    `prob` and 0/1 `labels` have shape (N,). `statistic` is accuracy, precision, recall, f1 or
+    macro_f1 at `threshold`, or ece, brier, nll, auroc or average_precision, all vectorised; or a
+    function of resampled (prob, labels) that returns a number or an array (k,). Logits, (N,) or
+    (N, K), may then stand for `prob`, so that what was tuned is tuned again in each resample:
+
+        bootstrap_ci(logits, labels, lambda z, y: fit_temperature(z, y).limit)
+        bootstrap_ci(prob, labels, lambda p, y: best_threshold(p, y).threshold)
+
+    Resamples in which a statistic is undefined (NaN; for functions, those with one class only) are
+    left out. The ends are resampled values, rounded outwards, so infinite ones are kept.
+    Raises ValueError for what is empty, mismatched, not finite, outside [0, 1] or not 0/1, and for
+    a statistic that is not named above.
     """
-    p, y = finite(prob, "prob"), binary_labels(labels)
-    if isinstance(statistic, str):
-        name = statistic
-
-        def statistic(p: np.ndarray, y: np.ndarray) -> float:
-            return classification_metrics(p, y)[name]
-
+    _check_resampling(n_resamples, level)
     rng = np.random.default_rng(seed)
-    draws = (rng.integers(0, len(y), len(y)) for _ in range(n_resamples))
-    values = [statistic(p[i], y[i]) for i in draws]
-    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(statistic(p, y)), float(low), float(high))
+    if callable(statistic):
+        z, y = _read_any(prob, labels)
+        values = np.array([statistic(z[i], y[i]) for i in _draws(y, n_resamples, rng)])
+        return _interval(np.asarray(statistic(z, y), np.float64), values, level)
+    p, y = _read(prob, labels)
+    spec = _specify(statistic, p, y, _cut(prob, threshold))
+    if isinstance(spec, _Sums):
+        return _interval(spec.point, spec.resample(n_resamples, rng), level)
+    values = np.concatenate([spec(w) for w in _counts(len(y), n_resamples, rng)])
+    return _interval(spec(np.ones((1, len(y))))[0], values, level)
+
+
+def bootstrap_difference(
+    prob_a: ArrayLike,
+    prob_b: ArrayLike,
+    labels: ArrayLike,
+    statistic: Statistic,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    *,
+    thresholds: tuple[float, float] = (0.5, 0.5),
+) -> Interval:
+    """The interval of statistic(a) - statistic(b) for two models judged on the same examples.
+
+    Paired: both models see the same resamples, so what makes an example hard for both cancels.
+    `thresholds` belong to a and b; the rest is as in `bootstrap_ci`.
+    """
+    _check_resampling(n_resamples, level)
+    rng = np.random.default_rng(seed)
+    if callable(statistic):
+        (a, y), (b, _) = _read_any(prob_a, labels), _read_any(prob_b, labels)
+        draws = _draws(y, n_resamples, rng)
+        values = [np.subtract(statistic(a[i], y[i]), statistic(b[i], y[i])) for i in draws]
+        return _interval(np.subtract(statistic(a, y), statistic(b, y)), np.array(values), level)
+    pairs = []
+    for prob, threshold in zip((prob_a, prob_b), thresholds, strict=True):
+        p, y = _read(prob, labels)
+        spec = _specify(statistic, p, y, _cut(prob, threshold))
+        pairs.append(spec.weighted if isinstance(spec, _Sums) else spec)
+    a, b = pairs
+    values = np.concatenate([a(w) - b(w) for w in _counts(len(y), n_resamples, rng)])
+    once = np.ones((1, len(y)))
+    return _interval((a(once) - b(once))[0], values, level)
+
+
+def _check_resampling(n_resamples: int, level: float) -> None:
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}")
+
+
+def _interval(point: np.ndarray, values: np.ndarray, level: float) -> Interval:
+    tails = (1 - level) / 2, (1 + level) / 2
+    if np.isnan(values).all():
+        low = high = np.full(values.shape[1:], math.nan)
+    else:
+        low, high = (
+            np.nanquantile(values, tail, axis=0, method=method)
+            for tail, method in zip(tails, ("lower", "higher"), strict=True)
+        )
+    if np.ndim(point):
+        return Interval(point, low, high)
+    return Interval(float(point), float(low), float(high))
+
+
+def _draws(y: np.ndarray, n_resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Indices (N,) of the resamples that hold both classes, or of all if the sample does not."""
+    both = bool(y.any() and not y.all())
+    for _ in range(n_resamples):
+        i = rng.integers(0, len(y), len(y))
+        if not both or (y[i].any() and not y[i].all()):
+            yield i
+
+
+def _counts(n: int, n_resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each resample drew each example: chunks of shape (rows, n)."""
+    rows = max(CHUNK // n, 1)
+    for done in range(0, n_resamples, rows):
+        rows = min(rows, n_resamples - done)
+        drawn = rng.integers(0, n, (rows, n)) + np.arange(rows)[:, None] * n
+        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """A statistic that depends on the sample through the sums of `values` within `groups` alone.
+
+    `values` (N,) and `groups` (N,) in 0 .. G - 1; `finish` maps sums (R, G) to values (R,).
+    """
+
+    values: np.ndarray
+    groups: np.ndarray
+    finish: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def point(self) -> float:
+        return float(self.finish(np.bincount(self.groups, self.values)[None])[0])
+
+    def weighted(self, counts: np.ndarray) -> np.ndarray:
+        members = np.eye(self.groups.max() + 1)[self.groups]
+        return self.finish(counts @ (members * self.values[:, None]))
+
+    def resample(self, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
+        """Resampled statistics (R,), drawing first how many fall into each group, then which.
+
+        Where a group's values are all the same, which makes no difference.
+        """
+        n, size = len(self.values), np.bincount(self.groups)
+        members = np.split(
+            self.values[np.argsort(self.groups, kind="stable")], np.cumsum(size)[:-1]
+        )
+        drawn = rng.multinomial(n, size / n, n_resamples)
+        sums = np.zeros(drawn.shape)
+        for g, values in enumerate(members):
+            if len(values) and values.min() == values.max():
+                sums[:, g] = drawn[:, g] * values[0]
+            elif len(values):
+                sums[:, g] = _resampled_sums(values, drawn[:, g], rng)
+        return self.finish(sums)
+
+
+def _resampled_sums(
+    values: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Sums of `lengths` (R,) values drawn with replacement, shape (R,)."""
+    sums = np.zeros(len(lengths))
+    step = max(CHUNK // max(int(lengths.mean()), 1), 1)
+    for i in range(0, len(lengths), step):
+        part = lengths[i : i + step]
+        some = np.flatnonzero(part)
+        if len(some):
+            drawn = values.take(_uniform(len(values), int(part.sum()), rng))
+            starts = np.concatenate([[0], np.cumsum(part[some])[:-1]])
+            sums[i + some] = np.add.reduceat(drawn, starts)
+    return sums
+
+
+def _uniform(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """`size` uniform integers below `n`; 16 random bits make each where they suffice."""
+    if n > 4096:
+        return rng.integers(0, n, size, dtype=np.uint32)
+    raw = rng.integers(0, 2**64, -(-size // 4), dtype=np.uint64).view(np.uint16)[:size]
+    drawn = raw % np.uint16(n)
+    # The last, incomplete run of residues would favour small integers.
+    biased = np.flatnonzero(raw >= 65536 // n * n)
+    drawn[biased] = rng.integers(0, n, len(biased))
+    return drawn
+
+
+def _specify(
+    name: str, p: np.ndarray, y: np.ndarray, threshold: float
+) -> _Sums | Callable[[np.ndarray], np.ndarray]:
+    """A named statistic as sums within groups, or as a function of counts (R, N)."""
+    if name in _DECISIONS:
+        # Cells: true negative, false positive, false negative, true positive.
+        return _Sums(np.ones(len(p)), 2 * y + (p >= threshold), _finish_decision(name))
+    if name == "ece":
+        return _Sums(p - y, _bin(p, N_BINS, "uniform"), lambda s: np.abs(s).sum(axis=1) / len(p))
+    if name in ("brier", "nll"):
+        loss = (p - y) ** 2 if name == "brier" else _log_losses(p, y)
+        return _Sums(loss, np.zeros(len(p), np.intp), lambda s: s[:, 0] / len(p))
+    if name in ("auroc", "average_precision"):
+        return _ranked(p, y, _auroc if name == "auroc" else _average_precision)
+    names = (*_DECISIONS, "ece", "brier", "nll", "auroc", "average_precision")
+    raise ValueError(f"statistic must be a function or one of {', '.join(names)}, got {name!r}")
+
+
+def _log_losses(p: np.ndarray, y: np.ndarray) -> np.ndarray:
+    eps = np.finfo(p.dtype).eps
+    return -np.log(np.clip(np.where(y, p, 1 - p), eps, 1))
+
+
+def _f1(tp: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    return _ratio(2 * tp, 2 * tp + wrong)
+
+
+_DECISIONS: dict[str, Callable[..., np.ndarray]] = {
+    "accuracy": lambda tn, fp, fn, tp: _ratio(tn + tp, tn + fp + fn + tp),
+    "precision": lambda tn, fp, fn, tp: _ratio(tp, tp + fp),
+    "recall": lambda tn, fp, fn, tp: _ratio(tp, tp + fn),
+    "f1": lambda tn, fp, fn, tp: _f1(tp, fp + fn),
+    "macro_f1": lambda tn, fp, fn, tp: (_f1(tp, fp + fn) + _f1(tn, fp + fn)) / 2,
+}
+
+
+def _finish_decision(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    def finish(sums: np.ndarray) -> np.ndarray:
+        cells = np.zeros((len(sums), 4))
+        cells[:, : sums.shape[1]] = sums
+        tn, fp, fn, tp = cells.T
+        values = _DECISIONS[name](tn, fp, fn, tp)
+        if name == "accuracy":
+            return values
+        lost = (tp + fn == 0) | ((tn + fp == 0) if name == "macro_f1" else False)
+        return np.where(lost, np.nan, values)
+
+    return finish
+
+
+def _ranked(
+    p: np.ndarray, y: np.ndarray, finish: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of counts (R, N), from `finish`, a function of each score's counts by class."""
+    order = np.argsort(p)
+    starts = np.flatnonzero(np.diff(p[order], prepend=-1.0))
+
+    def weighted(counts: np.ndarray) -> np.ndarray:
+        counts = counts[:, order]
+        positive = np.add.reduceat(counts * y[order], starts, axis=1)
+        return finish(positive, np.add.reduceat(counts, starts, axis=1) - positive)
+
+    return weighted
+
+
+def _auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """Mann and Whitney's probability (1947), ties counting one half; arrays (R, scores)."""
+    below = np.cumsum(negative, axis=1) - negative / 2
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    return _ratio((positive * below).sum(axis=1), pairs, empty=np.nan)
+
+
+def _average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """Mean of the precision at each score, weighted by the recall it adds; arrays (R, scores)."""
+    tp = np.cumsum(positive[:, ::-1], axis=1)
+    fp = np.cumsum(negative[:, ::-1], axis=1)
+    precision = _ratio(tp, tp + fp)
+    both = (tp[:, -1] > 0) & (fp[:, -1] > 0)
+    return np.where(both, _ratio((positive[:, ::-1] * precision).sum(axis=1), tp[:, -1]), np.nan)
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray, empty: float = 0.0) -> np.ndarray:
+    return np.divide(top, bottom, out=np.full(np.shape(top), empty), where=bottom > 0)
 
 
 def _read(prob: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +448,21 @@ def _read(prob: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return p, y
 
 
+def _read_any(values: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    z, y = finite(values, "prob"), binary_labels(labels)
+    check_same_shape(z[(slice(None),) + (0,) * (z.ndim - 1)], "prob", y)
+    return z, y
+
+
+def _cut(prob: ArrayLike, threshold: float) -> float:
+    return float(in_precision_of(prob, np.array([threshold]))[0])
+
+
 def _bin(p: np.ndarray, n_bins: int, strategy: Strategy) -> np.ndarray:
+    if n_bins < 1:
+        raise ValueError(f"n_bins must be at least 1, got {n_bins}")
+    if strategy not in get_args(Strategy):
+        raise ValueError(f"strategy must be one of {get_args(Strategy)}, got {strategy!r}")
     edges = np.linspace(0, 1, n_bins + 1)
     if strategy == "quantile":
         edges = np.unique(np.quantile(p, edges))
