@@ -144,6 +144,16 @@ class Settings(BaseModel):
             raise ValueError(f"{origin}: {faults}. Known settings: {known}") from None
 
     @property
+    def fit_split(self) -> str:
+        """The split that temperature and threshold are fitted on: val, in a pilot train."""
+        return "val" if self.mode == "full" else "train"
+
+    @property
+    def report_split(self) -> str:
+        """The split that decisions are reported on: test, in a pilot train."""
+        return "test" if self.mode == "full" else "train"
+
+    @property
     def autocast(self) -> bool:
         """Whether encoders run in bfloat16 where Step 5 and later only read them."""
         return bool(self.bf16)

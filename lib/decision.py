@@ -15,11 +15,11 @@ from lib.artifacts import fingerprint, read_json, write_csv, write_json
 from lib.config import MODELS, Settings
 from lib.metrics import (
     bootstrap_ci,
+    bootstrap_difference,
     classification_metrics,
     expected_calibration_error,
-    paired_difference,
 )
-from lib.predictions import FIT_SPLIT, logits_of
+from lib.predictions import logits_of
 from lib.temperature import fit_temperature, prob_hate
 from lib.thresholds import best_threshold, cross_fit, sweep_thresholds
 
@@ -55,7 +55,7 @@ class DecisionBundle:
         Raises ValueError if a row is not of the split this mode may fit on (pilot: train,
         full: val), and what `fit_temperature` and `best_threshold` raise.
         """
-        split = FIT_SPLIT[settings.mode]
+        split = settings.fit_split
         others = sorted(set(frame["split"]) - {split})
         if others:
             raise ValueError(
@@ -231,7 +231,7 @@ def model_choice(
     order = sorted(MODELS, key=lambda m: (-found[m].point, -MODELS.index(m)))
     rows = []
     for model in order:
-        gap = paired_difference(hate[order[0]], hate[model], labels, "macro_f1", **options)
+        gap = bootstrap_difference(hate[order[0]], hate[model], labels, "macro_f1", **options)
         row = {"model": model, "macro_f1": found[model].point}
         row |= {"low": found[model].low, "high": found[model].high}
         rows.append(row | {"best_minus_this": gap.point, "gap_low": gap.low, "gap_high": gap.high})

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from lib.config import MODELS
 from lib.decision import DecisionBundle, calibrated
 from lib.evaluation import results_table
+from lib.metrics import Interval
 from lib.plots import contact_sheet, reliability_diagram, threshold_curve, training_curve
 
 GREYS = ("0.75", "0.5", "0")
@@ -67,8 +68,9 @@ def threshold_figure(curves: Mapping[str, pd.DataFrame], decision: DecisionBundl
     """Precision, recall and F1 over the threshold, one panel a model, the chosen cut marked."""
     figure, axes = _panels(len(curves))
     for ax, (model, curve) in zip(axes, curves.items(), strict=True):
-        interval = tuple(decision.intervals[model]["threshold"])
-        threshold_curve(ax, curve, decision.thresholds[model], interval)
+        chosen = decision.thresholds[model]
+        interval = Interval(chosen, *decision.intervals[model]["threshold"])
+        threshold_curve(ax, curve, chosen, interval)
         ax.set_title(model)
     return figure
 

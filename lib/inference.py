@@ -18,7 +18,6 @@ from lib.decision import DecisionBundle
 from lib.fusion import FusionModel, load_fusion
 from lib.packing import combined_text
 from lib.pictures import letterbox, load_picture
-from lib.predictions import REPORT_SPLIT
 from lib.temperature import prob_hate
 
 
@@ -118,7 +117,7 @@ class Demo(NamedTuple):
 
 def demo_memes(settings: Settings, n: int = 6) -> Demo:
     """Save the pictures of the first n packed memes to `Step_8/demo/` and return them."""
-    memes = MemeShards(shard_paths(settings.shards, REPORT_SPLIT[settings.mode]))
+    memes = MemeShards(shard_paths(settings.shards, settings.report_split))
     samples = [memes[i] for i in range(min(n, len(memes)))]
     folder = settings.root / "Step_8" / "demo"
     folder.mkdir(parents=True, exist_ok=True)

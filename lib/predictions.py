@@ -14,10 +14,6 @@ from lib.fusion import FusionModel, load_fusion, model_logits
 
 EVALUATE = "python -m lib.run --from 6"
 
-# The split that temperature and threshold are chosen on, and the one they are reported on.
-FIT_SPLIT = {"pilot": "train", "full": "val"}
-REPORT_SPLIT = {"pilot": "train", "full": "test"}
-
 
 def packed_splits(settings: Settings) -> dict[str, list[Path]]:
     """The shards of every split that Step 3 packed, train first, then val, test and the rest.

@@ -61,6 +61,8 @@ def _execute(step: int, parameters: Mapping[str, Any], folder: Path, mode: str) 
                 "bar_format": "{desc} {bar:30} {n_fmt}/{total_fmt} cells, {elapsed}",
             },
             execution_timeout=CELL_TIMEOUT_S[mode],
+            # The kernel's warning about its own transport would break into the progress line.
+            extra_arguments=["--IPKernelApp.log_level=40"],
         )
     except PapermillExecutionError as error:
         raise StepFailed(
