@@ -168,7 +168,8 @@ def _mapper(workers: int) -> Callable[[Callable, Iterable], Iterable]:
     parallel = joblib.Parallel(
         workers,
         return_as="generator",
-        pre_dispatch="4 * n_jobs",
+        batch_size=4,
+        pre_dispatch="32 * n_jobs",
         initializer=_end_with_parent,
         initargs=(os.getpid(),),
     )
