@@ -31,7 +31,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from lib.sources import Example
 
@@ -47,26 +47,22 @@ def _entries(text: str, separator: str | None = None) -> tuple[str, ...]:
 
 
 PICTOGRAMS = {
-    "nice": _entries("""apple-whole award bicycle bread-slice burger cake-candles campground
-        candy-cane carrot cat champagne-glasses cheese clover cloud-sun cookie cow crown dog dove
-        face-grin-hearts face-grin-stars face-grin-tears face-grin-tongue face-kiss-wink-heart
-        face-laugh-beam face-smile face-smile-wink feather fish frog futbol gem gift guitar
-        hand-holding-heart hand-peace hands-clapping hands-holding-child handshake hat-wizard heart
-        hippo holly-berry horse horse-head hotdog ice-cream igloo kiwi-bird leaf lemon lightbulb
-        medal moon mountain-sun mug-hot music otter palette paw peace piggy-bank pizza-slice rainbow
-        ranking-star ring rocket sailboat seedling shield-heart sleigh snowflake snowman spa star
-        stroopwafel sun thumbs-up tree trophy umbrella-beach wand-magic-sparkles
-        wine-glass"""),
-    "foul": _entries("""bacteria ban bed-pulse biohazard bomb bone bug bugs burst car-burst
-        cloud-bolt cloud-showers-heavy crow crutch disease dumpster dumpster-fire explosion
-        face-angry face-dizzy face-frown face-grimace face-sad-cry face-sad-tear face-tired fire ghost gun
-        hand-dots handcuffs handshake-slash head-side-cough head-side-virus heart-circle-xmark
-        heart-crack hill-rockslide house-crack house-fire house-flood-water house-tsunami hurricane
-        joint land-mine-on locust lungs-virus mask-face meteor mosquito person-drowning
-        person-falling pills plant-wilt poo poo-storm radiation road-spikes sack-xmark skull
-        skull-crossbones smog smoking spider splotch sun-plant-wilt syringe teeth-open thumbs-down
-        toilet toilet-paper toilet-portable tornado trash-can triangle-exclamation user-injured
-        virus virus-covid viruses volcano worm"""),
+    "nice": _entries("""face-grin face-grin-hearts face-grin-stars face-grin-tears face-grin-tongue
+        face-kiss-wink-heart face-laugh-beam face-laugh-squint face-smile face-smile-wink
+        cat cow dog dove fish fish-fins frog hippo horse horse-head kiwi-bird otter paw
+        apple-whole bowl-food bread-slice burger cake-candles candy-cane carrot champagne-glasses
+        cheese cookie hotdog ice-cream lemon mug-hot pizza-slice stroopwafel
+        award crown gem gift hand-holding-heart heart medal ranking-star ring shield-heart star
+        thumbs-up trophy"""),
+    "foul": _entries("""face-angry face-dizzy face-frown face-frown-open face-grimace
+        face-rolling-eyes face-sad-cry face-sad-tear face-tired
+        bacteria bacterium disease hand-dots head-side-cough head-side-virus lungs-virus
+        shield-virus splotch virus virus-covid viruses
+        bug bugs locust mosquito spider worm
+        dumpster dumpster-fire joint poo poo-storm sink smoking toilet toilet-paper
+        toilet-portable trash-can
+        biohazard bomb bone book-skull burst explosion ghost handcuffs land-mine-on radiation skull
+        skull-crossbones thumbs-down triangle-exclamation"""),
 }
 
 # A bar divides the line above the picture from the line below it.
@@ -462,8 +458,7 @@ def render(picture: Picture, text: str) -> Image.Image:
     """Draw one meme: 384x384 RGB, the same for the same arguments."""
     rng = np.random.default_rng(picture.seed)
     canvas = _scene(rng)
-    for glyph, centre in _layout(picture.pictogram, rng):
-        _paste_sticker(canvas, glyph, centre, rng)
+    _paste_sticker(canvas, _posed(_glyph(picture.pictogram), rng), rng)
     canvas = _film(canvas, rng)
     upper, lower = text.split("|")
     _letter(canvas, upper, at_top=True)
@@ -473,7 +468,10 @@ def render(picture: Picture, text: str) -> Image.Image:
 
 def _scene(rng: np.random.Generator) -> Image.Image:
     scenes = (_sunburst, _hills, _room, _sea, _city, _bokeh)
-    return scenes[rng.integers(len(scenes))](rng)
+    sharp = scenes[rng.integers(len(scenes))](rng)
+    # Out of focus and pale, as behind the subject of a photograph
+    pale = ImageEnhance.Contrast(ImageEnhance.Color(sharp).enhance(0.6)).enhance(0.75)
+    return pale.filter(ImageFilter.GaussianBlur(4))
 
 
 def _sunburst(rng) -> Image.Image:
@@ -578,32 +576,21 @@ def _film(canvas: Image.Image, rng) -> Image.Image:
     return Image.fromarray(np.clip(np.asarray(canvas) * shade + grain, 0, 255).astype(np.uint8))
 
 
-def _layout(pictogram: str, rng) -> list[tuple[Image.Image, tuple[float, float]]]:
-    """Choose one large instance, or one with two small companions behind it."""
-    glyph = _glyph(pictogram)
-    if rng.uniform() < 0.5:
-        glyph = glyph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    height = rng.uniform(180, 230)
-    main = (SIZE * rng.uniform(0.4, 0.6), SIZE * rng.uniform(0.47, 0.53))
-    small = [(60, rng.uniform(120, 270)), (SIZE - 60, rng.uniform(120, 270))]
-    parts = [(rng.uniform(60, 90), centre) for centre in small if rng.uniform() < 0.3]
-    tilt = rng.uniform(-14, 14)
-    return [(_resize(glyph, h, tilt), centre) for h, centre in [*parts, (height, main)]]
-
-
-def _paste_sticker(canvas: Image.Image, mask: Image.Image, centre, rng) -> None:
+def _paste_sticker(canvas: Image.Image, mask: Image.Image, rng) -> None:
     """Paste a shaded pictogram with a white rim, its shadow on the ground below it."""
     margin = 16
-    mask = _padded(mask, margin)
+    mask = ImageOps.expand(mask, margin)
     width, height = mask.size
-    left, top = round(centre[0] - width / 2), round(centre[1] - height / 2)
+    left = round(SIZE / 2 + rng.uniform(-15, 15) - width / 2)
+    top = round(SIZE / 2 - 4 - height / 2)
 
     ground = Image.new("L", canvas.size)
     foot = top + height - margin
     ImageDraw.Draw(ground).ellipse((left + 20, foot - 8, left + width - 20, foot + 16), fill=130)
     canvas.paste((10, 10, 20), mask=ground.filter(ImageFilter.GaussianBlur(7)))
 
-    rim = mask.filter(ImageFilter.MaxFilter(9)).filter(ImageFilter.GaussianBlur(1))
+    # A blurred mask made steep again is a grown one with a smooth edge.
+    rim = mask.filter(ImageFilter.GaussianBlur(4)).point(lambda v: min(255, 8 * v))
     shadow = rim.filter(ImageFilter.GaussianBlur(4)).point(lambda v: v // 2)
     canvas.paste((0, 0, 0), (left + 4, top + 5), shadow)
     canvas.paste((250, 250, 250), (left, top), rim)
@@ -626,13 +613,13 @@ def _letter(canvas: Image.Image, text: str, at_top: bool) -> None:
     lines = textwrap.wrap(text.upper(), 24)
     if len(lines) > 1:
         lines = textwrap.wrap(text.upper(), 5 + len(text) // len(lines))
-    height = 46 if len(lines) == 1 else 38
+    height = 36 if len(lines) == 1 else 29
     for number, line in enumerate(lines):
         tile = _line_of_text(line)
         scale = height / tile.height
         width = min(round(0.72 * scale * tile.width), SIZE - 16)
         tile = tile.resize((width, height), Image.Resampling.LANCZOS)
-        y = 6 + number * height if at_top else SIZE - 6 - (len(lines) - number) * height
+        y = 4 + number * height if at_top else SIZE - 4 - (len(lines) - number) * height
         canvas.paste(tile, ((SIZE - width) // 2, y), tile)
 
 
@@ -662,17 +649,13 @@ def _glyph(pictogram: str) -> Image.Image:
     return mask
 
 
-def _resize(mask: Image.Image, height: float, tilt: float) -> Image.Image:
+def _posed(mask: Image.Image, rng) -> Image.Image:
+    """Scale a shape to the room between the lines, mirror half of them, tilt it a little."""
+    height = rng.uniform(215, 235)
     scale = min(height / mask.height, 1.35 * height / mask.width)
-    size = (round(mask.width * scale), round(mask.height * scale))
-    mask = mask.resize(size, Image.Resampling.LANCZOS)
-    return mask.rotate(tilt, Image.Resampling.BICUBIC, expand=True)
-
-
-def _padded(mask: Image.Image, margin: int) -> Image.Image:
-    padded = Image.new("L", (mask.width + 2 * margin, mask.height + 2 * margin))
-    padded.paste(mask, (margin, margin))
-    return padded
+    mask = mask.resize((round(mask.width * scale), round(mask.height * scale)))
+    mask = ImageOps.mirror(mask) if rng.uniform() < 0.5 else mask
+    return mask.rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC, expand=True)
 
 
 def _grid() -> tuple[np.ndarray, np.ndarray]:

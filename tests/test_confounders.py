@@ -1,4 +1,4 @@
-"""The generated benchmark: balanced, deterministic, free of leaks, solved by neither modality alone."""
+"""The generated benchmark: balanced, deterministic, without leaks, unsolved by one modality."""
 
 import pickle
 
