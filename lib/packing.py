@@ -49,22 +49,16 @@ def examples_for(settings: Settings) -> Iterable[Example | Rejected]:
     """The examples that `settings` ask for, read as they are consumed.
 
     `settings.dataset` names readers of `lib.sources`, separated by commas; each finds its files in
-    `settings.data` or the subfolder of its name. "manifest" is the user's own `Datasets/` and
-    `Step_2/`, "confounders" the generated memes, "auto" the manifest if there is one in
-    `settings.data` or the root, else the generated. Ids of several sets begin with the set's name.
+    `settings.data` (default `Datasets/` under the root) or the subfolder of its name. "manifest" is
+    the user's own `Datasets/` and `Step_2/`, "confounders" the generated memes, "auto" the manifest
+    if `settings.data` is given or the root has one, else the generated.
     Raises ValueError for an unknown name, and FileNotFoundError if the data are not there.
     """
     names = [name.strip() for name in settings.dataset.split(",")]
     if names == ["auto"]:
         own = settings.data is not None or (settings.root / MANIFEST).is_file()
         names = ["manifest" if own else "confounders"]
-    if len(names) == 1:
-        return _from_source(names[0], settings)
-    return (
-        replace(example, id=f"{name}-{example.id}") if isinstance(example, Example) else example
-        for name in names
-        for example in _from_source(name, settings)
-    )
+    return itertools.chain.from_iterable([_from_source(name, settings) for name in names])
 
 
 def _from_source(name: str, settings: Settings) -> Iterable[Example | Rejected]:
@@ -73,14 +67,20 @@ def _from_source(name: str, settings: Settings) -> Iterable[Example | Rejected]:
             settings.n_memes, settings.seed, settings.captions, splits=settings.mode == "full"
         )
     if name == "manifest":
-        return read_manifest(settings.data or settings.root)
+        folder = settings.data or settings.root
+        if not (folder / MANIFEST).is_file():
+            raise FileNotFoundError(
+                f"{folder / MANIFEST} does not exist; if {folder} holds a public data set, name it "
+                f"in the setting dataset: {', '.join(sorted(READERS))}"
+            )
+        return read_manifest(folder)
     if name not in READERS:
         known = ["auto", "confounders", "manifest", *sorted(READERS)]
-        raise ValueError(f"field dataset: there is no {name!r}; known: {', '.join(known)}")
-    if settings.data is None:
-        raise ValueError(f"field data: {name} needs the folder that holds its files")
-    folder = settings.data / name
-    return READERS[name](folder if folder.is_dir() else settings.data)
+        raise ValueError(f"setting dataset: there is no {name!r}; known: {', '.join(known)}")
+    folder = settings.data or settings.root / "Datasets"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} does not exist; set data to the folder of {name}")
+    return READERS[name](folder / name if (folder / name).is_dir() else folder)
 
 
 def pack(

@@ -354,25 +354,29 @@ def test_own_data_stand_before_the_root(tmp_path):
     assert [e.id for e in examples_for(settings(tmp_path, data=tmp_path / "own"))] == ["mine"]
 
 
-def test_several_data_sets_are_read_from_their_folders_with_distinct_ids(tmp_path, monkeypatch):
+def test_several_data_sets_are_read_each_from_its_folder(tmp_path, monkeypatch):
     (tmp_path / "one").mkdir()
-    monkeypatch.setitem(READERS, "one", lambda folder: iter([meme(0, dataset=folder.name)]))
-    monkeypatch.setitem(
-        READERS, "two", lambda folder: iter([meme(0, dataset=folder.name), Rejected("x:1", "bad")])
-    )
+    monkeypatch.setitem(READERS, "one", lambda folder: iter([meme(1, dataset=folder.name)]))
+    monkeypatch.setitem(READERS, "two", lambda folder: iter([meme(2, dataset=folder.name)]))
     found = list(examples_for(settings(tmp_path, dataset="one, two", data=tmp_path)))
-    assert [e.id for e in found] == ["one-m0", "two-m0", ""]
-    assert [e.dataset for e in found[:2]] == ["one", tmp_path.name]
-    (alone,) = examples_for(settings(tmp_path, dataset="one", data=tmp_path))
-    assert alone.id == "m0"
+    assert [(e.id, e.dataset) for e in found] == [("m1", "one"), ("m2", tmp_path.name)]
 
 
-def test_an_unknown_data_set_lists_the_known(tmp_path):
-    with pytest.raises(ValueError, match=r"'hateful'.*confounders, manifest"):
-        examples_for(settings(tmp_path, dataset="hateful"))
+def test_public_data_sets_are_looked_for_under_the_root(tmp_path, monkeypatch):
+    monkeypatch.setitem(READERS, "one", lambda folder: iter([meme(1, dataset=str(folder))]))
+    (tmp_path / "root/Datasets/one").mkdir(parents=True)
+    (found,) = examples_for(settings(tmp_path, dataset="one"))
+    assert found.dataset == str(tmp_path / "root/Datasets/one")
 
 
-def test_a_public_data_set_needs_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setitem(READERS, "one", iter)
-    with pytest.raises(ValueError, match="field data"):
-        examples_for(settings(tmp_path, dataset="one"))
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        ({"dataset": "hateful"}, ValueError, r"'hateful'.*confounders, .*hateful_memes"),
+        ({"dataset": "mami"}, FileNotFoundError, r"Datasets does not exist.*data.*mami"),
+        ({"data": "/nowhere"}, FileNotFoundError, r"data_manifest\.jsonl.*dataset: .*mami"),
+    ],
+)
+def test_data_that_are_not_there_are_named(tmp_path, fields, error, words):
+    with pytest.raises(error, match=words):
+        examples_for(settings(tmp_path, **fields))
