@@ -21,7 +21,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.utils.class_weight import compute_class_weight
 from timm.utils.model import freeze_batch_norm_2d, unfreeze_batch_norm_2d
 from torchvision.transforms import RandomHorizontalFlip
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,

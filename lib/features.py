@@ -12,7 +12,7 @@ import torch
 import webdataset as wds
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lib.artifacts import atomic_path, fingerprint
 from lib.config import Settings

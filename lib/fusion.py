@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import set_seed
 
 from lib.artifacts import atomic_path, fingerprint, guard_overwrite, read_json, require, write_json

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Self
 import pandas as pd
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lib.config import MODELS, Settings
 from lib.datasets import MemeShards, shard_paths, stream

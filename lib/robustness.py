@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from PIL import Image, ImageFilter, ImageOps
 from sklearn.metrics import f1_score
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lib.config import MODELS
 from lib.decision import DecisionBundle

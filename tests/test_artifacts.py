@@ -80,7 +80,7 @@ def test_only_a_full_run_is_protected(tmp_path):
     write_json(marker, {"mode": "pilot", "data": "theirs"})
     guard_overwrite(marker, mine, overwrite=False)
     write_json(marker, {"mode": "full", "data": "theirs"})
-    with pytest.raises(FileExistsError, match="theirs.*mine.*overwrite=true.*another root"):
+    with pytest.raises(FileExistsError, match=r"theirs.*mine.*overwrite=true.*another root"):
         guard_overwrite(marker, mine, overwrite=False)
     guard_overwrite(marker, mine, overwrite=True)
     write_json(marker, mine)

