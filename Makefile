@@ -4,6 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 CONFIG ?= configs/full.yaml
+EMOTION_DATA = $(if $(DATA),--data '$(DATA)')
 
 # Waiting threads that spin cost more than they gain on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -44,14 +45,15 @@ lab: $(READY)  ## open the notebooks in Jupyter
 demo: $(READY)  ## judge one meme: make demo TEXT='...' IMAGE=meme.png
 	@$(RUN) -m lib.inference --text '$(TEXT)' --image '$(IMAGE)'
 
-emotions: $(READY)  ## train, calibrate, test and update the emotion classifier on generated data
-	$(RUN) scripts/train_emotion_model.py
-	$(RUN) scripts/calibrate_model.py
-	$(RUN) scripts/test_calibration.py
+emotions: $(READY)  ## train, calibrate, test and update the emotion classifier (DATA=DIR: GoEmotions)
+	$(RUN) scripts/train_emotion_model.py $(EMOTION_DATA)
+	$(RUN) scripts/calibrate_model.py $(EMOTION_DATA)
+	$(RUN) scripts/test_calibration.py $(EMOTION_DATA)
 	$(RUN) scripts/update_model_threshold.py --per-label models/emotion_classifier/calibration.json
 
 model-validation: $(READY)  ## the gate on the emotion classifier's F1
-	$(RUN) scripts/test_calibration.py
+	@test -f models/emotion_classifier/model.safetensors || $(MAKE) emotions DATA='$(DATA)'
+	$(RUN) scripts/test_calibration.py $(EMOTION_DATA)
 
 bench: $(READY)  ## measure against named peers; writes benchmarks/results/
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

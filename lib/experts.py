@@ -37,7 +37,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from lib import backbones
+from lib import backbones, tuning
 from lib.artifacts import atomic_path, fingerprint, guard_overwrite, read_json, write_json
 from lib.config import Settings
 from lib.datasets import MemeShards, shard_paths
@@ -96,6 +96,14 @@ def load_expert(folder: str | Path) -> tuple[Any, Any]:
     model_class, processor_class = _CLASSES[folder.name]
     model = model_class.from_pretrained(folder)
     return model.eval(), processor_class.from_pretrained(folder)
+
+
+def head_name(model: Any) -> str:
+    """The name of the last layer of a classifier of transformers or timm."""
+    timm_model = getattr(model, "timm_model", None)
+    if timm_model is not None:
+        return f"timm_model.{timm_model.default_cfg['classifier']}"
+    return next(name for name in ("classifier", "score") if hasattr(model, name))
 
 
 def bf16_pays(device: str) -> bool:
@@ -214,6 +222,7 @@ def _arguments(
 
 def _text_parts(settings: Settings, train: list[Path], val: list[Path]) -> tuple:
     model = backbones.load(AutoModelForSequenceClassification, settings.text_model, **_head())
+    model = tuning.prepare(model, head_name(model), settings)
     tokenizer = backbones.load(AutoTokenizer, settings.text_model)
     tokenizer.model_max_length = min(tokenizer.model_max_length, settings.max_length)
     encode = partial(_tokenized, tokenizer)
@@ -225,6 +234,7 @@ def _text_parts(settings: Settings, train: list[Path], val: list[Path]) -> tuple
 
 def _vision_parts(settings: Settings, train: list[Path], val: list[Path]) -> tuple:
     model = backbones.load(AutoModelForImageClassification, settings.vision_model, **_head())
+    model = tuning.prepare(model, head_name(model), settings)
     model = model.to(memory_format=torch.channels_last)
     # Batch statistics of a few memes would drown those of the pre-training, and would differ
     # between one process and several.
@@ -297,6 +307,7 @@ def _job(name: str, settings: Settings, shards: list[Path]) -> dict[str, Any]:
     """All that decides the weights of the expert to be trained."""
     text = name == "text_expert"
     knobs = ("seed", "batch_size", "gradient_accumulation", "max_length", "class_weights")
+    knobs += ("tuning", "top_k", "lora_rank")
     return {
         "mode": settings.mode,
         "backbone": settings.text_model if text else settings.vision_model,
@@ -339,10 +350,11 @@ def _save(
     job: Mapping[str, Any],
     history: list[dict[str, float]],
 ) -> None:
-    unfreeze_batch_norm_2d(trainer.model)
+    model = tuning.merge(trainer.model)
+    unfreeze_batch_norm_2d(model)
     with atomic_path(folder) as new:
         new.mkdir()
-        trainer.model.save_pretrained(new)
+        model.save_pretrained(new)
         trainer.processing_class.save_pretrained(new)
         write_json(new / "history.json", history)
         write_json(new / "training.json", job)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lib.artifacts import atomic_path, fingerprint
 from lib.config import Settings
 from lib.datasets import shard_paths, stream
-from lib.experts import load_expert
+from lib.experts import head_name, load_expert
 
 EXPERTS = ("text_expert", "vision_expert")
 
@@ -112,19 +112,13 @@ def encode_image(
     The pooled feature is what the expert's own classifier reads, whatever the architecture.
     """
     pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-    with _input_of(classifier(expert)) as seen:
+    with _input_of(expert.get_submodule(head_name(expert))) as seen:
         output = expert(pixel_values=pixel_values, output_hidden_states=patches)
     encoded = {"vision_logits": output.logits, "vision_pooled": seen[0]}
     if patches:
         last = output.hidden_states[-1]
         encoded["vision_patches"] = last.flatten(2).transpose(1, 2) if last.ndim == 4 else last
     return encoded
-
-
-def classifier(expert: Any) -> torch.nn.Module:
-    """The last layer of an image classifier of transformers or timm."""
-    timm_model = getattr(expert, "timm_model", None)
-    return timm_model.get_classifier() if timm_model is not None else expert.classifier
 
 
 def encode_shards(

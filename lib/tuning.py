@@ -1,0 +1,66 @@
+"""Which weights of a backbone learn: all of them, its top layers, or low-rank adapters."""
+
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from lib.config import Settings
+
+
+def prepare(model: nn.Module, head: str, settings: Settings) -> nn.Module:
+    """Leave learnable what `settings.tuning` says; the layer named `head` always learns.
+
+    "full" is everything, "top_k" the last `top_k` blocks, "lora" adapters of rank `lora_rank` on
+    every linear layer (Hu et al. 2022, LoRA). Raises ValueError if the backbone has fewer blocks,
+    or no linear layer to adapt.
+    """
+    if settings.tuning == "top_k":
+        return _top_layers(model, head, settings.top_k)
+    if settings.tuning == "lora":
+        return _adapters(model, head, settings.lora_rank)
+    return model
+
+
+def merge(model: nn.Module) -> nn.Module:
+    """Fold adapters into the weights, so that the saved model is an ordinary one again."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def blocks(model: nn.Module) -> nn.ModuleList | nn.Sequential:
+    """The stack of a backbone's repeated blocks: of its module lists the one with most weights.
+
+    Raises ValueError if there is none.
+    """
+    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList | nn.Sequential)]
+    if not stacks:
+        raise ValueError(f"{type(model).__name__} has no stack of blocks; use tuning='full'")
+    # A stack inside a block weighs less than the stack of blocks that holds it.
+    return max(stacks, key=_weights)
+
+
+def _top_layers(model: nn.Module, head: str, k: int) -> nn.Module:
+    stack = blocks(model)
+    if k > len(stack):
+        raise ValueError(f"top_k={k}, but {type(model).__name__} has {len(stack)} blocks")
+    model.requires_grad_(False)
+    for block in list(stack)[len(stack) - k :]:
+        block.requires_grad_(True)
+    model.get_submodule(head).requires_grad_(True)
+    return model
+
+
+def _adapters(model: nn.Module, head: str, rank: int) -> nn.Module:
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name != head
+    ]
+    if not linear:
+        raise ValueError(
+            f"{type(model).__name__} has no linear layer for LoRA to adapt; use tuning='top_k'"
+        )
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear, modules_to_save=[head])
+    return get_peft_model(model, config)
+
+
+def _weights(stack: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in stack.parameters())
