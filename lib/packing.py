@@ -106,6 +106,8 @@ def pack(
     """
     if mode not in ("pilot", "full"):
         raise ValueError(f"mode is {mode!r}; allowed: pilot, full")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; it must be at least 1")
     out_dir = Path(out_dir)
     if mode == "pilot":
         limit = min(limit or PILOT_SIZE, PILOT_SIZE)
@@ -304,7 +306,8 @@ def _plan(
         of_split["train"] = [of_split["train"][i] for i in order]
     return [
         _Shard(split, number, tuple(members[start : start + shard_size]))
-        for split, members in sorted(of_split.items())
+        for split in SPLITS
+        for members in [of_split[split]]
         for number, start in enumerate(range(0, len(members), shard_size))
     ]
 
@@ -389,8 +392,8 @@ def _sample(example: Example) -> dict[str, Any]:
     return {
         "__key__": _key(example.id),
         "png": png.getvalue(),
-        "txt": combined_text(example.ocr, example.caption, example.lang).encode(),
-        "json": json.dumps(meta, sort_keys=True, ensure_ascii=False).encode(),
+        "txt": combined_text(example.ocr, example.caption, example.lang).encode(errors="replace"),
+        "json": json.dumps(meta, sort_keys=True).encode(),
     }
 
 

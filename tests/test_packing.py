@@ -85,6 +85,11 @@ def test_a_shard_holds_picture_text_and_metadata(tmp_path):
     }
 
 
+def test_text_that_is_no_unicode_is_packed_all_the_same(tmp_path):
+    pack([meme(0, ocr="half \ud83d emoji", extra={"note": "\ud83d"})], tmp_path)
+    assert samples_of(tmp_path)[0]["txt"].decode().startswith("[OCR] half ? emoji [/OCR]")
+
+
 def test_text_without_caption():
     assert combined_text("hi") == "[OCR] hi [/OCR] [CAP] [/CAP] <lang=en>"
 
@@ -229,6 +234,11 @@ def test_the_limit_counts_good_examples(tmp_path):
     assert (stats["examples"], stats["skipped"]["count"]) == (50, 2)
     stats = pack(iter(memes(60)), tmp_path / "out", limit=7)
     assert stats["examples"] == 7
+
+
+def test_a_limit_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="limit is 0"):
+        pack(memes(1), tmp_path, limit=0)
 
 
 def test_unknown_mode(tmp_path):

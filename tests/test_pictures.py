@@ -4,6 +4,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from skimage import data
 
@@ -133,6 +135,35 @@ def test_what_is_not_a_whole_picture_is_one_error_naming_the_file(tmp_path, cont
     with pytest.raises(ValueError, match=words) as error:
         load_picture(path)
     assert "meme.png" in str(error.value)
+
+
+FILES = [
+    ("PNG", "RGBA"),
+    ("JPEG", "CMYK"),
+    ("GIF", "P"),
+    ("WEBP", "RGB"),
+    ("TIFF", "L"),
+    ("AVIF", "RGB"),
+]
+
+
+@given(
+    file=st.sampled_from(FILES),
+    changes=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=4)), min_size=1, max_size=5),
+)
+@settings(max_examples=200, deadline=None)
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_files_are_a_picture_or_a_value_error(file, changes):
+    stream = io.BytesIO()
+    photograph().crop((0, 0, 30, 20)).convert(file[1]).save(stream, file[0])
+    content = bytearray(stream.getvalue())
+    for place, patch in changes:
+        start = int(place * len(content))
+        content[start : start + len(patch) + (not patch)] = patch
+    try:
+        assert load_picture(bytes(content)).mode == "RGB"
+    except ValueError as error:
+        assert str(error).startswith("picture: ")
 
 
 def test_a_large_picture_is_refused_before_it_warns_or_is_decoded(tmp_path, monkeypatch):
