@@ -5,7 +5,6 @@ Fine-Grained Emotions").
 """
 
 import hashlib
-import json
 import shutil
 import unicodedata
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from transformers import (
 )
 
 from lib import backbones
-from lib.artifacts import atomic_path, require
+from lib.artifacts import atomic_path, read_json, require
 
 # label -> how many of the 43,410 training comments of GoEmotions carry it
 LABEL_COUNTS = {
@@ -101,6 +100,8 @@ def load_split(data: str | Path | None, split: str, seed: int = 0) -> EmotionDat
     if file == split:
         return whole
     tuned = _tune_half(whole)
+    if tuned.all():
+        raise ValueError(f"{whole.source} holds one distinct text; its two halves need one each")
     return whole.take(tuned if split == "tune" else ~tuned, f"{whole.source}, {split} half")
 
 
@@ -301,9 +302,8 @@ class BERTEmotionClassifier(nn.Module):
         holds another architecture or weights that do not fit it.
         """
         folder = Path(folder)
-        for file in (folder / "config.json", folder / WEIGHTS):
-            require(file, TRAIN_COMMAND)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json", TRAIN_COMMAND)
+        require(folder / WEIGHTS, TRAIN_COMMAND)
         if config.get("architectures") != [cls.__name__]:
             raise ValueError(
                 f"{folder / 'config.json'}: architectures is {config.get('architectures')}, not "

@@ -1,30 +1,26 @@
 """Fit the emotion classifier's temperature and thresholds on half of dev; report on the other."""
 
 import argparse
-from collections.abc import Callable
-from pathlib import Path
 
 import emotion_cli
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
 from lib import plots
-from lib.artifacts import DECIMALS, atomic_path, write_csv, write_json
+from lib.artifacts import DECIMALS, write_csv, write_json
 from lib.emotions import (
     BERTEmotionClassifier,
     best_constant_f1,
     smoothed_thresholds,
 )
-from lib.metrics import Interval, bootstrap_ci, expected_calibration_error
+from lib.metrics import Interval, expected_calibration_error
 from lib.temperature import fit_temperature
 from lib.thresholds import joint_search, per_label_thresholds
 
 TEMPERATURES = np.arange(1.0, 16.0)
 THRESHOLDS = np.arange(2, 11) / 10
-AVERAGES = ("macro", "micro")
 STORED = "smoothed cut per label"
 NOT_IDENTIFIED = (
     "F1 does not identify T: sigmoid(z/T) >= t decides as z >= T*logit(t) does, so every T reaches "
@@ -40,7 +36,9 @@ def options() -> argparse.Namespace:
         "calibration.json, search.csv and search.png beside the checkpoint and store the fit in it."
     )
     emotion_cli.add_data_options(made)
-    made.add_argument("--average", choices=AVERAGES, default="macro", help="the F1 searched for")
+    made.add_argument(
+        "--average", choices=emotion_cli.AVERAGES, default="macro", help="the F1 searched for"
+    )
     made.add_argument(
         "--min-positives",
         type=int,
@@ -78,38 +76,32 @@ def exact_cut(logits: np.ndarray, labels: np.ndarray, temperature: float, averag
     return float(scores[max(best - 1, 0) : best + 1].mean())
 
 
-def choice_intervals(
-    logits: np.ndarray, labels: np.ndarray, temperature: float, args: argparse.Namespace
-) -> tuple[Interval, list[Interval]]:
-    """Return the intervals of T and of each stored cut on (N, L), chosen anew in each resample."""
+def choice_interval(logits: np.ndarray, labels: np.ndarray, args: argparse.Namespace) -> Interval:
+    """Return the interval of T and, behind it, of the stored cuts: arrays (1 + L,).
 
-    def interval(choose: Callable, z: np.ndarray, y: np.ndarray) -> Interval:
-        return bootstrap_ci(z, y, choose, max(args.resamples // 5, 2), args.seed)
+    Both are chosen anew in each resample of logits and labels (N, L).
+    """
 
-    def cut(z: np.ndarray, y: np.ndarray) -> float:
-        return float(smoothed_thresholds(z[:, None], y[:, None])[0])
+    def choose(rows: np.ndarray) -> np.ndarray:
+        temperature = fit_temperature(logits[rows], labels[rows]).temperature
+        return np.append(temperature, smoothed_thresholds(logits[rows] / temperature, labels[rows]))
 
-    scaled = logits / temperature
-    return (
-        interval(lambda z, y: float(fit_temperature(z, y).temperature), logits, labels),
-        [interval(cut, z, y) for z, y in zip(scaled.T, labels.T, strict=True)],
-    )
+    return emotion_cli.row_interval(choose, len(labels), max(args.resamples // 5, 1), args.seed)
 
 
 def measure(
     rules: Rules, logits: np.ndarray, labels: np.ndarray, args: argparse.Namespace
 ) -> pd.DataFrame:
-    """Return each rule's F1 on logits and labels (N, L) with its interval, and the best constant."""
-    constant = {f"{a}_f1": best_constant_f1(labels, a) for a in AVERAGES}
-    rows = [{"rule": "best constant prediction"} | constant]
+    """Return the F1 of each rule and of the best constant on logits and labels (N, L)."""
+    constant = {f"{a}_f1": best_constant_f1(labels, a) for a in emotion_cli.AVERAGES}
+    rows = []
     for rule, (temperature, cuts) in rules.items():
-        decided = expit(logits / temperature) >= cuts
+        found = emotion_cli.f1_interval(expit(logits / temperature) >= cuts, labels, args)
         row = {"rule": rule}
-        for a in AVERAGES:
-            found = emotion_cli.f1_interval(decided, labels, a, args)
-            row |= {f"{a}_f1": found.point, f"{a}_low": found.low, f"{a}_high": found.high}
+        for i, a in enumerate(emotion_cli.AVERAGES):
+            row |= {f"{a}_f1": found.point[i], f"{a}_low": found.low[i], f"{a}_high": found.high[i]}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame([*rows, {"rule": "best constant prediction"} | constant])
 
 
 def calibration(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict:
@@ -127,12 +119,12 @@ def summarise(
 ) -> dict:
     """Gather what was chosen on logits and labels (N, L), each choice with its interval."""
     temperature, stored = rules[STORED]
-    spread, spreads = choice_intervals(logits, labels, temperature, args)
+    spread = choice_interval(logits, labels, args)
     status = fit_temperature(logits, labels).status
     searched, cut = rules["documented search"]
     exact = rules["exact cut per label"][1]
     return {
-        "temperature": {"value": temperature, "status": status} | limits(spread),
+        "temperature": {"value": temperature, "status": status} | limits(spread, 0),
         "documented_search": {
             "average": args.average,
             "temperature": searched,
@@ -142,14 +134,14 @@ def summarise(
         "one_cut": rules["one exact cut"][1],
         "thresholds": {
             name: {"threshold": stored[i], "exact": exact[i], "positives": int(labels[:, i].sum())}
-            | limits(spreads[i])
+            | limits(spread, 1 + i)
             for i, name in enumerate(names)
         },
     }
 
 
-def limits(interval: Interval) -> dict[str, float]:
-    return {"low": interval.low, "high": interval.high}
+def limits(interval: Interval, i: int) -> dict[str, float]:
+    return {"low": interval.low[i], "high": interval.high[i]}
 
 
 def show(content: dict, search: pd.DataFrame, table: pd.DataFrame) -> None:
@@ -167,14 +159,6 @@ def show(content: dict, search: pd.DataFrame, table: pd.DataFrame) -> None:
     print(cuts.to_string(float_format="{:.3f}".format))
     print("\nF1 on the reporting half, with 95% intervals:")
     print(table.to_string(index=False, na_rep="", float_format="{:.4f}".format))
-
-
-def draw(search: pd.DataFrame, file: Path) -> None:
-    """Save the heat map of the documented search."""
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    plots.joint_search_map(search, figure.subplots())
-    with atomic_path(file) as new:
-        figure.savefig(new, dpi=120)
 
 
 def main() -> int:
@@ -199,7 +183,7 @@ def main() -> int:
     show(content, search, table)
 
     write_csv(args.model / "search.csv", search)
-    draw(search, args.model / "search.png")
+    emotion_cli.save_figure(args.model / "search.png", lambda ax: plots.joint_heatmap(ax, search))
     write_json(args.model / "calibration.json", content)
     if not args.report_only:
         model.set_temperature(temperature)

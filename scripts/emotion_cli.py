@@ -9,13 +9,22 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from lib.artifacts import atomic_path, read_json
-from lib.config import ROOT
-from lib.emotions import BERTEmotionClassifier, EmotionData, load_split, multilabel_f1
+from lib.config import Settings
+from lib.emotions import (
+    TRAIN_COMMAND,
+    BERTEmotionClassifier,
+    EmotionData,
+    load_split,
+    multilabel_f1,
+)
 from lib.metrics import Interval, bootstrap_ci
 
-MODEL = ROOT / "models" / "emotion_classifier"
+AVERAGES = ("macro", "micro")
+MODEL = Settings().root / "models" / "emotion_classifier"
 EXIT_CODES = "exit codes: 0 done (or the gate passed), 1 the gate failed, 2 bad input"
 
 
@@ -57,7 +66,7 @@ def load_for(folder: Path, data: Path | None) -> BERTEmotionClassifier:
     """Load the checkpoint; refuse to judge one that learned from files by generated sentences."""
     model = BERTEmotionClassifier.load(folder)
     marker = folder / "training.json"
-    if data is None and marker.exists() and read_json(marker, "")["mode"] == "full":
+    if data is None and marker.exists() and read_json(marker, TRAIN_COMMAND).get("mode") == "full":
         raise ValueError(f"{folder} was trained on files; name their folder with --data")
     return model
 
@@ -95,12 +104,22 @@ def cached_logits(folder: Path, model: BERTEmotionClassifier, data: EmotionData)
     return np.load(file, allow_pickle=False)
 
 
-def f1_interval(
-    decided: np.ndarray, labels: np.ndarray, average: str, args: argparse.Namespace
+def f1_interval(decided: np.ndarray, labels: np.ndarray, args: argparse.Namespace) -> Interval:
+    """Return the F1 of each of AVERAGES, arrays (2,), for decisions and labels (N, L)."""
+
+    def f1(rows: np.ndarray) -> np.ndarray:
+        return np.array([multilabel_f1(decided[rows], labels[rows], a) for a in AVERAGES])
+
+    return row_interval(f1, len(labels), args.resamples, args.seed)
+
+
+def row_interval(
+    statistic: Callable[[np.ndarray], np.ndarray], n: int, resamples: int, seed: int
 ) -> Interval:
-    """Return the F1 of decisions (N, L) against multi-hot labels (N, L) with its 95% interval."""
+    """Return the 95% bootstrap interval of a statistic of resampled row numbers (N,)."""
+    # bootstrap_ci resamples a binary problem; rows of one class stand for examples of many labels.
     return bootstrap_ci(
-        decided, labels, lambda d, y: multilabel_f1(d, y, average), args.resamples, args.seed
+        np.arange(n), np.zeros(n), lambda rows, _: statistic(rows.astype(int)), resamples, seed
     )
 
 
@@ -119,3 +138,11 @@ def described(model: BERTEmotionClassifier) -> str:
     low, high = cuts.min().item(), cuts.max().item()
     told = f"{low:.6g}" if low == high else f"{low:.4f} to {high:.4f}, one per label"
     return f"temperature {model.temperature.item():.6g}, threshold {told}"
+
+
+def save_figure(file: Path, draw: Callable[[Axes], object]) -> None:
+    """Save what `draw` draws on an Axes as a PNG."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    draw(figure.subplots())
+    with atomic_path(file) as new:
+        figure.savefig(new, dpi=120)

@@ -1,8 +1,10 @@
 """Train the emotion classifier on GoEmotions' train.tsv, or on generated sentences."""
 
 import argparse
+import math
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import emotion_cli
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils.data import Sampler
 from transformers import (
     DataCollatorWithPadding,
     EvalPrediction,
@@ -17,10 +20,38 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import get_last_checkpoint
 
+from lib import plots
 from lib.artifacts import fingerprint, guard_overwrite, read_json, write_json
-from lib.emotions import BERTEmotionClassifier, EmotionData, encode, load_split
+from lib.emotions import TRAIN_COMMAND, BERTEmotionClassifier, EmotionData, encode, load_split
+
+
+class LikeLengths(Sampler):
+    """Rows in batches of like length, the batches in random order.
+
+    The order is that of seed and epoch alone, so that a resumed run sees the batches it missed.
+    The library's own sampler walks from long to short texts again and again, and the labels with
+    them.
+    """
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        rows = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        full = len(rows) // self.batch_size
+        for batch in torch.randperm(full, generator=generator).tolist():
+            yield from rows[batch * self.batch_size :][: self.batch_size]
+        yield from rows[full * self.batch_size :]
 
 
 class EmotionTrainer(Trainer):
@@ -36,6 +67,10 @@ class EmotionTrainer(Trainer):
         logits = model(**inputs)
         loss = binary_cross_entropy_with_logits(logits, labels)
         return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+        lengths = [len(example["input_ids"]) for example in train_dataset or self.train_dataset]
+        return LikeLengths(lengths, self.args.train_batch_size, self.args.seed)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -98,9 +133,10 @@ def ranking(predictions: EvalPrediction) -> dict[str, float]:
     }
 
 
-def training_arguments(args: argparse.Namespace, folder: Path) -> TrainingArguments:
-    """Translate the options; checkpoints go to `folder`, ten to a run."""
+def training_arguments(args: argparse.Namespace, n: int, folder: Path) -> TrainingArguments:
+    """Translate the options for `n` texts; checkpoints go to `folder`, ten to a run."""
     gpu = torch.cuda.is_available()
+    steps = math.ceil(n / args.batch_size) * args.epochs
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=args.epochs,
@@ -112,13 +148,12 @@ def training_arguments(args: argparse.Namespace, folder: Path) -> TrainingArgume
         lr_scheduler_type="cosine",
         bf16=torch.cuda.is_bf16_supported() if gpu else has_bf16_arithmetic(),
         use_cpu=not gpu,
-        train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         label_names=["labels"],
         eval_strategy="epoch",
-        save_steps=0.1,
+        save_steps=math.ceil(steps / 10),
         save_total_limit=1,
-        logging_steps=0.05,
+        logging_steps=math.ceil(steps / 20),
         dataloader_pin_memory=gpu,
         report_to="none",
         seed=args.seed,
@@ -134,7 +169,7 @@ def has_bf16_arithmetic() -> bool:
 def interrupted(folder: Path, recipe: dict) -> str | None:
     """Return the last checkpoint of an interrupted run of the same recipe; drop any other's."""
     note = folder / "recipe.json"
-    if note.exists() and read_json(note, "") == recipe:
+    if note.exists() and read_json(note, TRAIN_COMMAND) == recipe:
         return get_last_checkpoint(folder)
     shutil.rmtree(folder, ignore_errors=True)
     write_json(note, recipe)
@@ -157,7 +192,10 @@ def options() -> argparse.Namespace:
     made.add_argument(
         "--overwrite", action="store_true", help="replace a model that other data were trained on"
     )
-    return made.parse_args()
+    args = made.parse_args()
+    if min(args.epochs, args.batch_size, args.learning_rate, args.head_learning_rate) <= 0:
+        made.error("epochs, batch size and learning rates must be above 0")
+    return args
 
 
 def main() -> int:
@@ -180,7 +218,7 @@ def main() -> int:
     resume = interrupted(work, recipe)
     trainer = EmotionTrainer(
         model,
-        training_arguments(args, work),
+        training_arguments(args, len(train), work),
         data_collator=DataCollatorWithPadding(model.tokenizer),
         train_dataset=examples(model, train),
         eval_dataset=examples(model, tune),
@@ -191,6 +229,9 @@ def main() -> int:
     trainer.train(resume_from_checkpoint=resume)
     model.cpu().save(args.model)
     write_json(args.model / "training.json", made_from)
+    emotion_cli.save_figure(
+        args.model / "training.png", lambda ax: plots.training_curve(ax, trainer.state.log_history)
+    )
     shutil.rmtree(work)
     print(f"wrote {args.model}")
     return 0
