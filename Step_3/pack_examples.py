@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lib.config import Settings
 from lib.packing import examples_for, pack
+from lib.sources import READERS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -13,6 +14,8 @@ def main(arguments: list[str] | None = None) -> int:
     limit = given.pop("limit")
     if names := given.pop("dataset"):
         given["dataset"] = ",".join(names)
+    if given["mode"] is None:
+        given["mode"] = "full" if set(names or ()) & set(READERS) else "pilot"
     try:
         settings = Settings.checked(given, "command line")
         stats = pack(
@@ -42,7 +45,12 @@ def _parser() -> argparse.ArgumentParser:
         "Without --data and --dataset: the manifest under the root if there is one, else "
         "generated memes."
     )
-    parser.add_argument("--mode", choices=("pilot", "full"), default="pilot")
+    parser.add_argument(
+        "--mode",
+        choices=("pilot", "full"),
+        help="pilot: 50 examples, all train; full: train, val and test. Default: full for a public "
+        "data set, else pilot",
+    )
     parser.add_argument(
         "--data",
         type=Path,

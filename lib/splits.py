@@ -222,21 +222,24 @@ def _fill(
     free = [i for i in pool if int(group_of[i]) not in settled]
     if wanted and free:
         strata = [f"{items[i].dataset}/{items[i].label}" for i in free]
-        for split, fold in zip(wanted, _folds(strata, group_of[free], seed), strict=False):
+        folds = _folds(strata, group_of[free], len(wanted) + 1, seed)
+        for split, fold in zip(wanted, folds, strict=False):
             settled |= {int(group_of[free[k]]): split for k in fold}
     for i in pool:
         split_of[i] = settled.get(int(group_of[i]), "train")
 
 
-def _folds(strata: Sequence[str], groups: np.ndarray, seed: int) -> list[np.ndarray]:
-    most = max(Counter(strata).values())
+def _folds(strata: Sequence[str], groups: np.ndarray, parts: int, seed: int) -> list[np.ndarray]:
+    """Stratified folds of whole groups: ten, or as many as groups and labels allow."""
     n_groups = len(set(groups.tolist()))
-    n_folds = min(FOLDS, n_groups, most)
-    if n_folds < 3:
+    if n_groups < parts:
         raise ValueError(
-            f"{len(strata)} examples in {n_groups} groups of equal text or picture are"
-            " too few for train, val and test; give more examples or a split of their own"
+            f"{len(strata)} examples in {n_groups} groups of equal text or picture cannot fill "
+            f"{parts} splits; give more examples or a split of their own"
         )
+    if max(Counter(strata).values()) < parts:
+        strata = ["too few of any label to stratify"] * len(strata)
+    n_folds = min(FOLDS, n_groups, max(Counter(strata).values()))
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A label rarer than the folds cannot be in each of them; there is nothing to do about it

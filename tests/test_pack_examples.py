@@ -107,6 +107,27 @@ def test_generates_memes_without_data_from_any_folder(tmp_path):
     assert (stats["datasets"], stats["examples"]) == (["confounders"], 12)
 
 
+def test_a_public_data_set_is_packed_whole_in_its_own_splits(main, tmp_path):
+    names = [("train", 60), ("dev_seen", 4), ("test_seen", 6)]
+    rng = np.random.default_rng(0)
+    for split, n in names:
+        rows = [
+            {"id": f"{split}{i}", "img": f"{split}{i}.png", "text": f"{split} {i}"}
+            for i in range(n)
+        ]
+        for i, row in enumerate(rows):
+            noise = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / row["img"])
+            row["label"] = i % 2
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    arguments = ("--dataset", "hateful_memes", "--data", tmp_path, "--workers", 1)
+    code, done = main(*arguments, "--root", tmp_path / "root")
+    assert code == 0, done.err
+    stats = json.loads((tmp_path / "root/Step_3/stats_full.json").read_text())
+    counts = {split: part["examples"] for split, part in stats["splits"].items()}
+    assert counts == {"train": 60, "val": 4, "test": 6}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -133,7 +133,7 @@ def test_no_text_and_no_picture_ever_lies_in_two_splits(rows, seed):
     try:
         splits, report = assign_splits(items, seed)
     except ValueError as error:
-        assert "too few" in str(error)
+        assert "cannot fill" in str(error)
         return
     kept = [i for i in items if i.id in splits]
     for one, other in itertools.combinations(kept, 2):
@@ -215,8 +215,20 @@ def test_free_memes_beside_official_splits_go_to_train():
     assert splits["3"] == splits["4"] == "train"
 
 
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1], [0, 1, 0], [1, 1, 1]])
+def test_a_handful_of_memes_still_fills_every_split(labels):
+    splits, _ = assign_splits([item(i, label=label) for i, label in enumerate(labels)])
+    assert set(splits.values()) == {"train", "val", "test"}
+
+
+def test_two_official_train_memes_can_lend_one_to_val():
+    items = [item(i, split=split) for i, split in enumerate(["train", "train", "test"])]
+    splits, _ = assign_splits(items)
+    assert sorted(splits.values()) == ["test", "train", "val"]
+
+
 def test_too_few_groups_are_refused():
-    with pytest.raises(ValueError, match="too few"):
+    with pytest.raises(ValueError, match=r"50 examples in 1 groups .* cannot fill 3 splits"):
         assign_splits([item(i, text="all the same") for i in range(50)])
 
 
