@@ -83,6 +83,8 @@ class Settings(BaseModel):
     fusion_head: Literal["auto", "concat", "align", "align_concat", "cross_attention"]
     text_feature: Literal["cls", "mean", "logits"] = "cls"
     vision_feature: Literal["pooled", "logits"] = "logits"
+    # Heads that attend to tokens and patches need N * (L * t + P * w) half floats of memory.
+    token_heads: bool = True
     fusion_hidden: int = Field(default=256, ge=1)
     fusion_epochs: int = Field(default=20, ge=1)
     fusion_lr: float = Field(default=1e-3, gt=0)

@@ -2,11 +2,11 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import webdataset as wds
@@ -16,13 +16,15 @@ from tqdm import tqdm
 
 from lib.artifacts import atomic_path, fingerprint
 from lib.config import Settings
-from lib.datasets import shard_paths, stream
+from lib.datasets import MemeShards, shard_paths, stream
 from lib.experts import head_name, load_expert
 
 EXPERTS = ("text_expert", "vision_expert")
 
 # What a cache file holds: token and patch states too, or one vector a meme and encoder.
 KINDS = ("tokens", "pooled")
+
+TOKEN_ARRAYS = ("text_tokens", "text_mask", "vision_patches")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Features:
 
     `arrays` holds text_logits and vision_logits (N, 2), text_cls and text_mean (N, t),
     vision_pooled (N, v); with tokens also text_tokens (N, L, t), text_mask (N, L) and
-    vision_patches (N, P, w).
+    vision_patches (N, P, w), these three in half precision: they are the bulk.
     """
 
     ids: list[str]
@@ -72,22 +74,62 @@ class Encoders(torch.nn.Module):
         self, texts: Sequence[str], tokens: bool = False, padding: str = "longest"
     ) -> dict[str, torch.Tensor]:
         """The text half of `Features`."""
-        inputs = self.tokenizer(list(texts), padding=padding, truncation=True, return_tensors="pt")
+        return self._encode_inputs(tokenise(self.tokenizer, texts, padding), tokens)
+
+    def encode_images(self, images: Sequence[Any], tokens: bool = False) -> dict[str, torch.Tensor]:
+        """The vision half of `Features`."""
+        return self._encode_pixels(pixels_of(self.processor, images), tokens)
+
+    def encode_batch(self, batch: "Batch", tokens: bool = False) -> dict[str, torch.Tensor]:
+        """Like calling the module, on what `collate` has prepared."""
+        return self._encode_inputs(batch.inputs, tokens) | self._encode_pixels(batch.pixels, tokens)
+
+    def _encode_inputs(self, inputs: dict[str, torch.Tensor], tokens: bool) -> dict:
+        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
         with self._precision():
-            encoded = encode_text(self.text_expert, dict(inputs.to(self.device)))
+            encoded = encode_text(self.text_expert, inputs)
         if not tokens:
             del encoded["text_tokens"], encoded["text_mask"]
         return {name: tensor.float() for name, tensor in encoded.items()}
 
-    def encode_images(self, images: Sequence[Any], tokens: bool = False) -> dict[str, torch.Tensor]:
-        """The vision half of `Features`."""
-        pixels = self.processor(list(images), return_tensors="pt")["pixel_values"]
+    def _encode_pixels(self, pixels: torch.Tensor, tokens: bool) -> dict[str, torch.Tensor]:
         with self._precision():
             encoded = encode_image(self.vision_expert, pixels.to(self.device), patches=tokens)
         return {name: tensor.float() for name, tensor in encoded.items()}
 
     def _precision(self) -> Any:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+
+class Batch(NamedTuple):
+    """A batch of memes ready for the encoders, prepared by a loader's worker."""
+
+    ids: list[str]
+    labels: list[int]
+    inputs: dict[str, torch.Tensor]
+    pixels: torch.Tensor
+
+
+def collate(tokenizer: Any, processor: Any, samples: Sequence[Mapping[str, Any]]) -> Batch:
+    """Tokenize and process samples of `stream` into one batch."""
+    return Batch(
+        [s["id"] for s in samples],
+        [s["label"] for s in samples],
+        tokenise(tokenizer, [s["text"] for s in samples]),
+        pixels_of(processor, [s["image"] for s in samples]),
+    )
+
+
+def tokenise(
+    tokenizer: Any, texts: Sequence[str], padding: str = "longest"
+) -> dict[str, torch.Tensor]:
+    """Token ids and mask of B texts, (B, L) each, cut at the tokenizer's own maximum."""
+    return dict(tokenizer(list(texts), padding=padding, truncation=True, return_tensors="pt"))
+
+
+def pixels_of(processor: Any, images: Sequence[Any]) -> torch.Tensor:
+    """Pixel values (B, 3, H, W) of B RGB pictures as the vision expert wants them."""
+    return processor(list(images), return_tensors="pt")["pixel_values"]
 
 
 def encode_text(expert: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -128,6 +170,7 @@ def encode_shards(
     cache: Path | None = None,
     tokens: bool = False,
     batch_size: int = 32,
+    workers: int = 0,
 ) -> Features:
     """Encode all memes of some shards in one pass, or read the cached outcome of an earlier one.
 
@@ -135,7 +178,7 @@ def encode_shards(
     fingerprint, so that a changed expert or shard is encoded anew. Raises what `stream` raises.
     """
     if cache is None:
-        return _encode(shards, encoders, tokens, batch_size)
+        return _encode(shards, encoders, tokens, batch_size, workers)
     weights = [folder / name for folder in experts for name in ("model.safetensors", "config.json")]
     key = fingerprint(*weights, *shards) + ("-bf16" if encoders.bf16 else "")
     with_tokens, pooled = (Path(cache) / f"{key}-{kind}.safetensors" for kind in KINDS)
@@ -143,15 +186,23 @@ def encode_shards(
         return _load(with_tokens)
     file = with_tokens if tokens else pooled
     if not file.exists():
-        _save(_encode(shards, encoders, tokens, batch_size), file)
+        _save(_encode(shards, encoders, tokens, batch_size, workers), file)
     return _load(file)
 
 
 def encode_for_fusion(settings: Settings, encoders: Encoders) -> tuple[Features, Features | None]:
-    """Train and val, encoded with tokens and cached; val is None in the pilot, which has none."""
+    """Train and val, encoded and cached, with tokens where `token_heads` is set.
+
+    val is None in the pilot, which has none.
+    """
     experts = [settings.model_folder(name) for name in EXPERTS]
     encode = partial(
-        encode_shards, encoders=encoders, experts=experts, cache=settings.features, tokens=True
+        encode_shards,
+        encoders=encoders,
+        experts=experts,
+        cache=settings.features,
+        tokens=settings.token_heads,
+        workers=settings.workers,
     )
     train = encode(shard_paths(settings.shards, "train"))
     if settings.mode == "pilot":
@@ -161,20 +212,38 @@ def encode_for_fusion(settings: Settings, encoders: Encoders) -> tuple[Features,
 
 @torch.inference_mode()
 def _encode(
-    shards: Sequence[str | Path], encoders: Encoders, tokens: bool, batch_size: int
+    shards: Sequence[str | Path], encoders: Encoders, tokens: bool, batch_size: int, workers: int
 ) -> Features:
     ids, labels, parts = [], [], {}
-    batches = wds.WebLoader(stream(shards), batch_size=batch_size, collate_fn=list, num_workers=0)
+    loader = wds.WebLoader(
+        stream(shards),
+        batch_size=batch_size,
+        collate_fn=partial(collate, encoders.tokenizer, encoders.processor),
+        num_workers=min(workers, len(shards)),
+    )
     with tqdm(desc="encoding", unit=" memes") as bar:
-        for samples in batches:
-            texts, images = [s["text"] for s in samples], [s["image"] for s in samples]
-            for name, tensor in encoders(texts, images, tokens).items():
-                parts.setdefault(name, []).append(tensor.cpu())
-            ids += [s["id"] for s in samples]
-            labels += [s["label"] for s in samples]
-            bar.update(len(samples))
-    arrays = {name: _join(name, tensors) for name, tensors in parts.items()}
-    return Features(ids, torch.tensor(labels), arrays)
+        for batch in loader:
+            for name, tensor in encoders.encode_batch(batch, tokens).items():
+                half = name in TOKEN_ARRAYS
+                parts.setdefault(name, []).append(tensor.half().cpu() if half else tensor.cpu())
+            ids += batch.ids
+            labels += batch.labels
+            bar.update(len(batch.ids))
+    return _in_shard_order(shards, ids, labels, parts)
+
+
+def _in_shard_order(
+    shards: Sequence[str | Path],
+    ids: list[str],
+    labels: list[int],
+    parts: Mapping[str, list[torch.Tensor]],
+) -> Features:
+    """Undo the order in which the loader's workers happened to deliver."""
+    place = {meme: row for row, meme in enumerate(ids)}
+    ordered = MemeShards(shards, pictures=False).ids
+    rows = torch.tensor([place[meme] for meme in ordered])
+    arrays = {name: _join(name, tensors)[rows] for name, tensors in parts.items()}
+    return Features(ordered, torch.tensor(labels)[rows], arrays)
 
 
 def _join(name: str, tensors: list[torch.Tensor]) -> torch.Tensor:

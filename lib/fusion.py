@@ -80,7 +80,8 @@ class FusionHead(nn.Module):
         self, text: torch.Tensor, vision: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         text, vision = self.text_scale(text), self.vision_scale(vision)
-        return self.mlp(getattr(self, f"_{self.config.head}")(text, vision, mask))
+        fused = getattr(self, f"_{self.config.head}")(text, vision, mask)
+        return self.mlp(fused)
 
     def _concat(self, text, vision, mask):
         return torch.cat([text, vision], dim=-1)
@@ -251,11 +252,12 @@ class _Standardise(nn.Module):
 
     def fit(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> None:
         rows = features[mask.bool()] if mask is not None else features.flatten(0, -2)
+        rows = rows.float()
         self.mean.copy_(rows.mean(0))
         self.std.copy_(rows.std(0).clamp_min(1e-6))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return (features - self.mean) / self.std
+        return (features.float() - self.mean) / self.std
 
 
 def _train_epoch(
@@ -304,7 +306,7 @@ def compare_heads(train: Features, settings: Settings, val: Features | None = No
     """
     scored = train if val is None else val
     rows = []
-    for choice in CANDIDATES:
+    for choice in _candidates(train):
         config = fusion_config(train, settings, **choice)
         runs = [
             train_fusion(train, config, settings, val, seed=settings.seed + offset)
@@ -315,6 +317,11 @@ def compare_heads(train: Features, settings: Settings, val: Features | None = No
     frame = pd.DataFrame(rows)
     frame["scored_on"] = "val" if val is not None else "train (in-sample)"
     return frame
+
+
+def _candidates(features: Features) -> list[dict[str, str]]:
+    readable = "text_tokens" in features.arrays
+    return [c for c in CANDIDATES if readable or c["head"] != "cross_attention"]
 
 
 def choose_head(comparison: pd.DataFrame, train: Features, settings: Settings) -> FusionConfig:

@@ -31,7 +31,10 @@ def packed_splits(settings: Settings) -> dict[str, list[Path]]:
 
 @torch.inference_mode()
 def predict_shards(
-    shards: Mapping[str, Sequence[str | Path]], models: str | Path, cache: Path | None = None
+    shards: Mapping[str, Sequence[str | Path]],
+    models: str | Path,
+    cache: Path | None = None,
+    workers: int = 0,
 ) -> pd.DataFrame:
     """Run the three models of the `models/` folder over the shards of each split.
 
@@ -44,7 +47,7 @@ def predict_shards(
     experts = [models / name for name in EXPERTS]
     frames = []
     for split, paths in shards.items():
-        features = encode_shards(paths, fusion.encoders, experts, cache, tokens)
+        features = encode_shards(paths, fusion.encoders, experts, cache, tokens, workers=workers)
         frames.append(_frame(split, features, fusion))
     return pd.concat(frames, ignore_index=True)
 

@@ -1,6 +1,7 @@
 """Run the step notebooks in order: `python -m lib.run --mode pilot`."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,9 @@ def run(parameters: Mapping[str, Any], first: int = 3, last: int = 8) -> None:
     given = {**parameters, "mode": settings.mode, "root": str(settings.root)}
     if settings.data:
         given["data"] = str(settings.data)
+    # papermill warns of each setting that a notebook's parameters cell does not list; here all
+    # notebooks get all settings, checked above.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     folder = settings.root / "runs" / settings.mode
     folder.mkdir(parents=True, exist_ok=True)
     for step in range(first, last + 1):
