@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -9,25 +10,36 @@ import pandas as pd
 from lib.artifacts import read_json
 from lib.config import MODELS, Settings
 from lib.confounders import bounds
-from lib.datasets import PACK
+from lib.datasets import PACK, MemeShards
 from lib.features import Encoders, encode_for_fusion
 from lib.metrics import bootstrap_ci, classification_metrics, constant_baselines
 from lib.packing import examples_for
-from lib.predictions import logits_of
+from lib.predictions import logits_of, packed_splits
 from lib.temperature import prob_hate
+
+ORDINARY = ("train", "val", "test")
 
 WITH_INTERVAL = ("accuracy", "macro_f1", "f1", "auroc", "brier", "ece", "nll")
 
 
-def evaluate(frame: pd.DataFrame, n_resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+def evaluate(
+    frame: pd.DataFrame,
+    concepts: Mapping[str, str] | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Metrics at p(hate) >= 0.5, uncalibrated, of `predict_shards`' frame.
 
     `{model: {split: metrics}}` for the three models, where metrics holds each number of
     `classification_metrics` and `intervals`, `{name: [low, high]}` at 95%; and under "baselines"
-    the constant predictions of each split. A number that does not exist (one class only) is None.
+    the constant predictions of each split. `concepts` names the part of a held-out split that a
+    meme's id belongs to; each part is reported apart as well, as "<split> <concept>".
+    A number that does not exist (one class only) is None.
     """
     report: dict[str, Any] = {name: {} for name in (*MODELS, "baselines")}
-    for split, rows in frame.groupby("split", sort=False):
+    part = frame["split"] + " " + frame["id"].map(dict(concepts or {}))
+    groups = pd.concat([frame, frame.assign(split=part).dropna(subset="split")])
+    for split, rows in groups.groupby("split", sort=False):
         for model in MODELS:
             report[model][split] = _evaluate(rows, model, n_resamples, seed)
         report["baselines"][split] = constant_baselines(rows["label"])
@@ -57,6 +69,13 @@ def evaluate_experts(settings: Settings) -> pd.DataFrame:
     }
     table = pd.DataFrame(rows | constant_baselines(labels)).T[["accuracy", "macro_f1", "auroc"]]
     return table.assign(scored_on="train (in-sample)" if val is None else "val").round(3)
+
+
+def held_out_concepts(settings: Settings) -> dict[str, str]:
+    """Id to concept ("unseen_pictogram", …) of generated memes held out of train, val and test."""
+    extra = [shards for split, shards in packed_splits(settings).items() if split not in ORDINARY]
+    memes = MemeShards([shard for shards in extra for shard in shards], pictures=False)
+    return {meta["id"]: meta["concept"] for meta in memes.metas if "concept" in meta}
 
 
 def single_modality_bounds(settings: Settings) -> pd.DataFrame:
