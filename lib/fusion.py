@@ -133,6 +133,22 @@ def model_logits(head: FusionHead, encoded: Mapping[str, torch.Tensor]) -> dict[
     }
 
 
+@torch.inference_mode()
+def feature_logits(
+    head: FusionHead, features: Features, rows: int = 1024
+) -> dict[str, torch.Tensor]:
+    """Logits (N, 2) of the three models from cached features, `rows` of them at a time.
+
+    Token states of a whole data set would not fit beside their projections.
+    """
+    device = head.mlp[0].weight.device
+    parts = []
+    for start in range(0, len(features), rows):
+        part = {k: v[start : start + rows].to(device) for k, v in features.arrays.items()}
+        parts.append(model_logits(head, part))
+    return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+
+
 @dataclass(frozen=True)
 class FusionRun:
     """A trained head, its log (an entry an epoch), its best val macro-F1 (None without val)."""
@@ -288,7 +304,7 @@ def _train_epoch(
 @torch.inference_mode()
 def _evaluate(head: FusionHead, features: Features) -> dict[str, float]:
     head.eval()
-    logits = head(*(features.arrays[name] for name in head.config.inputs))
+    logits = feature_logits(head, features)["mm_fusion"]
     loss = nn.functional.cross_entropy(logits, features.labels)
     scores = {f"eval_{name}": value for name, value in _scores(features.labels, logits).items()}
     return {"eval_loss": loss.item()} | scores
@@ -332,12 +348,11 @@ def choose_head(comparison: pd.DataFrame, train: Features, settings: Settings) -
     return fusion_config(train, settings, **{name: best[name] for name in CANDIDATES[0]})
 
 
-@torch.inference_mode()
 def compare_models(head: FusionHead, features: Features) -> pd.DataFrame:
     """Accuracy and macro-F1 of the three models on encoded memes, a row a model."""
     rows = {
         model: _scores(features.labels, logits)
-        for model, logits in model_logits(head, features.arrays).items()
+        for model, logits in feature_logits(head, features).items()
     }
     return pd.DataFrame(rows).T
 

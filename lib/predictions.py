@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from lib.artifacts import atomic_path, require
 from lib.config import MODELS, Settings
 from lib.datasets import shard_paths
 from lib.features import EXPERTS, Features, encode_shards
-from lib.fusion import FusionModel, load_fusion, model_logits
+from lib.fusion import FusionModel, feature_logits, load_fusion
 
 EVALUATE = "python -m lib.run --from 6"
 
@@ -29,7 +28,6 @@ def packed_splits(settings: Settings) -> dict[str, list[Path]]:
     return {folder.name: shard_paths(settings.shards, folder.name) for folder in folders}
 
 
-@torch.inference_mode()
 def predict_shards(
     shards: Mapping[str, Sequence[str | Path]],
     models: str | Path,
@@ -76,11 +74,9 @@ def logits_of(frame: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def _frame(split: str, features: Features, fusion: FusionModel) -> pd.DataFrame:
-    device = fusion.device
-    encoded = {name: tensor.to(device) for name, tensor in features.arrays.items()}
-    logits = model_logits(fusion.head, encoded)
+    logits = feature_logits(fusion.head, features)
     columns = {"id": features.ids, "split": split, "label": features.labels.numpy()}
     for model in MODELS:
         for k in (0, 1):
-            columns[f"{model}_logit_{k}"] = logits[model][:, k].double().cpu().numpy()
+            columns[f"{model}_logit_{k}"] = logits[model][:, k].double().numpy()
     return pd.DataFrame(columns)
