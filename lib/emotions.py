@@ -108,10 +108,10 @@ def load_split(data: str | Path | None, split: str, seed: int = 0) -> EmotionDat
 def read_labels(path: str | Path) -> tuple[str, ...]:
     """Read `labels.txt`: one label name a line; the line's index is the label's id in the TSV.
 
-    Raises ValueError if the file is empty or names a label twice.
+    Raises ValueError if the file is empty, has an empty line, or names a label twice.
     """
-    names = tuple(line.strip() for line in _lines(Path(path)) if line.strip())
-    if not names or len(set(names)) < len(names):
+    names = tuple(line.strip() for line in _lines(Path(path)))
+    if not all(names) or not names or len(set(names)) < len(names):
         raise ValueError(f"{path} must name each label once, one a line")
     return names
 
@@ -214,9 +214,14 @@ class BERTEmotionClassifier(nn.Module):
         )
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **ignored: torch.Tensor
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **ignored: torch.Tensor,
     ) -> torch.Tensor:
         """Return raw logits (B, L) for token ids (B, S); the temperature is not applied here."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.unsqueeze(-1)
         mean = (states * mask).sum(1) / mask.sum(1)
@@ -244,7 +249,12 @@ class BERTEmotionClassifier(nn.Module):
     def logits(
         self, texts: Sequence[str], batch_size: int = 64, progress: bool = False
     ) -> np.ndarray:
-        """Return raw logits (N, L), float32, computed in evaluation mode."""
+        """Return raw logits (N, L), float32, computed in evaluation mode.
+
+        Raises TypeError if `texts` is one string, which would be read letter by letter.
+        """
+        if isinstance(texts, str):
+            raise TypeError("pass a list of texts, not one string")
         was_training = self.training
         self.eval()
         encoded = [encode(self.tokenizer, text) for text in texts]

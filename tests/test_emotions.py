@@ -101,6 +101,8 @@ def test_forward_gives_the_logits_of_a_batch(model):
     batch = model.tokenizer(["thank you", "hello"], padding=True, return_tensors="pt")
     got = model.eval()(**batch)
     assert got.shape == (2, 28)
+    alone = model(model.tokenizer("thank you", return_tensors="pt")["input_ids"])
+    torch.testing.assert_close(alone, got[:1])
     np.testing.assert_allclose(
         got.detach(), model.logits(["thank you", "hello"]), rtol=1e-5, atol=1e-6
     )
@@ -119,6 +121,11 @@ def test_a_text_keeps_its_logits_among_longer_texts(model):
     together = model.logits(texts, batch_size=3)
     alone = np.vstack([model.logits([text]) for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_one_string_is_not_read_letter_by_letter(model):
+    with pytest.raises(TypeError, match="a list of texts"):
+        model.predict("thank you")
 
 
 def test_what_is_saved_loads_with_temperature_and_thresholds(model, tmp_path):
@@ -231,9 +238,10 @@ def test_labels_come_from_the_folder(tmp_path):
     data = load_split(tmp_path, "test")
     assert data.names == ("calm", "upset")
     assert data.labels.tolist() == [[0, 1]]
-    (tmp_path / "labels.txt").write_text("calm\ncalm\n")
-    with pytest.raises(ValueError, match="each label once"):
-        read_labels(tmp_path / "labels.txt")
+    for faulty in ("calm\ncalm\n", "calm\n\nupset\n", ""):
+        (tmp_path / "labels.txt").write_text(faulty)
+        with pytest.raises(ValueError, match="each label once"):
+            read_labels(tmp_path / "labels.txt")
 
 
 def test_a_missing_folder_file_or_split_is_named(tmp_path):
