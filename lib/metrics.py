@@ -25,7 +25,7 @@ Statistic = str | Callable[[np.ndarray, np.ndarray], float | np.ndarray]
 
 N_BINS = 15
 # Resampled values held at once: enough to amortise a call, little enough for the cache.
-CHUNK = 262_144
+CHUNK = 32_768
 
 
 @dataclass(frozen=True)
@@ -333,28 +333,37 @@ def _resampled_sums(
     values: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Sums of `lengths` (R,) values drawn with replacement, shape (R,)."""
+    draw = _drawer(values, rng)
     sums = np.zeros(len(lengths))
     step = max(CHUNK // max(int(lengths.mean()), 1), 1)
     for i in range(0, len(lengths), step):
         part = lengths[i : i + step]
         some = np.flatnonzero(part)
         if len(some):
-            drawn = values.take(_uniform(len(values), int(part.sum()), rng))
-            starts = np.concatenate([[0], np.cumsum(part[some])[:-1]])
-            sums[i + some] = np.add.reduceat(drawn, starts)
+            ends = np.cumsum(part[some])
+            sums[i + some] = np.add.reduceat(draw(int(ends[-1])), ends - part[some])
     return sums
 
 
-def _uniform(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """`size` uniform integers below `n`; 16 random bits make each where they suffice."""
+def _drawer(values: np.ndarray, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
+    """A function that draws so many of `values` with replacement."""
+    n = len(values)
     if n > 4096:
-        return rng.integers(0, n, size, dtype=np.uint32)
-    raw = rng.integers(0, 2**64, -(-size // 4), dtype=np.uint64).view(np.uint16)[:size]
-    drawn = raw % np.uint16(n)
-    # The last, incomplete run of residues would favour small integers.
-    biased = np.flatnonzero(raw >= 65536 // n * n)
-    drawn[biased] = rng.integers(0, n, len(biased))
-    return drawn
+        return lambda size: values.take(rng.integers(0, n, size))
+
+    surplus = np.uint16(65536 % n)
+
+    def draw(size: int) -> np.ndarray:
+        # 16 random bits make an integer below n, four of them from one number (Lemire 2019).
+        bits = rng.integers(0, 2**64, -(-size // 4), dtype=np.uint64).view(np.uint16)[:size]
+        product = bits.astype(np.uint32) * np.uint32(n)
+        drawn = values.take((product >> np.uint32(16)).astype(np.intp))
+        # Low halves below 65536 mod n are the surplus that would favour some integers.
+        again = (product.astype(np.uint16) < surplus).nonzero()[0]
+        drawn[again] = values.take(rng.integers(0, n, len(again)))
+        return drawn
+
+    return draw
 
 
 def _specify(

@@ -60,9 +60,10 @@ def reliability_diagram(
         capsize=3,
         label=f"observed, {level:.0%}",
     )
+    halo = [withStroke(linewidth=3, foreground="white")]
     for bar, examples in zip(share, count, strict=True):
-        top = bar.get_x() + bar.get_width() / 2, bar.get_height()
-        ax.annotate(examples, top, (0, 1), textcoords="offset points", ha="center", fontsize=7)
+        foot = bar.get_x() + bar.get_width() / 2, 0.015
+        ax.annotate(examples, foot, ha="center", fontsize=8, zorder=4, path_effects=halo)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean p(hate)", ylabel="observed rate of hate")
     ax.legend(loc="upper left", fontsize=8)
     return ax
