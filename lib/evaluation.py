@@ -37,8 +37,9 @@ def evaluate(
     A number that does not exist (one class only) is None.
     """
     report: dict[str, Any] = {name: {} for name in (*MODELS, "baselines")}
-    part = frame["split"] + " " + frame["id"].map(dict(concepts or {}))
-    groups = pd.concat([frame, frame.assign(split=part).dropna(subset="split")])
+    apart = frame[frame["id"].isin(concepts or {})]
+    names = [f"{row.split} {concepts[row.id]}" for row in apart.itertuples()]
+    groups = pd.concat([frame, apart.assign(split=names)])
     for split, rows in groups.groupby("split", sort=False):
         for model in MODELS:
             report[model][split] = _evaluate(rows, model, n_resamples, seed)
