@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold
 
 # From the least to the most protected: where two leak into each other, the later one keeps its copy
 SPLITS = ("train", "val", "test", "heldout")
@@ -231,6 +230,9 @@ def _fill(
 
 def _folds(strata: Sequence[str], groups: np.ndarray, parts: int, seed: int) -> list[np.ndarray]:
     """Stratified folds of whole groups: ten, or as many as groups and labels allow."""
+    # Here, so that packing's worker processes need not load it
+    from sklearn.model_selection import StratifiedGroupKFold
+
     n_groups = len(set(groups.tolist()))
     if n_groups < parts:
         raise ValueError(
