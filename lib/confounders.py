@@ -23,6 +23,7 @@ import functools
 import itertools
 import json
 import textwrap
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,6 @@ from lib.sources import Example
 SIZE = 384
 BLOCK = 10
 SPLIT_OF_BLOCK = ("train", "train", "val", "train", "test")
-CONCEPTS = ("unseen_phrasing", "unseen_pictogram", "unseen_both")
 UNSEEN_SHARE = 0.2
 
 
@@ -272,10 +272,29 @@ class Picture:
 
 @dataclass(frozen=True)
 class Phrase:
-    """An overlaid text; `text` has a bar between its upper and lower part."""
+    """An overlaid text, a bar between its upper and lower part."""
 
     text: str
     kind: str
+    template: str
+
+    @property
+    def target(self) -> str:
+        """Whom the text is about: a people, or the reader."""
+        people = "{person}" in self.template or "{people}" in self.template
+        return "group" if people else "individual"
+
+    @property
+    def plain(self) -> str:
+        return self.text.replace("|", " ")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Pictograms by polarity and phrasings by kind, from which blocks are made."""
+
+    pictograms: Mapping[str, Sequence[str]]
+    phrasings: Mapping[str, Sequence[str]]
 
 
 # ---------------------------------------------------------------------------------- the design
@@ -288,42 +307,39 @@ def generate(
     splits: bool = False,
     n_heldout: int | None = None,
 ) -> list[Example]:
-    """Return `n` memes whose pictures are drawn when called for; the first k of n are those of k.
+    """Return `n` memes whose pictures are drawn when called for.
 
-    Without `splits` all of them are "train". With it whole blocks go to train, val and test as
-    3 : 1 : 1, and `n_heldout` more (default `n // 5`) to "heldout": a fifth of the pictograms and
-    of the phrasings, chosen by `seed`, occurs there alone; `extra["concept"]` says which is unseen.
-    No text and no picture occurs in two blocks, and `group` names the block.
-    `captions` fills the caption from the pictogram's search terms, which gives the answer away to
-    a text model.
+    Without `splits` all of them are "train", and the first k of n are those that k would give.
+    With it whole blocks go to train, val and test as 3 : 1 : 1, and `n_heldout` more (by default
+    `n // 5`) to "heldout": a fifth of the pictograms and of the phrasings, chosen by `seed`, occurs
+    there alone; `extra["concept"]` says which of the two is unseen. No text and no picture occurs
+    in two blocks, and `group` names the block.
+    `captions` fills the caption from the pictogram's search terms, which shows a text model the
+    picture.
     Raises ValueError if `n` is not positive, too small to fill three splits, or larger than the
     number of distinct texts allows.
     """
     if n < 1:
         raise ValueError(f"n is {n}; it must be at least 1")
-    if splits and n < BLOCK * len(SPLIT_OF_BLOCK):
-        raise ValueError(f"n is {n}; three splits need at least {BLOCK * len(SPLIT_OF_BLOCK)}")
+    everything = Vocabulary(PICTOGRAMS, PHRASINGS)
     if not splits:
-        return _take(n, _blocks(seed, PICTOGRAMS, PHRASINGS, captions, ["train"], 0))
-    seen_pictures, new_pictures = _hold_out(PICTOGRAMS, seed)
-    seen_phrasings, new_phrasings = _hold_out(PHRASINGS, seed)
+        return _take(n, _blocks(everything, seed, captions=captions))
+    if n < BLOCK * len(SPLIT_OF_BLOCK):
+        raise ValueError(f"n is {n}; three splits need at least {BLOCK * len(SPLIT_OF_BLOCK)}")
+    seen, unseen = _hold_out(everything, seed)
     used: set[str] = set()
-    examples = _take(
-        n, _blocks(seed, seen_pictures, seen_phrasings, captions, SPLIT_OF_BLOCK, 0, used)
-    )
+    blocks = functools.partial(_blocks, seed=seed, captions=captions, used=used)
+    examples = _take(n, blocks(seen, splits=SPLIT_OF_BLOCK))
     vocabularies = {
-        "unseen_phrasing": (seen_pictures, new_phrasings),
-        "unseen_pictogram": (new_pictures, seen_phrasings),
-        "unseen_both": (new_pictures, new_phrasings),
+        "unseen_phrasing": Vocabulary(seen.pictograms, unseen.phrasings),
+        "unseen_pictogram": Vocabulary(unseen.pictograms, seen.phrasings),
+        "unseen_both": unseen,
     }
     n_heldout = n // 5 if n_heldout is None else n_heldout
-    shares = [len(part) for part in np.array_split(range(n_heldout), len(CONCEPTS))]
-    for number, (concept, share) in enumerate(zip(CONCEPTS, shares, strict=True), start=1):
-        pictures, phrasings = vocabularies[concept]
-        blocks = _blocks(
-            seed, pictures, phrasings, captions, ["heldout"], number, used, concept=concept
-        )
-        examples += _take(share, blocks)
+    for number, (concept, vocabulary) in enumerate(vocabularies.items(), start=1):
+        share = n_heldout * number // 3 - n_heldout * (number - 1) // 3
+        memes = blocks(vocabulary, part=number, splits=("heldout",), concept=concept)
+        examples += _take(share, memes)
     return examples
 
 
@@ -355,71 +371,93 @@ def _take(n: int, blocks: Iterator[list[Example]]) -> list[Example]:
     return list(itertools.islice(itertools.chain.from_iterable(blocks), n))
 
 
-def _hold_out(vocabulary: Mapping[str, Sequence[str]], seed: int):
+def _hold_out(whole: Vocabulary, seed: int) -> tuple[Vocabulary, Vocabulary]:
     """Divide each class of a vocabulary into what training may see and a fifth it may not."""
-    seen, unseen = {}, {}
-    for number, (kind, entries) in enumerate(vocabulary.items()):
-        order = np.random.default_rng([seed, 1, number]).permutation(len(entries))
-        cut = round(UNSEEN_SHARE * len(entries))
-        unseen[kind] = [entries[i] for i in sorted(order[:cut])]
-        seen[kind] = [entries[i] for i in sorted(order[cut:])]
+
+    def divide(entries: Mapping[str, Sequence[str]], part: int) -> tuple[dict, dict]:
+        seen, unseen = {}, {}
+        for number, (name, members) in enumerate(entries.items()):
+            order = _rng(seed, "hold out", part, number).permutation(len(members))
+            cut = round(UNSEEN_SHARE * len(members))
+            unseen[name] = [members[i] for i in order[:cut]]
+            seen[name] = [members[i] for i in order[cut:]]
+        return seen, unseen
+
+    parts = zip(divide(whole.pictograms, 0), divide(whole.phrasings, 1), strict=True)
+    seen, unseen = (Vocabulary(*part) for part in parts)
     return seen, unseen
 
 
 def _blocks(
-    seed, pictograms, phrasings, captions, split_of_block, stream, used=None, concept="seen"
+    vocabulary: Vocabulary,
+    seed: int,
+    captions: bool,
+    part: int = 0,
+    splits: Sequence[str] = ("train",),
+    concept: str = "seen",
+    used: set[str] | None = None,
 ) -> Iterator[list[Example]]:
+    """Yield blocks without end, `splits` in turn; no text of theirs is or stays out of `used`."""
     used = set() if used is None else used
-    texts = {
-        kind: _phrases(kind, templates, np.random.default_rng([seed, 2, stream, k]), used)
-        for k, (kind, templates) in enumerate(phrasings.items())
+    phrases = {
+        kind: _phrases(kind, templates, _rng(seed, "texts", part, number), used)
+        for number, (kind, templates) in enumerate(vocabulary.phrasings.items())
     }
     names = {
-        polarity: _shuffled_forever(entries, np.random.default_rng([seed, 3, stream, k]))
-        for k, (polarity, entries) in enumerate(pictograms.items())
+        polarity: _shuffled_forever(entries, _rng(seed, "pictograms", part, number))
+        for number, (polarity, entries) in enumerate(vocabulary.pictograms.items())
     }
     for block in itertools.count():
-        pictures = {
-            polarity: [
-                Picture(next(stream_), polarity, (seed, stream, block, k, i)) for i in range(3)
-            ]
-            for k, (polarity, stream_) in enumerate(names.items())
+        foul, nice = (
+            [Picture(next(names[p]), p, (seed, part, block, k, i)) for i in range(3)]
+            for k, p in enumerate(("foul", "nice"))
+        )
+        ambiguous = [next(phrases["ambiguous"]) for _ in range(3)]
+        cells = [
+            *zip(ambiguous, foul, strict=True),
+            *zip(ambiguous, nice, strict=True),
+            *((next(phrases["hateful"]), picture) for picture in nice[:2]),
+            *((next(phrases["benign"]), picture) for picture in foul[:2]),
+        ]
+        order = _rng(seed, "order", part, block).permutation(BLOCK)
+        common = {
+            "group": f"confounders-{part}-{block:05d}",
+            "split": splits[block % len(splits)],
         }
-        ambiguous = [next(texts["ambiguous"]) for _ in range(3)]
-        cells = list(zip(ambiguous, pictures["foul"], strict=True))
-        cells += zip(ambiguous, pictures["nice"], strict=True)
-        cells += [(next(texts["hateful"]), picture) for picture in pictures["nice"][:2]]
-        cells += [(next(texts["benign"]), picture) for picture in pictures["foul"][:2]]
-        order = np.random.default_rng([seed, 4, stream, block]).permutation(BLOCK)
-        split = split_of_block[block % len(split_of_block)]
         yield [
-            _example(*cells[i], f"{stream}-{block:05d}", place, split, captions, concept)
+            _example(f"{common['group']}-{place}", *cells[i], captions, concept, common)
             for place, i in enumerate(order)
         ]
 
 
-def _example(phrase, picture, block, place, split, captions, concept) -> Example:
+def _example(
+    id_: str,
+    phrase: Phrase,
+    picture: Picture,
+    captions: bool,
+    concept: str,
+    common: Mapping[str, str],
+) -> Example:
     hateful = _LABEL_OF_CELL[phrase.kind, picture.polarity]
-    target = "individual" if "you" in phrase.text.replace("|", " ").split() else "group"
     return Example(
-        id=f"confounders-{block}-{place}",
+        id=id_,
         dataset="confounders",
         image=functools.partial(render, picture, phrase.text),
-        ocr=phrase.text.replace("|", " "),
+        ocr=phrase.plain,
         caption=_caption(picture.pictogram) if captions else "",
         labels={
             "abuse_hate": hateful,
             "offensive": hateful,
-            "target_type": target if hateful else "none",
+            "target_type": phrase.target if hateful else "none",
         },
-        group=f"confounders-{block}",
-        split=split,
         extra={
             "pictogram": picture.pictogram,
             "polarity": picture.polarity,
             "phrasing": phrase.kind,
+            "template": phrase.template,
             "concept": concept,
         },
+        **common,
     )
 
 
@@ -429,17 +467,18 @@ def _shuffled_forever(entries: Sequence[str], rng: np.random.Generator) -> Itera
             yield entries[i]
 
 
-def _phrases(kind, templates, rng, used: set[str]) -> Iterator[Phrase]:
+def _phrases(
+    kind: str, templates: Sequence[str], rng: np.random.Generator, used: set[str]
+) -> Iterator[Phrase]:
     """Yield texts that are not in `used`, each template in turn; adds them to `used`."""
     misses = 0
     for template in _shuffled_forever(templates, rng):
-        text = _fill(template, rng)
+        phrase = Phrase(_fill(template, rng), kind, template)
         # A reader, and the leak check, take two texts for one if only the line break differs.
-        plain = text.replace("|", " ")
-        if plain not in used:
-            used.add(plain)
+        if phrase.plain not in used:
+            used.add(phrase.plain)
             misses = 0
-            yield Phrase(text, kind)
+            yield phrase
         elif (misses := misses + 1) > 100 * len(templates):
             raise ValueError(f"n is too large: the {kind} phrasings have no more distinct texts")
 
@@ -449,6 +488,11 @@ def _fill(template: str, rng: np.random.Generator) -> str:
     when = (time, place, f"{time} {place}")[rng.choice(3, p=(0.45, 0.45, 0.1))]
     person = str(rng.choice(STEMS)) + str(rng.choice(ENDINGS))
     return template.format(when=when, person=person, people=person + "s")
+
+
+def _rng(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
+    """A stream of its own for every purpose, so that no draw depends on how much another drew."""
+    return np.random.default_rng([seed, zlib.crc32(purpose.encode()), *numbers])
 
 
 # --------------------------------------------------------------------------------- the drawing
