@@ -101,8 +101,9 @@ def pack(
     label outside the taxonomy, contradictory labels for one id) is skipped and listed in the
     returned stats; unlabelled ones are left out and counted. `out_dir` changes only once all
     shards are written; after a kill the same call goes on with the shards that are missing.
-    Raises ValueError if more than one example and more than 5% are bad, or none is good,
-    FileExistsError if a full run made `out_dir` from other data, OSError if the disk is full.
+    Raises ValueError if more than 5% are bad (two rows always pass, of fewer than ten one), or if
+    none is good, FileExistsError if a full run made `out_dir` from other data, OSError if the disk
+    is full.
     """
     if mode not in ("pilot", "full"):
         raise ValueError(f"mode is {mode!r}; allowed: pilot, full")
@@ -261,7 +262,8 @@ def _refuse_if_too_bad(found: _Found) -> None:
     bad = len(found.skipped)
     rows = bad + len(found.good) + len(found.unlabelled) + len(found.repeated)
     reasons = "; ".join(f"{row['where']} {row['id']}: {row['reason']}" for row in found.skipped[:5])
-    if bad > max(1, BAD_SHARE * rows):
+    # 5% of a small set is less than a row: one bad row always passes, two from ten rows on.
+    if bad > max(BAD_SHARE * rows, 1 + (rows >= 10)):
         raise ValueError(
             f"{bad} of {rows} examples are bad, more than {BAD_SHARE:.0%}; nothing was packed. "
             f"Repair or remove them: {reasons}"

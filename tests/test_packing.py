@@ -204,14 +204,14 @@ def with_missing(n, missing, folder):
     return [gone(example) if i < missing else example for i, example in enumerate(memes(n))]
 
 
-@pytest.mark.parametrize(("n", "missing"), [(12, 1), (2, 1), (40, 2), (50, 2)])
-def test_one_bad_example_or_five_percent_are_no_failure(tmp_path, n, missing):
+@pytest.mark.parametrize(("n", "missing"), [(2, 1), (9, 1), (10, 2), (39, 2), (50, 2)])
+def test_a_few_bad_examples_are_no_failure(tmp_path, n, missing):
     stats = pack(with_missing(n, missing, tmp_path), tmp_path / "out")
     assert stats["examples"] == n - missing
     assert stats["skipped"]["count"] == missing
 
 
-@pytest.mark.parametrize(("n", "missing"), [(12, 2), (39, 2), (50, 3)])
+@pytest.mark.parametrize(("n", "missing"), [(9, 2), (10, 3), (39, 3), (50, 3)])
 def test_more_bad_examples_fail_and_leave_what_was_there(tmp_path, n, missing):
     out = tmp_path / "out"
     pack(memes(5), out)
