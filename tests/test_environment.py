@@ -1,0 +1,147 @@
+"""What a newcomer types first: the environment files agree, and `make` does what it says."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from lib.config import ROOT
+from lib.run import NOTEBOOKS
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(re.findall(r"(?m)^([a-z][a-z-]*):", MAKEFILE))
+DOCUMENTS = [
+    "README.md",
+    "models/README.md",
+    "tests/README.md",
+    *map("Step_{}.md".format, NOTEBOOKS),
+]
+
+
+def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
+    # A make that runs the tests would hand its own options down to this one.
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    command = ["make", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def dry_run(*arguments: str) -> str:
+    done = make("--dry-run", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_conda_and_pip_install_the_same():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == PROJECT["dependencies"]
+    assert f"python{PROJECT['requires-python']}" in conda
+
+
+def test_every_dependency_has_a_reason():
+    lines = (ROOT / "environment.yml").read_text(encoding="utf-8").splitlines()
+    dependencies = [line for line in lines if re.match(r"\s+- \w", line)]
+    bare = [line for line in dependencies if "#" not in line]
+    assert [line.split()[1] for line in bare] == ["conda-forge", "python>=3.11", "pip", "pip:"]
+
+
+def test_what_make_installs_is_pinned_within_its_bounds():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pins = {canonicalize_name(name): Version(version) for name, version in pins.items()}
+    extras = PROJECT["optional-dependencies"]
+    wanted = [Requirement(r) for r in [*PROJECT["dependencies"], *extras["test"], *extras["bench"]]]
+    missing = [r.name for r in wanted if canonicalize_name(r.name) not in pins]
+    assert not missing
+    outside = [str(r) for r in wanted if pins[canonicalize_name(r.name)] not in r.specifier]
+    assert not outside
+
+
+def test_help_lists_every_target():
+    listed = {line.split()[0] for line in make("help").stdout.splitlines()}
+    assert listed == TARGETS
+    phony = set(re.search(r"(?m)^\.PHONY:(.*)$", MAKEFILE).group(1).split())
+    assert phony == TARGETS
+
+
+def test_make_alone_shows_the_help():
+    assert make().stdout == make("help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["pilot"], "python -m lib.run --config configs/pilot.yaml"),
+        (["pilot", "DATA=my memes"], "lib.run --config configs/pilot.yaml --data 'my memes'"),
+        (["full"], "lib.run --config configs/full.yaml"),
+        (["full", "CONFIG=configs/confounders.yaml"], "--config configs/confounders.yaml"),
+        (["full", "FROM=5"], "lib.run --config configs/full.yaml  --from 5"),
+        (["test"], "python -m pytest\n"),
+        (["demo", "TEXT=hi there", "IMAGE=a b.png"], "--text 'hi there' --image 'a b.png'"),
+        (["lab"], "-m jupyter lab"),
+        (["notebooks"], "-m lib.notebooks"),
+    ],
+)
+def test_a_target_runs_its_command(arguments, command):
+    assert command in dry_run(*arguments)
+
+
+def test_make_test_runs_every_notebook_through_nbval_outside_the_project():
+    line = next(line for line in dry_run("test").splitlines() if "--nbval-lax" in line)
+    assert not [path for path in NOTEBOOKS.values() if path not in dry_run("test")]
+    assert 'MEMES_ROOT="$root"' in line and "--nbval-current-env" in line
+
+
+def test_configurations_hold_valid_settings():
+    from lib.config import Settings
+
+    modes = {path.stem: Settings.from_file(path).mode for path in (ROOT / "configs").glob("*.yaml")}
+    assert modes == {"pilot": "pilot", "full": "full", "confounders": "full"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documents_name_targets_and_files_that_exist(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    in_code = re.findall(r"`([^`\n]+)`", text) + re.findall(r"(?ms)^```\w*\n(.*?)^```", text)
+    called = {target for code in in_code for target in re.findall(r"\bmake ([a-z-]+)", code)}
+    assert called <= TARGETS
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    broken = [link for link in links if not (ROOT / document).parent.joinpath(link).exists()]
+    assert not broken
+
+
+@pytest.mark.parametrize("file", [".ci/run", ".github/workflows/ci.yml", ".circleci/config.yml"])
+def test_continuous_integration_calls_the_same_targets(file):
+    called = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / file).read_text(encoding="utf-8")))
+    assert {"pilot", "test"} <= called <= TARGETS
+
+
+def test_a_python_too_old_is_one_clear_line(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    old = tmp_path / "python3.8"
+    pretend = "import sys; sys.version_info = (3, 8, 10); exec(sys.argv[1])"
+    old.write_text(
+        f'#!/bin/sh\nif [ "$1" = -V ]; then echo Python 3.8.10; exit; fi\n'
+        f'[ "$1" = -c ] || exit 9\nexec "{sys.executable}" -c "{pretend}" "$2"\n'
+    )
+    old.chmod(old.stat().st_mode | stat.S_IXUSR)
+    done = make("pilot", f"PYTHON={old}", folder=tmp_path)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert done.returncode != 0
+    assert len(lines) == 1
+    assert "3.11" in lines[0] and "3.8.10" in lines[0] and "PYTHON=" in lines[0]
+    assert not (tmp_path / ".venv").exists()
