@@ -2,8 +2,8 @@
 
 import importlib.metadata
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -97,25 +97,20 @@ class DecisionBundle:
         """Read the three files back; temperatures and thresholds count as they stand there.
 
         Raises FileNotFoundError naming the step, and ValueError naming file and field for a
-        temperature that is not positive or a threshold outside (0, 1].
+        missing entry, a temperature that is not positive or a threshold outside (0, 1].
         """
-        decision = read_json(settings.artifact(7, "decision.json"), DECIDE)
-        decision.pop("versions")
+        decision = _read(settings.artifact(7, "decision.json"), [f.name for f in fields(cls)])
         calibration = settings.artifact(7, "calibration.json")
         thresholds = settings.artifact(7, "thresholds.json")
         cuts = {
-            model: _number(entry.get(LABEL), 1.0, f"{thresholds}: {model}.{LABEL}")
-            for model, entry in read_json(thresholds, DECIDE).items()
+            model: _number(_cut_of(entry), 1.0, f"{thresholds}: {model}.{LABEL}")
+            for model, entry in _read(thresholds, MODELS).items()
         }
         temperatures = {
-            model: _number(value, float("inf"), f"{calibration}: {model}")
-            for model, value in read_json(calibration, DECIDE).items()
+            model: _number(value, math.inf, f"{calibration}: {model}")
+            for model, value in _read(calibration, MODELS).items()
         }
-        for file, found in ((thresholds, cuts), (calibration, temperatures)):
-            missing = set(MODELS) - found.keys()
-            if missing:
-                raise ValueError(f"{file}: no entry for {sorted(missing)[0]}; write it: {DECIDE}")
-        band = tuple(decision.pop("review_band"))
+        band = tuple(decision["review_band"])
         return cls(
             **decision | {"temperatures": temperatures, "thresholds": cuts, "review_band": band}
         )
@@ -281,8 +276,22 @@ def _threshold_at_own_temperature(margins: np.ndarray, labels: np.ndarray) -> fl
     return best_threshold(prob_hate(margins, temperature), labels).threshold
 
 
+def _read(file: Path, names: Iterable[str]) -> dict[str, Any]:
+    """The named fields of a JSON artifact, in their order."""
+    content = read_json(file, DECIDE)
+    for name in names:
+        if not isinstance(content, dict) or name not in content:
+            raise ValueError(f"{file}: field '{name}' is missing; write it again: {DECIDE}")
+    return {name: content[name] for name in names}
+
+
+def _cut_of(entry: Any) -> Any:
+    return entry.get(LABEL) if isinstance(entry, dict) else None
+
+
 def _number(value: Any, most: float, where: str) -> float:
-    if not isinstance(value, int | float) or not 0 < value <= most:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not 0 < value <= most:
         raise ValueError(f"{where} is {value!r}, expected a number above 0 and at most {most}")
     return float(value)
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 from tqdm import tqdm
@@ -19,6 +20,7 @@ from lib.config import Settings
 from lib.experts import default_device
 from lib.features import EXPERTS, Encoders, Features
 
+TRAIN_EXPERTS = "python -m lib.run --from 4"
 TRAIN_FUSION = "python -m lib.run --from 5"
 
 
@@ -241,23 +243,43 @@ def save_fusion(run: FusionRun, settings: Settings) -> Path:
 def load_fusion(models: str | Path, device: str | None = None) -> FusionModel:
     """Load the fusion model and its experts from the `models/` folder, in eval mode.
 
-    Raises FileNotFoundError naming the missing part and its step, and ValueError if an expert is
-    not the one the head was trained on.
+    Raises FileNotFoundError naming the missing part and its step, and ValueError if a file is
+    broken or an expert is not the one the head was trained on.
     """
     models = Path(models)
     folder = models / "mm_fusion"
-    config = FusionConfig(**read_json(folder / "config.json", TRAIN_FUSION))
+    config = _read_config(folder / "config.json")
     for name, trained_on in config.experts.items():
-        if fingerprint(models / name) != trained_on:
+        if fingerprint(require(models / name, TRAIN_EXPERTS)) != trained_on:
             raise ValueError(
                 f"{models / name} is not the expert that {folder} was trained on; "
                 f"train fusion again: {TRAIN_FUSION}"
             )
     head = FusionHead(config)
-    weights = require(folder / "fusion_model.pt", TRAIN_FUSION)
-    head.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    _read_weights(head, require(folder / "fusion_model.pt", TRAIN_FUSION))
     encoders = Encoders.load(models, config.bf16)
     return FusionModel(encoders, head).eval().to(device or default_device())
+
+
+def _read_config(file: Path) -> FusionConfig:
+    try:
+        return FusionConfig(**read_json(file, TRAIN_FUSION))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise ValueError(
+            f"{file}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; "
+            f"train fusion again: {TRAIN_FUSION}"
+        ) from None
+
+
+def _read_weights(head: FusionHead, file: Path) -> None:
+    try:
+        head.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    except (RuntimeError, UnpicklingError, EOFError) as error:
+        raise ValueError(
+            f"{file} is broken or not of the config beside it ({type(error).__name__}); "
+            f"train fusion again: {TRAIN_FUSION}"
+        ) from None
 
 
 class _Standardise(nn.Module):

@@ -1,7 +1,11 @@
 """Tiny models of the real architectures, and a root in which all steps have run on them."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import sentencepiece
 import torch
@@ -14,11 +18,15 @@ from transformers import (
 )
 from transformers.models.siglip import SiglipConfig
 
-from lib.config import Settings
+from lib.config import MODELS, Settings
 from lib.confounders import generate
+from lib.packing import examples_for, pack
 from lib.run import run
 
 torch.set_num_threads(1)
+# Programs and kernels that a test starts: two threads that wait by spinning starve each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 @pytest.fixture(scope="session")
@@ -102,3 +110,59 @@ def full_root(tiny_backbones, tmp_path_factory) -> Settings:
     } | {name: str(folder) for name, folder in tiny_backbones.items()}
     run(parameters)
     return Settings(**parameters)
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory) -> Path:
+    """A Step_3 folder of 64 generated memes in train, val and test."""
+    settings = Settings(
+        mode="full", root=tmp_path_factory.mktemp("packed"), dataset="confounders", n_memes=64
+    )
+    pack(examples_for(settings), settings.step3, mode="full", seed=0, workers=0)
+    return settings.step3
+
+
+@pytest.fixture
+def fresh(packed, tiny_backbones, tmp_path) -> Callable[..., Settings]:
+    """Settings of a root that holds `packed` and no model yet, changed by keyword."""
+    folders = {name: str(folder) for name, folder in tiny_backbones.items()}
+
+    def settings(name: str = "root", **changed) -> Settings:
+        root = tmp_path / name
+        root.mkdir(exist_ok=True)
+        if not (root / "Step_3").exists():
+            (root / "Step_3").symlink_to(packed)
+        common = {"mode": "full", "root": root, "dataset": "confounders", "workers": 0}
+        # Bfloat16, where the processor has it, would blur the comparisons.
+        common |= {"bf16": False}
+        return Settings(**(common | folders | changed))
+
+    return settings
+
+
+@pytest.fixture(scope="session")
+def logits_frame() -> Callable[..., pd.DataFrame]:
+    """Predictions as Step 6 writes them: fusion tells the classes best, all are overconfident."""
+
+    def frame(n: int = 200, split: str = "val", seed: int = 0) -> pd.DataFrame:
+        rng = np.random.default_rng(seed)
+        label = np.arange(n) % 2
+        columns = {"id": [f"{split}{i}" for i in range(n)], "split": split, "label": label}
+        for model, strength in zip(MODELS, (0.4, 0.2, 1.2), strict=True):
+            margin = 4 * (rng.normal(size=n) + strength * (2 * label - 1))
+            columns |= {f"{model}_logit_0": -margin / 2, f"{model}_logit_1": margin / 2}
+        return pd.DataFrame(columns)
+
+    return frame
+
+
+@pytest.fixture
+def model_folders(tmp_path) -> Settings:
+    """Full-mode settings of a root whose models are three folders with a file each."""
+    settings = Settings(mode="full", root=tmp_path / "run")
+    for name in MODELS:
+        settings.model_folder(name).mkdir(parents=True)
+        (settings.model_folder(name) / "model.safetensors").write_bytes(name.encode())
+    settings.artifact(6, "predictions.parquet").parent.mkdir(parents=True)
+    settings.artifact(6, "predictions.parquet").write_bytes(b"predictions")
+    return settings
