@@ -123,6 +123,26 @@ def test_documents_name_targets_and_files_that_exist(document):
     assert not broken
 
 
+@pytest.mark.parametrize("step", NOTEBOOKS)
+def test_a_document_s_checks_run_on_what_its_step_wrote(step, full_root):
+    """The commands under the last heading, on a full run instead of the pilot they speak of."""
+    document = (ROOT / f"Step_{step}.md").read_text(encoding="utf-8")
+    last = document[document.rindex("\n## ") :]
+    (commands,) = re.findall(r"(?ms)^```bash\n(.*?)^```", last)
+    commands = commands.replace("pilot", full_root.mode).replace(".venv/bin/python", sys.executable)
+    done = subprocess.run(
+        ["bash", "-e", "-c", commands],
+        cwd=full_root.root,
+        env={**os.environ, "MEMES_ROOT": str(full_root.root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
 @pytest.mark.parametrize("file", [".ci/run", ".github/workflows/ci.yml", ".circleci/config.yml"])
 def test_continuous_integration_calls_the_same_targets(file):
     called = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / file).read_text(encoding="utf-8")))
