@@ -275,7 +275,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from lib.packing import pack
 from test_packing import memes
-pack(memes(300), sys.argv[1], mode="full", shard_size=8)
+pack(memes(120), sys.argv[1], mode="full", shard_size=4)
 """
 
 
@@ -293,7 +293,7 @@ def test_after_a_kill_the_finished_shards_are_kept_and_the_result_is_the_same(tm
     assert kept and not list(killed.glob("shards/*/shard-*.tar"))
 
     for folder in (killed, undisturbed):
-        pack(memes(300), folder, mode="full", shard_size=8)
+        pack(memes(120), folder, mode="full", shard_size=4)
     assert files_of(killed) == files_of(undisturbed)
     assert {name: (killed / "shards" / name).stat().st_ino for name in kept} == kept
 
