@@ -235,18 +235,31 @@ def read_mmhs150k(folder: str | Path) -> Iterator[Example | Rejected]:
             if problem:
                 yield Rejected(where, problem, _id("mmhs150k", tweet))
                 continue
-            seen = truth.parent / "img_txt" / f"{tweet}.json"
+            try:
+                overlaid = _overlaid_text(truth.parent / "img_txt" / f"{tweet}.json")
+            except ValueError as error:
+                yield Rejected(where, str(error), _id("mmhs150k", tweet))
+                continue
             yield _Row(
                 where,
                 tweet,
                 truth.parent / "img_resized" / f"{tweet}.jpg",
                 {"labels": row["labels"]},
-                text=_text(_json_file(seen), "img_text") if seen.is_file() else "",
+                text=overlaid,
                 caption=_text(row, "tweet_text"),
                 split=split_of.get(tweet),
             )
 
     return _examples("mmhs150k", folder, rows())
+
+
+def _overlaid_text(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    content = _json_file(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object with img_text")
+    return _text(content, "img_text")
 
 
 def read_mami(folder: str | Path) -> Iterator[Example | Rejected]:
@@ -595,8 +608,11 @@ def _missing(row: Any, *fields: str) -> str | None:
     if not isinstance(row, dict):
         return f"the row must be an object, not {row!r}"
     for field in fields:
-        if row.get(field) is None or (row[field] == "" and "text" not in field):
+        value = row.get(field)
+        if value is None or (value == "" and "text" not in field):
             return f"field {field}: missing"
+        if field in ("img", "image") and not isinstance(value, str):
+            return f"field {field}: {value!r} is no file name"
     return None
 
 

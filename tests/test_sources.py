@@ -372,6 +372,7 @@ def test_a_row_in_train_and_test_stays_in_test(tmp_path):
         ("{", "train.jsonl:2: not a line of JSON"),
         ("[1]", "train.jsonl:2: not a JSON object"),
         (json.dumps(meme(5, 1) | {"img": None}), "train.jsonl:2: field img: missing"),
+        (json.dumps(meme(5, 1, img=5)), "train.jsonl:2: field img: 5 is no file name"),
         (json.dumps(meme(5, 7)), "train.jsonl:2: labels: label has the value 7"),
         (json.dumps(meme(5, 1, img="../../secret.png")), "train.jsonl:2: the picture"),
         (json.dumps(meme(5, 1, img="/etc/secret.png")), "train.jsonl:2: the picture"),
@@ -407,3 +408,12 @@ def test_mmhs150k_that_is_not_json_is_an_error_that_names_it(tmp_path):
     write(tmp_path / "MMHS150K_GT.json", '{"1": ')
     with pytest.raises(ValueError, match=r"MMHS150K_GT\.json is not valid JSON"):
         READERS["mmhs150k"](tmp_path)
+
+
+def test_mmhs150k_rejects_a_tweet_whose_text_file_is_broken(tmp_path):
+    tweets = {tweet: {"tweet_text": "a tweet", "labels": [0, 0, 0]} for tweet in ("1", "2")}
+    write(tmp_path / "MMHS150K_GT.json", json.dumps(tweets))
+    write(tmp_path / "img_txt/2.json", "{")
+    rejected, kept = READERS["mmhs150k"](tmp_path)
+    assert isinstance(rejected, Rejected) and kept.id == "mmhs150k-1"
+    assert rejected.id == "mmhs150k-2" and "2.json is not valid JSON" in rejected.reason
