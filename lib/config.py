@@ -80,14 +80,15 @@ class Settings(BaseModel):
     bf16: bool | None = None
 
     # Step 5
-    fusion_head: Literal["auto", "concat", "align", "align_concat", "cross_attention"]
+    fusion_head: Literal["auto", "concat", "align", "align_concat", "bilinear", "cross_attention"]
     text_feature: Literal["cls", "mean", "logits"] = "cls"
     vision_feature: Literal["pooled", "logits"] = "logits"
     # Heads that attend to tokens and patches need N * (L * t + P * w) half floats of memory.
     token_heads: bool = True
     fusion_hidden: int = Field(default=256, ge=1)
     fusion_epochs: int = Field(default=20, ge=1)
-    fusion_lr: float = Field(default=1e-3, gt=0)
+    fusion_lr: float = Field(default=2e-3, gt=0)
+    fusion_l2: float = Field(default=0.01, ge=0)
     fusion_seeds: int = Field(ge=1)
 
     @field_validator("root", "data")

@@ -29,12 +29,13 @@ class FusionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    head: Literal["concat", "align", "align_concat", "cross_attention"] = "concat"
+    head: Literal["concat", "align", "align_concat", "bilinear", "cross_attention"] = "concat"
     text_feature: Literal["cls", "mean", "logits"] = "cls"
     vision_feature: Literal["pooled", "logits"] = "logits"
     text_dim: int
     vision_dim: int
     hidden: int = 256
+    rank: int = 32
     dropout: float = 0.1
     bf16: bool = False
     experts: dict[str, str] = {}
@@ -52,7 +53,10 @@ class FusionHead(nn.Module):
 
     `concat` is [t; v] -> Linear -> GELU -> Dropout -> Linear. `align` projects both to one width,
     L2-normalises and multiplies them (Kumar and Nandakumar 2022, Hate-CLIPper); `align_concat`
-    puts the two projections beside their product. `cross_attention` lets text tokens (B, L, t)
+    puts the two projections beside their product. `bilinear` multiplies two tanh projections of
+    low rank (Kim et al. 2017, Hadamard product for low-rank bilinear pooling), beside the
+    projections themselves: the text can turn the meaning of the picture over, and the low rank
+    leaves little to learn by heart. `cross_attention` lets text tokens (B, L, t)
     attend to image patches (B, P, v). Features are standardised by the training set's mean and
     deviation first: two logits would drown beside 384 hidden units of another scale.
     """
@@ -64,14 +68,16 @@ class FusionHead(nn.Module):
         self.text_scale = _Standardise(config.text_dim)
         self.vision_scale = _Standardise(config.vision_dim)
         if config.head != "concat":
-            self.project_text = nn.Linear(config.text_dim, hidden)
-            self.project_vision = nn.Linear(config.vision_dim, hidden)
+            rank = config.rank if config.head == "bilinear" else hidden
+            self.project_text = nn.Linear(config.text_dim, rank)
+            self.project_vision = nn.Linear(config.vision_dim, rank)
         if tokens:
             self.attention = nn.MultiheadAttention(hidden, num_heads=4, batch_first=True)
         width = {
             "concat": config.text_dim + config.vision_dim,
             "align": hidden,
             "align_concat": 3 * hidden,
+            "bilinear": 3 * config.rank,
             "cross_attention": 2 * hidden,
         }[config.head]
         self.mlp = nn.Sequential(
@@ -94,6 +100,10 @@ class FusionHead(nn.Module):
     def _align_concat(self, text, vision, mask):
         text, vision = self.project_text(text), self.project_vision(vision)
         return torch.cat([text, vision, self._aligned(text, vision)], dim=-1)
+
+    def _bilinear(self, text, vision, mask):
+        text, vision = self.project_text(text).tanh(), self.project_vision(vision).tanh()
+        return torch.cat([text, vision, text * vision], dim=-1)
 
     def _aligned(self, text, vision):
         product = nn.functional.normalize(text, dim=-1) * nn.functional.normalize(vision, dim=-1)
@@ -187,7 +197,7 @@ def train_fusion(
     val: Features | None = None,
     seed: int | None = None,
 ) -> FusionRun:
-    """Train a head on cached features by 2-class cross-entropy with AdamW.
+    """Train a head on cached features by 2-class cross-entropy with Adam and an L2 penalty.
 
     With `val` the epoch of best macro-F1 on it is kept, without it the last.
     Raises FloatingPointError naming the epoch when the loss turns NaN.
@@ -198,11 +208,17 @@ def train_fusion(
     inputs = [train.arrays[name] for name in config.inputs]
     head.text_scale.fit(inputs[0], inputs[2] if len(inputs) > 2 else None)
     head.vision_scale.fit(inputs[1])
-    optimiser = torch.optim.AdamW(head.parameters(), lr=settings.fusion_lr, weight_decay=0.01)
+    # Few memes, many features: the penalty sits in the loss (Adam), where it binds, and not beside
+    # the step (AdamW), where at this length of training it would not.
+    optimiser = torch.optim.Adam(
+        head.parameters(), lr=settings.fusion_lr, weight_decay=settings.fusion_l2
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.fusion_epochs)
     order = torch.Generator().manual_seed(seed)
     history, best = [], None
     for epoch in tqdm(range(1, settings.fusion_epochs + 1), desc=f"fusion {config.head}"):
         entry = {"epoch": epoch} | _train_epoch(head, inputs, train.labels, optimiser, order)
+        schedule.step()
         if val is not None:
             entry |= _evaluate(head, val)
             if best is None or entry["eval_macro_f1"] > best[0]:
@@ -218,6 +234,7 @@ CANDIDATES = (
     {"head": "concat", "text_feature": "mean", "vision_feature": "pooled"},
     {"head": "align", "text_feature": "mean", "vision_feature": "pooled"},
     {"head": "align_concat", "text_feature": "mean", "vision_feature": "pooled"},
+    {"head": "bilinear", "text_feature": "mean", "vision_feature": "pooled"},
     {"head": "cross_attention", "text_feature": "cls", "vision_feature": "pooled"},
 )
 
