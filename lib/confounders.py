@@ -518,7 +518,7 @@ def _scene(rng: np.random.Generator) -> Image.Image:
     return pale.filter(ImageFilter.GaussianBlur(4))
 
 
-def _sunburst(rng) -> Image.Image:
+def _sunburst(rng: np.random.Generator) -> Image.Image:
     x, y = _grid()
     angle = np.arctan2(y - rng.uniform(0.4, 0.6), x - rng.uniform(0.4, 0.6))
     rays = np.floor(angle / np.pi * rng.integers(6, 13) + rng.uniform()) % 2
@@ -526,7 +526,7 @@ def _sunburst(rng) -> Image.Image:
     return _blend(rays, _rgb(hue, 0.55, 0.85), _rgb(hue + rng.uniform(-0.1, 0.1), 0.6, 0.6))
 
 
-def _hills(rng) -> Image.Image:
+def _hills(rng: np.random.Generator) -> Image.Image:
     canvas = _sky(rng)
     draw = ImageDraw.Draw(canvas)
     x0, y0, r = rng.uniform(40, 340), rng.uniform(70, 150), rng.uniform(20, 45)
@@ -543,7 +543,7 @@ def _hills(rng) -> Image.Image:
     return canvas
 
 
-def _room(rng) -> Image.Image:
+def _room(rng: np.random.Generator) -> Image.Image:
     x, y = _grid()
     pattern = (x * rng.integers(8, 22)) % 1 < 0.5
     if rng.uniform() < 0.5:
@@ -560,7 +560,7 @@ def _room(rng) -> Image.Image:
     return canvas
 
 
-def _sea(rng) -> Image.Image:
+def _sea(rng: np.random.Generator) -> Image.Image:
     canvas = _sky(rng)
     draw = ImageDraw.Draw(canvas)
     horizon, shore = SIZE * rng.uniform(0.4, 0.55), SIZE * rng.uniform(0.68, 0.8)
@@ -576,7 +576,7 @@ def _sea(rng) -> Image.Image:
     return canvas
 
 
-def _city(rng) -> Image.Image:
+def _city(rng: np.random.Generator) -> Image.Image:
     canvas = _sky(rng)
     draw = ImageDraw.Draw(canvas)
     hue, ground, x = rng.uniform(), SIZE * rng.uniform(0.72, 0.85), -10
@@ -593,7 +593,7 @@ def _city(rng) -> Image.Image:
     return canvas
 
 
-def _bokeh(rng) -> Image.Image:
+def _bokeh(rng: np.random.Generator) -> Image.Image:
     canvas = _sky(rng)
     for _ in range(14):
         spot, r = Image.new("L", canvas.size), rng.uniform(12, 50)
@@ -605,14 +605,14 @@ def _bokeh(rng) -> Image.Image:
     return canvas.filter(ImageFilter.GaussianBlur(3))
 
 
-def _sky(rng) -> Image.Image:
+def _sky(rng: np.random.Generator) -> Image.Image:
     _, y = _grid()
     hue = rng.uniform()
     low = _rgb(hue + rng.uniform(-0.12, 0.12), rng.uniform(0.15, 0.45), rng.uniform(0.7, 1.0))
     return _blend(y, low, _rgb(hue, rng.uniform(0.4, 0.7), rng.uniform(0.45, 0.9)))
 
 
-def _film(canvas: Image.Image, rng) -> Image.Image:
+def _film(canvas: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Add the grain and the dark corners of a photograph."""
     x, y = _grid()
     shade = 1 - 0.35 * ((x - 0.5) ** 2 + (y - 0.5) ** 2)[..., None]
@@ -620,7 +620,7 @@ def _film(canvas: Image.Image, rng) -> Image.Image:
     return Image.fromarray(np.clip(np.asarray(canvas) * shade + grain, 0, 255).astype(np.uint8))
 
 
-def _paste_sticker(canvas: Image.Image, mask: Image.Image, rng) -> None:
+def _paste_sticker(canvas: Image.Image, mask: Image.Image, rng: np.random.Generator) -> None:
     """Paste a shaded pictogram with a white rim, its shadow on the ground below it."""
     margin = 16
     mask = ImageOps.expand(mask, margin)
@@ -641,7 +641,7 @@ def _paste_sticker(canvas: Image.Image, mask: Image.Image, rng) -> None:
     canvas.paste(_shaded(mask, rng), (left, top), mask)
 
 
-def _shaded(mask: Image.Image, rng) -> Image.Image:
+def _shaded(mask: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Colour a mask from a lighter top to a darker foot, edges lit from the upper left."""
     hue, saturation = rng.uniform(), rng.uniform(0.5, 0.9)
     light, dark = (np.array(_rgb(hue, saturation, v)) for v in (0.85, 0.45))
@@ -693,7 +693,7 @@ def _glyph(pictogram: str) -> Image.Image:
     return mask
 
 
-def _posed(mask: Image.Image, rng) -> Image.Image:
+def _posed(mask: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Scale a shape to the room between the lines, mirror half of them, tilt it a little."""
     height = rng.uniform(215, 235)
     scale = min(height / mask.height, 1.35 * height / mask.width)
