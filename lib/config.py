@@ -74,7 +74,8 @@ class Settings(BaseModel):
     max_length: int = Field(default=128, ge=8)
     class_weights: bool = False
     patience: int = Field(default=2, ge=1)
-    tuning: Literal["full", "top_k", "lora"] = "full"
+    text_tuning: Literal["full", "top_k", "lora"] = "full"
+    vision_tuning: Literal["full", "top_k", "lora"] = "full"
     top_k: int = Field(default=2, ge=0)
     lora_rank: int = Field(default=8, ge=1)
     bf16: bool | None = None

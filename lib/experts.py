@@ -7,7 +7,8 @@ As a program it trains one expert, on several processes or machines under torchr
 import argparse
 import json
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -173,7 +175,7 @@ def _trainer(
         train_dataset=train_set,
         eval_dataset=val_set,
         processing_class=processor,
-        compute_loss_func=_weighted_loss(train_set) if settings.class_weights else None,
+        compute_loss_func=_loss(train_set.labels, settings.class_weights),
         compute_metrics=_metrics,
         callbacks=callbacks,
     )
@@ -222,7 +224,7 @@ def _arguments(
 
 def _text_parts(settings: Settings, train: list[Path], val: list[Path]) -> tuple:
     model = backbones.load(AutoModelForSequenceClassification, settings.text_model, **_head())
-    model = tuning.prepare(model, head_name(model), settings)
+    model = _tuned(model, settings.text_tuning, settings)
     tokenizer = backbones.load(AutoTokenizer, settings.text_model)
     tokenizer.model_max_length = min(tokenizer.model_max_length, settings.max_length)
     encode = partial(_tokenized, tokenizer)
@@ -234,7 +236,7 @@ def _text_parts(settings: Settings, train: list[Path], val: list[Path]) -> tuple
 
 def _vision_parts(settings: Settings, train: list[Path], val: list[Path]) -> tuple:
     model = backbones.load(AutoModelForImageClassification, settings.vision_model, **_head())
-    model = tuning.prepare(model, head_name(model), settings)
+    model = _tuned(model, settings.vision_tuning, settings)
     model = model.to(memory_format=torch.channels_last)
     # Batch statistics of a few memes would drown those of the pre-training, and would differ
     # between one process and several.
@@ -244,6 +246,10 @@ def _vision_parts(settings: Settings, train: list[Path], val: list[Path]) -> tup
     train_set = MemeShards(train, partial(_pixels, processor, flip))
     val_set = MemeShards(val, partial(_pixels, processor, None)) if val else None
     return model, processor, train_set, val_set, _stack
+
+
+def _tuned(model: Any, kind: tuning.Tuning, settings: Settings) -> Any:
+    return tuning.prepare(model, head_name(model), kind, settings.top_k, settings.lora_rank)
 
 
 def _head() -> dict[str, Any]:
@@ -283,14 +289,22 @@ def _stack(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _weighted_loss(train_set: MemeShards) -> Any:
-    labels = np.asarray(train_set.labels)
-    weights = compute_class_weight("balanced", classes=np.array([0, 1]), y=labels)
-    weights = torch.tensor(weights, dtype=torch.float32)
+def _loss(labels: Sequence[int], balanced: bool) -> Callable[..., torch.Tensor]:
+    """Cross-entropy averaged over an optimiser step's memes, however they are spread.
+
+    Not over a batch: neither accumulation nor a second process may change the step. `balanced`
+    weights a class by n / (2 * its count), which is 1 on average over the memes.
+    """
+    weights = None
+    if balanced:
+        weights = compute_class_weight("balanced", classes=np.array([0, 1]), y=np.asarray(labels))
+        weights = torch.tensor(weights, dtype=torch.float32)
 
     def loss(outputs, labels, num_items_in_batch=None):
         logits = outputs["logits"].float()
-        return torch.nn.functional.cross_entropy(logits, labels, weights.to(logits.device))
+        weight = None if weights is None else weights.to(logits.device)
+        total = torch.nn.functional.cross_entropy(logits, labels, weight, reduction="sum")
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
     return loss
 
@@ -307,13 +321,14 @@ def _job(name: str, settings: Settings, shards: list[Path]) -> dict[str, Any]:
     """All that decides the weights of the expert to be trained."""
     text = name == "text_expert"
     knobs = ("seed", "batch_size", "gradient_accumulation", "max_length", "class_weights")
-    knobs += ("tuning", "top_k", "lora_rank")
+    knobs += ("top_k", "lora_rank")
     return {
         "mode": settings.mode,
         "backbone": settings.text_model if text else settings.vision_model,
         "data": fingerprint(*shards),
         "epochs": settings.text_epochs if text else settings.vision_epochs,
         "learning_rate": settings.text_lr if text else settings.vision_lr,
+        "tuning": settings.text_tuning if text else settings.vision_tuning,
         "patience": settings.patience,
         "bf16": settings.bf16,
     } | {knob: getattr(settings, knob) for knob in knobs}
@@ -328,6 +343,10 @@ def _checkpoint_of(checkpoints: Path, job: Mapping[str, Any]) -> str | None:
     """The last checkpoint of this very job; those of another are thrown away."""
     file = checkpoints / "job.json"
     if file.exists() and json.loads(file.read_text(encoding="utf-8")) == job:
+        for checkpoint in checkpoints.glob("checkpoint-*"):
+            # The Trainer writes this file last: without it a kill cut the writing short.
+            if not (checkpoint / TRAINER_STATE_NAME).exists():
+                shutil.rmtree(checkpoint)
         return get_last_checkpoint(str(checkpoints))
     shutil.rmtree(checkpoints, ignore_errors=True)
     write_json(file, job)
@@ -367,17 +386,22 @@ _CLASSES = {
 }
 
 
-def main() -> None:
-    """Train one expert with the settings of a configuration file."""
+def main() -> int:
+    """Train one expert with the settings of a configuration file; 2 if it cannot."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("expert", choices=sorted(_CLASSES))
     parser.add_argument("--config", required=True, help="YAML file of settings")
     parser.add_argument("--root", help="folder of shards and models; default: the project's")
     options = parser.parse_args()
-    settings = Settings.from_file(options.config, root=options.root)
-    expert = train_expert(options.expert, settings)
+    root = {"root": options.root} if options.root else {}
+    try:
+        expert = train_expert(options.expert, Settings.from_file(options.config, **root))
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(f"saved {expert.folder}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

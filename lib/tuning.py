@@ -1,22 +1,24 @@
 """Which weights of a backbone learn: all of them, its top layers, or low-rank adapters."""
 
+from typing import Literal
+
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from lib.config import Settings
+Tuning = Literal["full", "top_k", "lora"]
 
 
-def prepare(model: nn.Module, head: str, settings: Settings) -> nn.Module:
-    """Leave learnable what `settings.tuning` says; the layer named `head` always learns.
+def prepare(model: nn.Module, head: str, tuning: Tuning, top_k: int, rank: int) -> nn.Module:
+    """Leave learnable what `tuning` says; the layer named `head` always learns.
 
-    "full" is everything, "top_k" the last `top_k` blocks, "lora" adapters of rank `lora_rank` on
-    every linear layer (Hu et al. 2022, LoRA). Raises ValueError if the backbone has fewer blocks,
-    or no linear layer to adapt.
+    "full" is everything, "top_k" the last `top_k` blocks (0: the head alone), "lora" adapters of
+    `rank` on every linear layer (Hu et al. 2022, LoRA). Raises ValueError if the backbone has
+    fewer blocks, or no linear layer to adapt.
     """
-    if settings.tuning == "top_k":
-        return _top_layers(model, head, settings.top_k)
-    if settings.tuning == "lora":
-        return _adapters(model, head, settings.lora_rank)
+    if tuning == "top_k":
+        return _top_layers(model, head, top_k)
+    if tuning == "lora":
+        return _adapters(model, head, rank)
     return model
 
 
@@ -32,7 +34,7 @@ def blocks(model: nn.Module) -> nn.ModuleList | nn.Sequential:
     """
     stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList | nn.Sequential)]
     if not stacks:
-        raise ValueError(f"{type(model).__name__} has no stack of blocks; use tuning='full'")
+        raise ValueError(f"{type(model).__name__} has no stack of blocks; tune it in full")
     # A stack inside a block weighs less than the stack of blocks that holds it.
     return max(stacks, key=_weights)
 
@@ -56,7 +58,7 @@ def _adapters(model: nn.Module, head: str, rank: int) -> nn.Module:
     ]
     if not linear:
         raise ValueError(
-            f"{type(model).__name__} has no linear layer for LoRA to adapt; use tuning='top_k'"
+            f"{type(model).__name__} has no linear layer for LoRA to adapt; tune its top layers"
         )
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear, modules_to_save=[head])
     return get_peft_model(model, config)

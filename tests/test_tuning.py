@@ -4,7 +4,6 @@ from torch import nn
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
 from lib import backbones, tuning
-from lib.config import Settings
 from lib.experts import head_name
 
 
@@ -24,13 +23,13 @@ def learning(model):
 
 
 def test_everything_learns_by_default(model):
-    tuned = tuning.prepare(model, head_name(model), Settings())
+    tuned = tuning.prepare(model, head_name(model), "full", 0, 0)
     assert learning(tuned) == {name for name, _ in model.named_parameters()}
 
 
 def test_top_layers_and_head_learn_and_nothing_else(model):
     head = head_name(model)
-    tuned = tuning.prepare(model, head, Settings(tuning="top_k", top_k=1))
+    tuned = tuning.prepare(model, head, "top_k", 1, 0)
     last = {id(p) for p in tuning.blocks(model)[-1].parameters()}
     last |= {id(p) for p in model.get_submodule(head).parameters()}
     assert {id(p) for p in tuned.parameters() if p.requires_grad} == last
@@ -39,7 +38,7 @@ def test_top_layers_and_head_learn_and_nothing_else(model):
 
 def test_no_top_layer_leaves_the_head(model):
     head = head_name(model)
-    tuned = tuning.prepare(model, head, Settings(tuning="top_k", top_k=0))
+    tuned = tuning.prepare(model, head, "top_k", 0, 0)
     assert learning(tuned) == {
         f"{head}.{n}" for n, _ in model.get_submodule(head).named_parameters()
     }
@@ -47,7 +46,7 @@ def test_no_top_layer_leaves_the_head(model):
 
 def test_too_many_layers_are_refused(model):
     with pytest.raises(ValueError, match=r"top_k=9, but .* has 2 blocks"):
-        tuning.prepare(model, head_name(model), Settings(tuning="top_k", top_k=9))
+        tuning.prepare(model, head_name(model), "top_k", 9, 0)
 
 
 def test_merged_adapters_answer_like_the_adapted_model_and_leave_no_trace(model):
@@ -57,7 +56,7 @@ def test_merged_adapters_answer_like_the_adapted_model_and_leave_no_trace(model)
         if "pixel_values" in model.main_input_name
         else {"input_ids": torch.tensor([[1, 5, 9, 2]])}
     )
-    adapted = tuning.prepare(model, head_name(model), Settings(tuning="lora", lora_rank=2))
+    adapted = tuning.prepare(model, head_name(model), "lora", 0, 2)
     assert all("lora" in name or "modules_to_save" in name for name in learning(adapted))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
@@ -77,5 +76,5 @@ def test_a_backbone_without_linear_layers_is_told_so():
         num_labels=2,
         ignore_mismatched_sizes=True,
     )
-    with pytest.raises(ValueError, match=r"no linear layer.*tuning='top_k'"):
-        tuning.prepare(model, head_name(model), Settings(tuning="lora"))
+    with pytest.raises(ValueError, match=r"no linear layer.*top layers"):
+        tuning.prepare(model, head_name(model), "lora", 0, 8)
