@@ -59,6 +59,7 @@ bench: $(READY)  ## measure against named peers; writes benchmarks/results/
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(RUN) benchmarks/calibration.py
 	$(RUN) benchmarks/packing.py
+	$(RUN) benchmarks/encoding.py
 
 notebooks: $(READY)  ## run the notebooks anew and keep their pilot outputs in the repository
 	root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \
