@@ -52,9 +52,11 @@ def probabilities(values: ArrayLike, name: str = "prob", ndim: int = 1) -> np.nd
 
     Raises ValueError with the count and the first index of what is outside.
     """
-    array = finite(values, name)
+    array = to_numpy(values, name).astype(np.float64, copy=False)
     check_ndim(array, name, ndim)
-    if array.min() < 0 or array.max() > 1:
+    # NaN fails both comparisons too, so good input is read just twice.
+    if not (array.min() >= 0 and array.max() <= 1):
+        finite(array, name)
         refuse(
             (array < 0) | (array > 1),
             name,

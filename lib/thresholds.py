@@ -238,14 +238,14 @@ def _counts(p: np.ndarray, y: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray,
         first = np.searchsorted(ranking.keys, np.maximum(cuts, 0.0).view(np.int64) << 1)
         passed = np.concatenate([[0], np.cumsum(ranking.keys & 1)])
         return ranking.positives - passed[first], len(p) - first
-    tp, flagged = np.zeros((2, len(cuts)), np.int64)
+    tp, flagged = [0] * len(cuts), [0] * len(cuts)
     for i in range(0, len(p), BLOCK):
         scores, positive = p[i : i + BLOCK], y[i : i + BLOCK]
-        for j, cut in enumerate(cuts):
+        for j, cut in enumerate(cuts.tolist()):
             hit = scores >= cut
             flagged[j] += np.count_nonzero(hit)
             tp[j] += np.count_nonzero(hit & positive)
-    return tp, flagged
+    return np.array(tp), np.array(flagged)
 
 
 def joint_search(
@@ -267,7 +267,7 @@ def joint_search(
     check_ndim(z, "logits", 2)
     check_same_shape(z, "logits", y)
     ts, cuts = _read_grid(temperatures, thresholds)
-    pairs = np.multiply.outer(ts, logit(cuts)).ravel()
+    pairs = (ts[:, None] * logit(cuts)).ravel()
     order = np.argsort(pairs)
     tp, flagged, support = _label_counts(z, y, _at_least(pairs[order], z.dtype))
     if average == "micro":
@@ -277,10 +277,11 @@ def joint_search(
         scores = weights @ _ratio(2 * tp, flagged + support[:, None]) / weights.sum()
     else:
         raise ValueError(f"average must be one of {get_args(Average)}, got {average!r}")
-    rows = np.empty((len(pairs), 3))
-    rows[:, 0], rows[:, 1] = np.repeat(ts, len(cuts)), np.tile(cuts, len(ts))
-    rows[order, 2] = scores
-    return pd.DataFrame(rows, columns=JOINT_COLUMNS, copy=False)
+    f1 = np.empty(len(pairs))
+    f1[order] = scores
+    rows = np.empty((len(ts), len(cuts), 3))
+    rows[..., 0], rows[..., 1], rows[..., 2] = ts[:, None], cuts, f1.reshape(len(ts), -1)
+    return pd.DataFrame(rows.reshape(-1, 3), columns=JOINT_COLUMNS, copy=False)
 
 
 def _read_grid(temperatures: ArrayLike, thresholds: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -307,17 +308,20 @@ def _label_counts(
 
     `cuts` must ascend.
     """
-    columns, truths = np.ascontiguousarray(z.T), np.ascontiguousarray(y.T)
-    members = columns[truths]
+    columns = z.T.copy()
     columns.sort(axis=1)
-    support = np.count_nonzero(truths, axis=1)
-    passed = np.array([column.searchsorted(cuts) for column in columns])
-    missed = np.empty_like(passed)
+    hits = y.ravel().nonzero()[0]
+    # Sixteen bits, because the stable sort of short integers is a radix sort.
+    label = (hits % y.shape[1]).astype(np.uint16)
+    members = z.ravel()[hits[label.argsort(kind="stable")]]
+    support = np.bincount(label, minlength=y.shape[1])
     ends = np.cumsum(support)
+    passed, missed = np.empty((2, len(columns), len(cuts)), np.int64)
     for j, (start, end) in enumerate(zip(ends - support, ends, strict=True)):
         member = members[start:end]
         member.sort()
         missed[j] = member.searchsorted(cuts)
+        passed[j] = columns[j].searchsorted(cuts)
     return support[:, None] - missed, len(z) - passed, support
 
 
@@ -406,4 +410,5 @@ def _read(prob: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray | int) -> np.ndarray:
-    return np.divide(top, bottom, out=np.zeros(np.shape(top)), where=np.asarray(bottom) > 0)
+    """A ratio of counts, 0 where nothing is counted."""
+    return top / np.maximum(bottom, 1)

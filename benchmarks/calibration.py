@@ -1,0 +1,268 @@
+"""The calibration core against its peers: ratios, both sides alternating in one process.
+
+    OMP_NUM_THREADS=2 python benchmarks/calibration.py
+
+Prints the table and writes `benchmarks/results/calibration_<processor>.csv`. Needs the extra
+`bench`.
+"""
+
+import argparse
+import os
+import platform
+import re
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import mpmath
+import numpy as np
+import pandas as pd
+import torch
+from netcal.scaling import TemperatureScaling
+from probmetrics.calibrators import TemperatureScalingCalibrator
+from probmetrics.distributions import CategoricalLogits
+from scipy.special import expit, softmax
+from sklearn.calibration import _TemperatureScaling, calibration_curve
+from sklearn.metrics import f1_score, precision_recall_curve, precision_recall_fscore_support
+from torchmetrics.functional.classification import binary_calibration_error
+from tqdm import tqdm
+
+from lib.artifacts import write_csv
+from lib.metrics import bootstrap_ci, expected_calibration_error
+from lib.temperature import fit_temperature
+from lib.thresholds import GRID, best_threshold, joint_search, sweep_thresholds
+
+RESULTS = Path(__file__).resolve().parent / "results"
+PEERS = ("numpy", "scipy", "scikit-learn", "netcal", "probmetrics", "torchmetrics", "torch")
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours against a peer: the ratio of their times must be at least (or at most) `bound`."""
+
+    what: str
+    against: str
+    ours: Callable[[], object]
+    peer: Callable[[], object]
+    bound: float | None
+    at_most: bool = False
+    rounds: int = 7
+
+
+def measure(comparison: Comparison, repeat: int) -> dict[str, object]:
+    """Alternate the two sides, so that a busy machine slows both, and take medians.
+
+    The ratio is peer / ours, or ours / peer where `at_most` bounds our cost in the peer's.
+    """
+    comparison.ours()
+    comparison.peer()
+    rows = [
+        (seconds(comparison.ours), seconds(comparison.peer))
+        for _ in range(comparison.rounds * repeat)
+    ]
+    ours, peer = (statistics.median(column) for column in zip(*rows, strict=True))
+    ratio = ours / peer if comparison.at_most else peer / ours
+    return row(comparison, ratio, 1e3 * ours, 1e3 * peer)
+
+
+def row(c: Comparison, value: float, ours_ms: float, peer_ms: float) -> dict[str, object]:
+    met = c.bound is None or (value <= c.bound if c.at_most else value >= c.bound)
+    return {
+        "what": c.what,
+        "against": c.against,
+        "ours_ms": ours_ms,
+        "peer_ms": peer_ms,
+        "ratio": value,
+        "bound": "" if c.bound is None else f"{'<=' if c.at_most else '>='} {c.bound:g}",
+        "met": "" if c.bound is None else "yes" if met else "NO",
+    }
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def binary_sample(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Overconfident two-class logits (n, 2), whose best temperature is 1.7, and labels (n,)."""
+    rng = np.random.default_rng(SEED)
+    z = rng.normal(0, 2, (n, 2))
+    return z, (rng.random(n) < expit((z[:, 1] - z[:, 0]) / 1.7)).astype(np.int64)
+
+
+def temperature_lines(n: int, bounds: tuple[float, float]) -> Iterator[Comparison]:
+    z, y = binary_sample(n)
+    p = softmax(z, axis=1)
+    logits, labels = CategoricalLogits(torch.tensor(z)), torch.tensor(y)
+    what, rounds = f"fit_temperature, N = {n:,}", 9 if n < 100_000 else 5
+    peers = {
+        "scikit-learn _TemperatureScaling": lambda: _TemperatureScaling().fit(z, y),
+        "netcal TemperatureScaling": lambda: TemperatureScaling().fit(p, y),
+        "probmetrics TemperatureScalingCalibrator": lambda: (
+            TemperatureScalingCalibrator().fit_torch(logits, labels)
+        ),
+    }
+    for (against, peer), bound in zip(peers.items(), (*bounds, None), strict=True):
+        yield Comparison(what, against, lambda: fit_temperature(z, y), peer, bound, rounds=rounds)
+
+
+def threshold_lines(n: int) -> Iterator[Comparison]:
+    z, y = binary_sample(n)
+    p = expit(z[:, 1] - z[:, 0])
+
+    def sweep_loop() -> None:
+        for cut in GRID:
+            precision_recall_fscore_support(y, p >= cut, average="binary", zero_division=0)
+
+    def best() -> object:
+        return best_threshold(p, y)
+
+    what = f"best_threshold, N = {n:,}"
+    yield Comparison(
+        what, "scikit-learn precision_recall_curve", best, lambda: precision_recall_curve(y, p), 13
+    )
+    yield Comparison(
+        what, "one numpy.sort of the scores", best, lambda: np.sort(p), 6, at_most=True, rounds=15
+    )
+    yield Comparison(
+        f"sweep_thresholds, {len(GRID)} points, N = {n:,}",
+        "loop of scikit-learn precision_recall_fscore_support",
+        lambda: sweep_thresholds(p, y),
+        sweep_loop,
+        250,
+        rounds=3,
+    )
+
+
+def joint_lines() -> Iterator[Comparison]:
+    """28 labels and 5,427 examples, GoEmotions' test set: 1.17 labels an example, steeply uneven.
+
+    The logits are single precision, as a model returns them.
+    """
+    rng = np.random.default_rng(SEED)
+    rate = np.geomspace(0.3, 0.003, 28)
+    y = (rng.random((5_427, 28)) < 1.17 * rate / rate.sum()).astype(np.int64)
+    z = (rng.normal(-1, 1.2, y.shape) + 2 * y).astype(np.float32)
+    temperatures, thresholds = np.arange(1.0, 16), np.linspace(0.2, 1, 9)
+
+    def loop() -> None:
+        for t in temperatures:
+            for cut in thresholds:
+                f1_score(y, expit(z / t) >= cut, average="macro", zero_division=0)
+
+    def ours() -> object:
+        return joint_search(z, y, temperatures, thresholds)
+
+    what = "joint_search, 15 x 9, 28 labels, N = 5,427"
+    yield Comparison(what, "loop of scikit-learn f1_score", ours, loop, 3_000, rounds=3)
+    yield Comparison(
+        what,
+        "one numpy.sort of the columns",
+        ours,
+        lambda: np.sort(z, axis=0),
+        5,
+        at_most=True,
+        rounds=31,
+    )
+
+
+def bootstrap_lines(n: int, n_resamples: int) -> Iterator[Comparison]:
+    z, y = binary_sample(n)
+    p = expit(z[:, 1] - z[:, 0])
+
+    def loop() -> None:
+        rng = np.random.default_rng(SEED)
+        for _ in range(n_resamples):
+            i = rng.integers(0, n, n)
+            scores, labels = p[i], y[i]
+            f1_score(labels, scores >= 0.5)
+            rate, mean = calibration_curve(labels, scores, n_bins=15)
+            count = np.histogram(scores, 15, (0, 1))[0]
+            np.abs(rate - mean) @ count[count > 0] / n
+
+    def ours() -> None:
+        bootstrap_ci(p, y, "f1", n_resamples)
+        bootstrap_ci(p, y, "ece", n_resamples)
+
+    what = f"bootstrap_ci of F1 and ECE, {n_resamples:,} resamples, N = {n:,}"
+    yield Comparison(
+        what, "loop of scikit-learn f1_score and calibration_curve", ours, loop, 120, rounds=3
+    )
+
+
+def error_lines(n: int) -> Iterator[Comparison]:
+    z, y = binary_sample(n)
+    p = expit(z[:, 1] - z[:, 0])
+    scores, labels = torch.tensor(p), torch.tensor(y)
+    yield Comparison(
+        f"expected_calibration_error, N = {n:,}",
+        "torchmetrics binary_calibration_error (top-label)",
+        lambda: expected_calibration_error(p, y),
+        lambda: binary_calibration_error(scores, labels, n_bins=15),
+        None,
+    )
+
+
+def accuracy_row(n: int) -> dict[str, object]:
+    """The relative error of T against bisection of the likelihood's derivative in 40 digits."""
+    z, y = binary_sample(n)
+    t = fit_temperature(z, y).temperature
+    with mpmath.workdps(40):
+        margins = [mpmath.mpf(m) for m in (z[:, 1] - z[:, 0]) * (2 * y - 1)]
+        low, high = mpmath.mpf(t) * 0.999, mpmath.mpf(t) * 1.001
+        for _ in range(50):
+            middle = (low + high) / 2
+            rising = sum(m / (1 + mpmath.exp(m / middle)) for m in margins) > 0
+            low, high = (low, middle) if rising else (middle, high)
+        error = float(abs(t / low - 1))
+    line = Comparison(
+        f"fit_temperature, relative error of T, N = {n:,}",
+        "mpmath bisection, 40 digits",
+        *[None] * 2,
+        1e-9,
+        True,
+    )
+    return row(line, error, float("nan"), float("nan"))
+
+
+def processor() -> str:
+    """The processor's name, from the system where it tells."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else []
+    return names[0].strip() if names else platform.processor() or platform.machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--repeat", type=int, default=1, help="times as many rounds (default 1)")
+    repeat = parser.parse_args().repeat
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    warnings.simplefilter("ignore")
+    lines = [
+        *temperature_lines(10_000, (8, 10)),
+        *temperature_lines(1_000_000, (7, 3.5)),
+        *threshold_lines(1_000_000),
+        *joint_lines(),
+        *bootstrap_lines(10_000, 1_000),
+        *error_lines(1_000_000),
+    ]
+    rows = [measure(line, repeat) for line in tqdm(lines, desc="comparisons")]
+    frame = pd.DataFrame([*rows, accuracy_row(500)])
+    frame["processor"] = f"{processor()}, {os.cpu_count()} cores"
+    frame["versions"] = " ".join(f"{name}={version(name)}" for name in PEERS)
+    name = re.sub(r"\W+", "_", processor()).strip("_").lower()
+    write_csv(RESULTS / f"calibration_{name}.csv", frame)
+    columns = ["what", "against", "ours_ms", "peer_ms", "ratio", "bound", "met"]
+    print(frame[columns].to_string(index=False, float_format=lambda v: f"{v:.4g}"))
+
+
+if __name__ == "__main__":
+    main()
