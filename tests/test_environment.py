@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from lib.config import ROOT
+from lib.config import ROOT, Settings
 from lib.run import NOTEBOOKS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -106,8 +106,6 @@ def test_make_test_runs_every_notebook_through_nbval_outside_the_project():
 
 
 def test_configurations_hold_valid_settings():
-    from lib.config import Settings
-
     modes = {path.stem: Settings.from_file(path).mode for path in (ROOT / "configs").glob("*.yaml")}
     assert modes == {"pilot": "pilot", "full": "full", "confounders": "full"}
 
@@ -121,6 +119,15 @@ def test_documents_name_targets_and_files_that_exist(document):
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     broken = [link for link in links if not (ROOT / document).parent.joinpath(link).exists()]
     assert not broken
+
+
+@pytest.mark.parametrize("step", NOTEBOOKS)
+def test_a_document_names_settings_that_exist(step):
+    document = (ROOT / f"Step_{step}.md").read_text(encoding="utf-8")
+    section = document.partition("\n## 1. Settings\n")[2].partition("\n## 2. ")[0]
+    first_cells = re.findall(r"(?m)^\| (`[^|]*) \|", section)
+    named = {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
+    assert named <= set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("step", NOTEBOOKS)
