@@ -156,7 +156,7 @@ def zero_truth_ece(prob: ArrayLike, n_bins: int = N_BINS, strategy: Strategy = "
 
     The mean over labels drawn from the probabilities themselves: what a measured ECE must exceed
     to mean anything. Exact, as the mean absolute deviation of each bin's Poisson-binomial count,
-    for bins of up to 512 examples; larger bins are taken as normal.
+    for bins of up to 256 examples; larger bins are taken as normal.
     """
     p = probabilities(prob)
     bins = _bin(p, n_bins, strategy)
@@ -165,7 +165,7 @@ def zero_truth_ece(prob: ArrayLike, n_bins: int = N_BINS, strategy: Strategy = "
 
 
 def _mean_absolute_deviation(p: np.ndarray) -> float:
-    if len(p) > 512:
+    if len(p) > 256:
         return math.sqrt(2 / math.pi * float((p * (1 - p)).sum()))
     counts = np.ones(1)
     for q in p:

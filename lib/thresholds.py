@@ -163,7 +163,7 @@ class _Ranking:
 
     def best(self, value: _Value, last: bool = False) -> tuple[int, float, float]:
         """The first (or last) cut of the highest value: its index, true positives and value."""
-        n, passed = len(self.keys), 0
+        n, passed, previous = len(self.keys), 0, -1
         best = (0, 0.0, -math.inf)
         for start in range(0, n, BLOCK):
             keys = self.keys[start : start + BLOCK]
@@ -171,13 +171,13 @@ class _Ranking:
             seen = np.cumsum(label)
             tp = (self.positives - passed - seen + label).astype(np.float64)
             values = value(tp, np.arange(n - start, n - start - len(keys), -1, dtype=np.float64))
-            before = self.keys[start - 1 : start - 1 + len(keys)] if start else keys[:-1]
+            scores = keys >> 1
             # A cut between equal scores is none.
-            values[len(keys) - len(before) :][(keys[-len(before) :] ^ before) <= 1] = -math.inf
+            values[np.diff(scores, prepend=previous) == 0] = -math.inf
             i = len(keys) - 1 - int(np.argmax(values[::-1])) if last else int(np.argmax(values))
             if values[i] > best[2] or (last and values[i] == best[2]):
                 best = (start + i, float(tp[i]), float(values[i]))
-            passed += int(seen[-1])
+            passed, previous = passed + int(seen[-1]), scores[-1]
         none = float(value(np.zeros(1), np.zeros(1))[0])
         return (n, 0.0, none) if none > best[2] else best
 
@@ -191,8 +191,8 @@ class _Ranking:
         middle = float(in_precision_of(like, np.array([lower + (upper - lower) / 2]))[0])
         if middle > lower or i == 0:
             return middle
-        # Neighbouring floats have no middle, and nothing but a cut above 1 is above a score of 1.
-        return upper if upper > lower else math.nextafter(1.0, 2.0)
+        # Neighbouring floats have no middle, and only a cut above 1 is above a score of 1.
+        return upper if upper > lower else 2.0
 
 
 def _value(
@@ -311,8 +311,8 @@ def _label_counts(
     columns = z.T.copy()
     columns.sort(axis=1)
     hits = y.ravel().nonzero()[0]
-    # Sixteen bits, because the stable sort of short integers is a radix sort.
-    label = (hits % y.shape[1]).astype(np.uint16)
+    # As short as it gets, because the stable sort of short integers is a radix sort.
+    label = (hits % y.shape[1]).astype(np.min_scalar_type(y.shape[1]))
     members = z.ravel()[hits[label.argsort(kind="stable")]]
     support = np.bincount(label, minlength=y.shape[1])
     ends = np.cumsum(support)
@@ -385,9 +385,13 @@ def cross_fit(
 
     `logits` is (N, 2), hate second, or margins (N,); `labels` are 0/1, (N,). Folds are stratified;
     fewer are made if a class has fewer than `n_folds` examples.
-    Raises ValueError if a class has fewer than two examples.
+    Raises ValueError as `fit_temperature` does, for fewer than two folds, and if a class has fewer
+    than two examples.
     """
     z, y = finite(logits, "logits"), binary_labels(labels)
+    check_same_shape(z[:, 0] if z.ndim == 2 else z, "logits", y)
+    if n_folds < 2:
+        raise ValueError(f"n_folds must be at least 2, got {n_folds}")
     folds = min(n_folds, np.count_nonzero(y), np.count_nonzero(~y))
     if folds < 2:
         raise ValueError("cross-fitting needs at least two examples of each class")

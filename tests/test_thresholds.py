@@ -197,6 +197,8 @@ def test_flagging_nothing_can_be_best():
     assert best.value == pytest.approx(-1 / 3)
     certain = best_threshold([0.2, 1.0, 0.8], y, "cost", costs=(10, 1))
     assert certain.threshold > 1
+    single = torch.tensor([0.2, 1.0, 0.8])
+    assert not (single >= best_threshold(single, y, "cost", costs=(10, 1)).threshold).any()
 
 
 def test_equal_recall_is_reached_with_the_best_precision():
@@ -343,6 +345,10 @@ def test_cross_fit_makes_fewer_folds_of_a_rare_class_and_refuses_one():
     y[1:] = 0
     with pytest.raises(ValueError, match="two examples of each class"):
         cross_fit(z, y)
+    with pytest.raises(ValueError, match="n_folds must be at least 2"):
+        cross_fit(z, y, n_folds=1)
+    with pytest.raises(ValueError, match="one label per value"):
+        cross_fit(z, y[1:])
 
 
 # ---- inputs
