@@ -9,12 +9,14 @@ EMOTION_DATA = $(if $(DATA),--data '$(DATA)')
 # Waiting threads that spin cost more than they gain on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
+# Through the environment a text may hold any character.
+export TEXT IMAGE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pilot full test lab demo emotions model-validation bench notebooks lint
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /' | column -t -s ':'
+	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-18s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY)  ## create .venv and install (every other target does this by itself)
 
@@ -43,7 +45,7 @@ lab: $(READY)  ## open the notebooks in Jupyter
 	$(RUN) -m jupyter lab
 
 demo: $(READY)  ## judge one meme: make demo TEXT='...' IMAGE=meme.png
-	@$(RUN) -m lib.inference --text '$(TEXT)' --image '$(IMAGE)'
+	@$(RUN) -m lib.inference --text "$$TEXT" --image "$$IMAGE"
 
 emotions: $(READY)  ## train, calibrate, test and update the emotion classifier (DATA=DIR: GoEmotions)
 	$(RUN) scripts/train_emotion_model.py $(EMOTION_DATA)

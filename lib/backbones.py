@@ -10,9 +10,13 @@ from typing import Any
 
 import timm
 import torch
+import transformers
 from safetensors.torch import save_file
 
 from lib.artifacts import atomic_path
+
+# A bar for each weight file that is read would drown the bars of the work itself.
+transformers.utils.logging.disable_progress_bar()
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
