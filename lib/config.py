@@ -130,7 +130,10 @@ class Settings(BaseModel):
         Raises FileNotFoundError, or ValueError naming file and field.
         """
         path = Path(path)
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(content, dict):
             raise ValueError(
                 f"{path}: expected `name: value` lines, found {type(content).__name__}"

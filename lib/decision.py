@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import brier_score_loss
 
-from lib.artifacts import fingerprint, read_json, write_csv, write_json
+from lib.artifacts import DECIMALS, fingerprint, read_json, write_csv, write_json
 from lib.config import MODELS, Settings
 from lib.metrics import (
     bootstrap_ci,
@@ -63,7 +63,8 @@ class DecisionBundle:
                 f"{', '.join(others)}"
             )
         fits = {m: fit_temperature(logits_of(frame, m), frame["label"]) for m in MODELS}
-        temperatures = {m: float(fits[m].temperature) for m in MODELS}
+        # Rounded as they are written: what is judged here is what is loaded there.
+        temperatures = {m: round(float(fits[m].temperature), DECIMALS) for m in MODELS}
         probs = {m: prob_hate(logits_of(frame, m), temperatures[m]) for m in MODELS}
         best = {m: best_threshold(probs[m], frame["label"]) for m in MODELS}
         intervals = {
@@ -76,7 +77,7 @@ class DecisionBundle:
             fit_split=split,
             n=len(frame),
             temperatures=temperatures,
-            thresholds={m: float(best[m].threshold) for m in MODELS},
+            thresholds={m: round(float(best[m].threshold), DECIMALS) for m in MODELS},
             fits={m: asdict(fits[m]) for m in MODELS},
             intervals=intervals,
             review_band=(max(0.0, low), min(1.0, high)),
@@ -97,17 +98,17 @@ class DecisionBundle:
         """Read the three files back; temperatures and thresholds count as they stand there.
 
         Raises FileNotFoundError naming the step, and ValueError naming file and field for a
-        missing entry, a temperature that is not positive or a threshold outside (0, 1].
+        missing entry, a temperature that is not positive or a threshold outside [0, 1].
         """
         decision = _read(settings.artifact(7, "decision.json"), [f.name for f in fields(cls)])
         calibration = settings.artifact(7, "calibration.json")
         thresholds = settings.artifact(7, "thresholds.json")
         cuts = {
-            model: _number(_cut_of(entry), 1.0, f"{thresholds}: {model}.{LABEL}")
+            model: _number(_cut_of(entry), f"{thresholds}: {model}.{LABEL}", most=1.0)
             for model, entry in _read(thresholds, MODELS).items()
         }
         temperatures = {
-            model: _number(value, math.inf, f"{calibration}: {model}")
+            model: _number(value, f"{calibration}: {model}", least=10.0**-DECIMALS)
             for model, value in _read(calibration, MODELS).items()
         }
         band = tuple(decision["review_band"])
@@ -289,10 +290,11 @@ def _cut_of(entry: Any) -> Any:
     return entry.get(LABEL) if isinstance(entry, dict) else None
 
 
-def _number(value: Any, most: float, where: str) -> float:
+def _number(value: Any, where: str, least: float = 0.0, most: float = math.inf) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not 0 < value <= most:
-        raise ValueError(f"{where} is {value!r}, expected a number above 0 and at most {most}")
+    if not number or not math.isfinite(value) or not least <= value <= most:
+        limits = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
+        raise ValueError(f"{where} is {value!r}, expected a number {limits}")
     return float(value)
 
 

@@ -75,7 +75,8 @@ def _slice_columns(table: pd.DataFrame, memes: pd.DataFrame) -> pd.DataFrame:
     long = table["text"].str.split().str.len() > LONG_TEXT
     columns["text length"] = np.where(long, f"over {LONG_TEXT} words", f"up to {LONG_TEXT} words")
     columns["dataset"] = memes["dataset"]
-    columns["target_type"] = [labels.get("target_type") for labels in memes["labels"]]
+    targets = [labels.get("target_type") for labels in memes["labels"]]
+    columns["target_type"] = [target or "unlabelled" for target in targets]
     if "concept" in memes:
         columns["concept"] = memes["concept"]
     return columns.loc[:, columns.nunique() > 1]

@@ -111,7 +111,14 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
         content = yaml.safe_load(options.config.read_text(encoding="utf-8")) or {}
     named = {name: getattr(options, name) for name in ("mode", "data", "root")}
     content |= {name: value for name, value in named.items() if value is not None}
-    return content | {name: yaml.safe_load(value) for name, value in options.p}
+    return content | {name: _value(name, text) for name, text in options.p}
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"-p {name} {text}: the value is not YAML; put it in quotes") from None
 
 
 if __name__ == "__main__":

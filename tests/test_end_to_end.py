@@ -1,0 +1,155 @@
+"""The whole path of a full run: what it leaves behind, what it reads, and that it repeats."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+
+from lib.config import MODELS
+from lib.datasets import MemeShards
+from lib.experts import train_expert
+from lib.features import EXPERTS, Encoders, encode_for_fusion
+from lib.fusion import choose_head, compare_heads, save_fusion, train_fusion
+from lib.predictions import packed_splits
+from lib.run import run
+
+PLAIN_SCRIPT = """
+import sys
+from transformers import AutoImageProcessor, AutoTokenizer
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+text = AutoModelForSequenceClassification.from_pretrained(sys.argv[1] + "/text_expert")
+vision = AutoModelForImageClassification.from_pretrained(sys.argv[1] + "/vision_expert")
+inputs = AutoTokenizer.from_pretrained(sys.argv[1] + "/text_expert")("hi", return_tensors="pt")
+AutoImageProcessor.from_pretrained(sys.argv[1] + "/vision_expert")
+print(tuple(text(**inputs).logits.shape), vision.config.id2label)
+"""
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_every_artifact_is_there(full_root):
+    expected = {
+        3: ["stats_full.json", "label_taxonomy.json", "splits.json"],
+        6: ["predictions_full.parquet", "results_full.json"],
+        7: [
+            *("calibration_full.json", "thresholds_full.json", "decision_full.json"),
+            *(f"thresholds_curve_{model}_full.csv" for model in MODELS),
+            *("errors_full.csv", "robustness_full.csv"),
+        ],
+        8: ["predictions_full.csv"],
+    }
+    for step, names in expected.items():
+        found = {path.name for path in (full_root.root / f"Step_{step}").iterdir()}
+        assert set(names) <= found, f"Step {step}"
+    assert {path.name for path in full_root.model_folder("mm_fusion").iterdir()} >= {
+        "fusion_model.pt",
+        "config.json",
+    }
+
+
+def test_artifacts_speak_of_the_same_memes(full_root):
+    splits = read(full_root.step3 / "splits.json")
+    frame = pd.read_parquet(full_root.artifact(6, "predictions.parquet"))
+    assert dict(zip(frame["id"], frame["split"], strict=True)) == splits
+    test = [meme for meme, split in splits.items() if split == "test"]
+    errors = pd.read_csv(full_root.artifact(7, "errors.csv"))
+    assert sorted(errors["id"]) == sorted(test)
+    assert set(errors["error_type"]) <= {"TP", "TN", "FP", "FN"}
+    scores = pd.read_csv(full_root.artifact(8, "predictions.csv"))
+    merged = errors.merge(scores, on="id")
+    assert merged["mm_fusion_prob"].tolist() == pytest.approx(
+        merged["prob_hate"].tolist(), abs=5e-3
+    )
+
+
+def test_json_artifacts_have_the_documented_shape(full_root):
+    thresholds = read(full_root.artifact(7, "thresholds.json"))
+    assert {model: list(cut) for model, cut in thresholds.items()} == {
+        model: ["abuse_hate"] for model in MODELS
+    }
+    calibration = read(full_root.artifact(7, "calibration.json"))
+    assert set(calibration) == set(MODELS)
+    assert all(temperature > 0 for temperature in calibration.values())
+    results = read(full_root.artifact(6, "results.json"))
+    for model in MODELS:
+        assert {"train", "val", "test"} <= set(results[model])
+        metrics = {"accuracy", "macro_f1", "precision", "recall", "f1", "auroc"}
+        assert metrics | {"brier", "ece", "nll", "n", "intervals"} <= set(results[model]["test"])
+    assert {"train", "val", "test"} <= set(results["baselines"])
+
+
+def test_the_fusion_weights_load_without_trusting_a_pickle(full_root):
+    folder = full_root.model_folder("mm_fusion")
+    state = torch.load(folder / "fusion_model.pt", weights_only=True)
+    assert all(isinstance(tensor, torch.Tensor) for tensor in state.values())
+    assert read(folder / "config.json")["experts"].keys() == set(EXPERTS)
+
+
+def test_no_artifact_holds_an_absolute_path(full_root):
+    files = [f for step in (3, 6, 7, 8) for f in (full_root.root / f"Step_{step}").glob("*.*")]
+    texts = [f for f in files if f.suffix in (".json", ".csv")]
+    assert texts
+    for file in texts:
+        assert str(full_root.root) not in file.read_text(encoding="utf-8"), file.name
+
+
+def test_experts_load_in_a_script_that_knows_nothing_of_us(full_root, tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-I", "-c", PLAIN_SCRIPT, str(full_root.models)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() == "(1, 2) {0: 'non-hate', 1: 'hate'}"
+
+
+def test_steps_6_and_7_write_the_same_bytes_again(full_root):
+    files = sorted(
+        f
+        for step in (6, 7)
+        for f in (full_root.root / f"Step_{step}").iterdir()
+        if f.suffix in (".json", ".csv")
+    )
+    before = {file.name: file.read_bytes() for file in files}
+    given = full_root.model_dump(mode="json", exclude_none=True)
+    run(given, first=6, last=7)
+    assert {file.name: file.read_bytes() for file in files} == before
+
+
+def test_training_and_selection_never_read_the_test_shards(fresh, packed):
+    chosen = []
+    for name in ("whole", "broken"):
+        settings = fresh(
+            name, text_epochs=1, vision_epochs=1, fusion_epochs=2, fusion_seeds=1, text_lr=1e-3
+        )
+        if name == "broken":
+            (settings.root / "Step_3").unlink()
+            shutil.copytree(packed, settings.root / "Step_3")
+            for split, shards in packed_splits(settings).items():
+                if split not in ("train", "val"):
+                    for shard in shards:
+                        shard.write_bytes(b"unreadable")
+        for expert in EXPERTS:
+            train_expert(expert, settings)
+        train, val = encode_for_fusion(settings, Encoders.load(settings.models))
+        comparison = compare_heads(train, settings, val)
+        run = train_fusion(train, choose_head(comparison, train, settings), settings, val)
+        save_fusion(run, settings)
+        files = [settings.model_folder(expert) / "model.safetensors" for expert in EXPERTS]
+        states = torch.load(
+            settings.model_folder("mm_fusion") / "fusion_model.pt", weights_only=True
+        )
+        chosen.append((comparison, [file.read_bytes() for file in files], states))
+    with pytest.raises(Exception, match=r"file could not be opened|header|unreadable|tar"):
+        MemeShards(packed_splits(settings)["test"])
+    pd.testing.assert_frame_equal(chosen[0][0], chosen[1][0])
+    assert chosen[0][1] == chosen[1][1]
+    for name, tensor in chosen[0][2].items():
+        assert torch.equal(tensor, chosen[1][2][name])
