@@ -43,9 +43,13 @@ def test_random_access_and_stream_agree(shards):
     assert memes.ids == [s["id"] for s in streamed] == ["m0", "m1", "m2"]
     for ours, theirs in zip(memes, streamed, strict=True):
         assert np.array_equal(ours["image"], theirs["image"])
-        assert (ours["text"], ours["label"]) == (theirs["text"], theirs["label"]) == (
-            "[OCR] hi [/OCR]",
-            1,
+        assert (
+            (ours["text"], ours["label"])
+            == (theirs["text"], theirs["label"])
+            == (
+                "[OCR] hi [/OCR]",
+                1,
+            )
         )
 
 

@@ -337,7 +337,8 @@ def test_paired_difference_is_that_of_resampling_pairs(name):
     assert ours.point == pytest.approx(statistic(p, y) - statistic(other, y), abs=1e-12)
     rng = np.random.default_rng(2)
     draws = [
-        statistic(p[i], y[i]) - statistic(other[i], y[i]) for i in rng.integers(0, 150, (1_000, 150))
+        statistic(p[i], y[i]) - statistic(other[i], y[i])
+        for i in rng.integers(0, 150, (1_000, 150))
     ]
     ends = np.quantile(draws, [0.025, 0.975])
     assert [ours.low, ours.high] == pytest.approx(ends, abs=0.3 * np.std(draws))
