@@ -55,38 +55,52 @@ class Comparison:
 
 
 def measure(comparison: Comparison, repeat: int) -> dict[str, object]:
-    """Alternate the two sides, so that a busy machine slows both, and take medians.
+    """Alternate the two sides, so that a busy machine slows both, and take medians of all calls.
 
-    The ratio is peer / ours, or ours / peer where `at_most` bounds our cost in the peer's.
+    In each round the quicker side is called up to 25 times, in no more time than the slower takes:
+    a single call after seconds of the other would find its code and data gone from the cache.
     """
-    comparison.ours()
-    comparison.peer()
-    rows = [
-        (seconds(comparison.ours), seconds(comparison.peer))
-        for _ in range(comparison.rounds * repeat)
-    ]
-    ours, peer = (statistics.median(column) for column in zip(*rows, strict=True))
-    ratio = ours / peer if comparison.at_most else peer / ours
-    return row(comparison, ratio, 1e3 * ours, 1e3 * peer)
+    sides = (comparison.ours, comparison.peer)
+    warm = [min(clock(side)[0], clock(side)[0]) for side in sides]
+    calls = [min(max(int(max(warm) / own), 1), 25) for own in warm]
+    times: tuple[list, list] = ([], [])
+    for _ in range(comparison.rounds * repeat):
+        for side, count, own in zip(sides, calls, times, strict=True):
+            own += [clock(side) for _ in range(count)]
+    (ours, ours_cpu), (peer, peer_cpu) = (
+        map(statistics.median, zip(*t, strict=True)) for t in times
+    )
+    return row(comparison, ours, peer, ours_cpu, peer_cpu)
 
 
-def row(c: Comparison, value: float, ours_ms: float, peer_ms: float) -> dict[str, object]:
-    met = c.bound is None or (value <= c.bound if c.at_most else value >= c.bound)
+def clock(call: Callable[[], object]) -> tuple[float, float]:
+    """Wall-clock and processor seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def row(
+    c: Comparison, ours: float, peer: float, ours_cpu: float, peer_cpu: float
+) -> dict[str, object]:
+    """One line of the table: peer / ours, or ours / peer where `at_most` bounds our cost.
+
+    A bound must hold for the wall clock and for processor time. The one is what a user waits for;
+    the other does not count the time that other programs held the processor, which hits long calls
+    harder than short ones.
+    """
+    ratios = (ours / peer, ours_cpu / peer_cpu) if c.at_most else (peer / ours, peer_cpu / ours_cpu)
+    met = c.bound is None or all(r <= c.bound if c.at_most else r >= c.bound for r in ratios)
     return {
         "what": c.what,
         "against": c.against,
-        "ours_ms": ours_ms,
-        "peer_ms": peer_ms,
-        "ratio": value,
+        "ours_ms": 1e3 * ours,
+        "peer_ms": 1e3 * peer,
+        "ratio": ratios[0],
+        "cpu_ratio": ratios[1],
         "bound": "" if c.bound is None else f"{'<=' if c.at_most else '>='} {c.bound:g}",
         "met": "" if c.bound is None else "yes" if met else "NO",
     }
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def binary_sample(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -168,7 +182,7 @@ def joint_lines() -> Iterator[Comparison]:
         lambda: np.sort(z, axis=0),
         5,
         at_most=True,
-        rounds=31,
+        rounds=15,
     )
 
 
@@ -216,19 +230,19 @@ def accuracy_row(n: int) -> dict[str, object]:
     with mpmath.workdps(40):
         margins = [mpmath.mpf(m) for m in (z[:, 1] - z[:, 0]) * (2 * y - 1)]
         low, high = mpmath.mpf(t) * 0.999, mpmath.mpf(t) * 1.001
-        for _ in range(50):
+        for _ in range(60):
             middle = (low + high) / 2
-            rising = sum(m / (1 + mpmath.exp(m / middle)) for m in margins) > 0
-            low, high = (low, middle) if rising else (middle, high)
+            # Below the optimal T the margins' weighted sum is negative.
+            below = sum(m / (1 + mpmath.exp(m / middle)) for m in margins) < 0
+            low, high = (middle, high) if below else (low, middle)
         error = float(abs(t / low - 1))
-    line = Comparison(
-        f"fit_temperature, relative error of T, N = {n:,}",
-        "mpmath bisection, 40 digits",
-        *[None] * 2,
-        1e-9,
-        True,
-    )
-    return row(line, error, float("nan"), float("nan"))
+    return {
+        "what": f"fit_temperature, relative error of T, N = {n:,}",
+        "against": "mpmath bisection in 40 digits",
+        "ratio": error,
+        "bound": "<= 1e-09",
+        "met": "yes" if error <= 1e-9 else "NO",
+    }
 
 
 def processor() -> str:
@@ -260,7 +274,7 @@ def main() -> None:
     frame["versions"] = " ".join(f"{name}={version(name)}" for name in PEERS)
     name = re.sub(r"\W+", "_", processor()).strip("_").lower()
     write_csv(RESULTS / f"calibration_{name}.csv", frame)
-    columns = ["what", "against", "ours_ms", "peer_ms", "ratio", "bound", "met"]
+    columns = ["what", "against", "ours_ms", "peer_ms", "ratio", "cpu_ratio", "bound", "met"]
     print(frame[columns].to_string(index=False, float_format=lambda v: f"{v:.4g}"))
 
 

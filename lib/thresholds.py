@@ -154,10 +154,11 @@ class _Ranking:
 
     @classmethod
     def of(cls, p: np.ndarray, y: np.ndarray) -> "_Ranking":
-        # Adding 0.0 turns -0.0, whose sign bit would sort it wrongly, into 0.0.
-        keys = (p + 0.0).view(np.int64)
-        keys <<= 1
-        keys |= y.astype(np.int64)
+        keys = np.empty(len(p), np.int64)
+        for i in range(0, len(p), BLOCK):
+            # Adding 0.0 turns -0.0, whose sign bit would sort it wrongly, into 0.0.
+            bits = (p[i : i + BLOCK] + 0.0).view(np.int64) << 1
+            keys[i : i + BLOCK] = bits | y[i : i + BLOCK].astype(np.int64)
         keys.sort()
         return cls(keys, int(np.count_nonzero(y)))
 
@@ -173,7 +174,9 @@ class _Ranking:
             values = value(tp, np.arange(n - start, n - start - len(keys), -1, dtype=np.float64))
             scores = keys >> 1
             # A cut between equal scores is none.
-            values[np.diff(scores, prepend=previous) == 0] = -math.inf
+            values[1:][scores[1:] == scores[:-1]] = -math.inf
+            if scores[0] == previous:
+                values[0] = -math.inf
             i = len(keys) - 1 - int(np.argmax(values[::-1])) if last else int(np.argmax(values))
             if values[i] > best[2] or (last and values[i] == best[2]):
                 best = (start + i, float(tp[i]), float(values[i]))
