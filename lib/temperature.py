@@ -19,6 +19,7 @@ BLOCK = 8_192
 MAX_ITERATIONS = 200
 # Below this share of `wrong`, `right` is summed exactly: its sign decides the status, its digits T.
 CANCELLED = 1e-4
+MAX = float(np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True)
@@ -202,11 +203,15 @@ def _shift(z: np.ndarray) -> int:
 
 
 def _nll(problem: _Problem, t: float) -> float:
-    b = float(np.ldexp(1 / t, problem.shift))
+    # By way of the exponents, because 1 / t of a subnormal t is infinite.
+    fraction, exponent = math.frexp(t)
     total = 0.0
-    for gaps in _blocks(problem.gaps):
-        e = np.exp(-b * gaps)
-        total += float((np.log1p(e) if gaps.ndim == 1 else np.log(e.sum(axis=1))).sum())
+    # Logits near the ends of float64 may overflow, into a probability of exactly 0.
+    with np.errstate(over="ignore"):
+        b = min(float(np.ldexp(1 / fraction, problem.shift - exponent)), MAX)
+        for gaps in _blocks(problem.gaps):
+            e = np.exp(-b * gaps)
+            total += float((np.log1p(e) if gaps.ndim == 1 else np.log(e.sum(axis=1))).sum())
     n = len(problem.gaps)
     return total / n + b * (problem.wrong / n)
 
@@ -225,37 +230,28 @@ def _solve(gaps: np.ndarray, wrong: float, right: float) -> tuple[float, int]:
     flat = right < wrong
     low, high, b = 0.0, math.inf, _start(gaps, wrong, right, flat)
     for iteration in range(1, MAX_ITERATIONS + 1):
-        value, slope, bend = np.sum([_moments(g, b, flat) for g in _blocks(gaps)], axis=0)
+        sums = np.sum([_moments(g, b, flat) for g in _blocks(gaps)], axis=0)
+        value, slope, bend = sums.tolist()
         below = value < right if flat else value > wrong
         low, high = (b, high) if below else (low, b)
-        if flat:
-            first, second = b * slope / value, -b * b * bend / value
-            step = _halley(math.log(value / right), first, second + first - first * first)
-            new = b * math.exp(step)
-        else:
-            first, second = -slope / value, bend / value
-            new = b + _halley(math.log(value / wrong), first, second - first * first)
+        new = _step(b, value, slope, bend, right if flat else wrong, flat)
         if abs(new - b) <= 1e-5 * b:
             return new, iteration
         b = new if low < new < high else _between(low, high)
     return b, iteration
 
 
-def _solve_minute(gaps: np.ndarray, wrong: float, right: float) -> tuple[float, int]:
-    """`_solve` in logarithms, for so little wrong that U would underflow on the way there."""
-    g = gaps if gaps.ndim == 2 else np.column_stack([np.zeros_like(gaps), gaps])
-    with np.errstate(divide="ignore"):
-        log_gaps = np.log(g)
-
-    def residual(log_b: float) -> float:
-        x = -math.exp(log_b) * g
-        return logsumexp(log_gaps + x - logsumexp(x, axis=1, keepdims=True)) - math.log(wrong)
-
-    low = high = math.log(_start(gaps, wrong, right, False))
-    while residual(high) > 0:
-        low, high = high, high + 1
-    log_b, result = brentq(residual, low, high, xtol=1e-14, full_output=True)
-    return math.exp(log_b), result.iterations
+def _step(b: float, value: float, slope: float, bend: float, target: float, flat: bool) -> float:
+    """Halley's step in log V over log b, or in log U over b; NaN where the sums underflowed."""
+    if not (value > 0 and slope > 0):
+        return math.nan
+    residual = math.log(value / target)
+    if flat:
+        first, second = b * slope / value, -b * b * bend / value
+        # On a plateau the step can be anything; what exp can take is far enough.
+        return b * math.exp(min(_halley(residual, first, second + first - first * first), 99.0))
+    first, second = -slope / value, bend / value
+    return b + _halley(residual, first, second - first * first)
 
 
 def _halley(residual: float, first: float, second: float) -> float:
@@ -269,14 +265,42 @@ def _between(low: float, high: float) -> float:
     return math.sqrt(low) * math.sqrt(high) if low else high / 4
 
 
+def _solve_minute(gaps: np.ndarray, wrong: float, right: float) -> tuple[float, int]:
+    """`_solve` in logarithms, for so little wrong that U would underflow on the way there."""
+    g = gaps if gaps.ndim == 2 else np.column_stack([np.zeros_like(gaps), gaps])
+    with np.errstate(divide="ignore"):
+        log_gaps = np.log(g)
+
+    def residual(log_b: float) -> float:
+        with np.errstate(over="ignore"):
+            x = -math.exp(log_b) * g
+        log_p = x - logsumexp(x, axis=1, keepdims=True)
+        return float(logsumexp(log_gaps + log_p)) - math.log(wrong)
+
+    low = high = math.log(_tangent(gaps, right))
+    while residual(high) > 0:
+        low, high = high, high + 1
+        if high > math.log(MAX):
+            return math.inf, 0
+    log_b, result = brentq(residual, low, high, xtol=1e-14, full_output=True)
+    return math.exp(log_b), result.iterations
+
+
 def _start(gaps: np.ndarray, wrong: float, right: float, flat: bool) -> float:
-    """The optimum of a subsample of a large set, else V's tangent at 0, which never overshoots."""
+    """The optimum of a subsample of a large set, where that resembles it; else the tangent's."""
     step = len(gaps) // (2 * BLOCK)
     if step > 2:
         sample = np.ascontiguousarray(gaps[::step])
         share = len(sample) / len(gaps)
-        return _solve(sample, wrong * share, right * share)[0]
-    return right / sum(_moments(g, 0.0, flat)[1] for g in _blocks(gaps))
+        chance = sum(_moments(g, 0.0, False)[0] for g in _blocks(sample)) / share
+        if wrong + right / 2 < chance < 2 * (wrong + right):
+            return _solve(sample, wrong * share, right * share)[0]
+    return _tangent(gaps, right)
+
+
+def _tangent(gaps: np.ndarray, right: float) -> float:
+    """Where V's tangent at 0 reaches `right`: never beyond the optimum, V being concave."""
+    return right / sum(_moments(g, 0.0, False)[1] for g in _blocks(gaps))
 
 
 def _moments(gaps: np.ndarray, b: float, flat: bool) -> tuple[float, float, float]:

@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import mpmath
 import numpy as np
@@ -75,6 +76,7 @@ def test_agrees_with_bisection_at_high_precision(k):
         [1e-13, -1e-13, 3e-13, 5e-13],
         [1e290, -3e289, 2e290],
         [1e-290, -3e-291, 2e-290],
+        [1e-308, -3e-309, 2e-308],
         [1e150, 1.0, -1e-100],
     ],
 )
@@ -94,6 +96,21 @@ def test_large_set_started_from_a_subsample_is_as_exact():
     # The likelihood's derivative at the optimum, against its own size.
     terms = margins * expit(-margins / t)
     assert abs(math.fsum(terms)) < 1e-13 * math.fsum(np.abs(terms))
+
+
+@pytest.mark.parametrize("n", [100_000, 6 * 16_384])
+def test_subsample_that_misses_what_matters_does_no_harm(n):
+    margins = np.zeros(n)
+    margins[1:5] = [2, 2, 2, -2]
+    y = np.arange(n) % 2
+    fit = fit_temperature(np.where(y, margins, -margins), y)
+    assert fit.temperature == pytest.approx(2 / math.log(3), rel=1e-12)
+    # Every sixth margin, those a stride would take, is a thousand times the others.
+    margins = np.tile([1e3, 1.0, 2.0, -1.0, 3.0, 1.0], n // 6)
+    y = np.arange(len(margins)) % 2
+    fit = fit_temperature(np.where(y, margins, -margins), y)
+    small = fit_temperature([1e3, 1.0, 2.0, 1.0, -3.0, 1.0], [1, 1, 1, 0, 0, 1])
+    assert fit.temperature == pytest.approx(small.temperature, rel=1e-12)
 
 
 def test_agrees_with_scikit_learn():
@@ -226,6 +243,27 @@ def test_never_worse_than_neighbouring_temperatures(problem):
     assert fit.nll_after <= fit.nll_before + 1e-12
     for near in (0.9, 1.1):
         assert fit.nll_after <= nll(near * fit.temperature) + 1e-12
+
+
+anything = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@quick
+@given(
+    st.lists(st.tuples(anything, anything, anything, st.integers(0, 2)), min_size=1, max_size=8),
+    st.sampled_from([0, 0.3, 1]),
+)
+def test_no_finite_logits_break_it(rows, shrinkage):
+    z, y = np.array([row[:3] for row in rows]), np.array([row[3] for row in rows])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for fit in (
+            fit_temperature(z, y, shrinkage=shrinkage),
+            fit_temperature(z[:, :2], y > 0, shrinkage=shrinkage),
+            fit_temperature(z[:, 0], y > 0, shrinkage=shrinkage),
+        ):
+            assert 0 < fit.temperature < math.inf
+            assert fit.nll_before >= 0 and fit.nll_after >= 0
 
 
 def test_fuzz_four_thousand_cases():
