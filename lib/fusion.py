@@ -35,7 +35,7 @@ class FusionConfig(BaseModel):
     text_dim: int
     vision_dim: int
     hidden: int = 256
-    rank: int = 32
+    rank: int = 64
     dropout: float = 0.1
     bf16: bool = False
     experts: dict[str, str] = {}
@@ -51,12 +51,12 @@ class FusionConfig(BaseModel):
 class FusionHead(nn.Module):
     """Fuse text and image features of B memes into logits (B, 2) over `abuse_hate`.
 
-    `concat` is [t; v] -> Linear -> GELU -> Dropout -> Linear. `align` projects both to one width,
-    L2-normalises and multiplies them (Kumar and Nandakumar 2022, Hate-CLIPper); `align_concat`
-    puts the two projections beside their product. `bilinear` multiplies two tanh projections of
-    low rank (Kim et al. 2017, Hadamard product for low-rank bilinear pooling), beside the
-    projections themselves: the text can turn the meaning of the picture over, and the low rank
-    leaves little to learn by heart. `cross_attention` lets text tokens (B, L, t)
+    `concat` is [t; v] -> Linear -> GELU -> Dropout -> Linear; the other heads project both to
+    `rank` first and end in the same layers. `align` L2-normalises the projections and multiplies
+    them (Kumar and Nandakumar 2022, Hate-CLIPper); `align_concat` puts them beside their product.
+    `bilinear` multiplies tanh projections and keeps them beside it (Kim et al. 2017, Hadamard
+    product for low-rank bilinear pooling): the text can turn the meaning of the picture over, and
+    the low rank leaves little to learn by heart. `cross_attention` lets text tokens (B, L, t)
     attend to image patches (B, P, v). Features are standardised by the training set's mean and
     deviation first: two logits would drown beside 384 hidden units of another scale.
     """
@@ -64,24 +64,26 @@ class FusionHead(nn.Module):
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.config = config
-        hidden, tokens = config.hidden, config.head == "cross_attention"
+        rank = config.rank
         self.text_scale = _Standardise(config.text_dim)
         self.vision_scale = _Standardise(config.vision_dim)
         if config.head != "concat":
-            rank = config.rank if config.head == "bilinear" else hidden
             self.project_text = nn.Linear(config.text_dim, rank)
             self.project_vision = nn.Linear(config.vision_dim, rank)
-        if tokens:
-            self.attention = nn.MultiheadAttention(hidden, num_heads=4, batch_first=True)
+        if config.head == "cross_attention":
+            self.attention = nn.MultiheadAttention(rank, num_heads=4, batch_first=True)
         width = {
             "concat": config.text_dim + config.vision_dim,
-            "align": hidden,
-            "align_concat": 3 * hidden,
-            "bilinear": 3 * config.rank,
-            "cross_attention": 2 * hidden,
+            "align": rank,
+            "align_concat": 3 * rank,
+            "bilinear": 3 * rank,
+            "cross_attention": 2 * rank,
         }[config.head]
         self.mlp = nn.Sequential(
-            nn.Linear(width, hidden), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(hidden, 2)
+            nn.Linear(width, config.hidden),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden, 2),
         )
 
     def forward(
@@ -108,7 +110,7 @@ class FusionHead(nn.Module):
     def _aligned(self, text, vision):
         product = nn.functional.normalize(text, dim=-1) * nn.functional.normalize(vision, dim=-1)
         # A product of two unit vectors has entries near 1 / width; undo that.
-        return product * self.config.hidden
+        return product * self.config.rank
 
     def _cross_attention(self, text, vision, mask):
         text, vision = self.project_text(text), self.project_vision(vision)
