@@ -25,7 +25,7 @@ Statistic = str | Callable[[np.ndarray, np.ndarray], float | np.ndarray]
 
 N_BINS = 15
 # Resampled values held at once: enough to amortise a call, little enough for the cache.
-CHUNK = 32_768
+CHUNK = 49_152
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def bootstrap_ci(
     a statistic that is not named above.
     """
     _check_resampling(n_resamples, level)
-    rng = np.random.default_rng(seed)
+    rng = np.random.Generator(np.random.SFC64(seed))
     if callable(statistic):
         z, y = _read_any(prob, labels)
         values = np.array([statistic(z[i], y[i]) for i in _draws(y, n_resamples, rng)])
@@ -235,7 +235,7 @@ def bootstrap_difference(
     `thresholds` belong to a and b; the rest is as in `bootstrap_ci`.
     """
     _check_resampling(n_resamples, level)
-    rng = np.random.default_rng(seed)
+    rng = np.random.Generator(np.random.SFC64(seed))
     if callable(statistic):
         (a, y), (b, _) = _read_any(prob_a, labels), _read_any(prob_b, labels)
         draws = _draws(y, n_resamples, rng)
