@@ -18,6 +18,7 @@ from lib.arrays import (
     finite,
     in_precision_of,
     probabilities,
+    to_numpy,
 )
 from lib.temperature import fit_temperature, prob_hate
 
@@ -38,6 +39,8 @@ Objective = Literal[
 # Up to this many cuts, comparing every score with every cut is faster than sorting the scores.
 FEW_CUTS = 64
 BLOCK = 32_768
+# Adding APART to the exponent parts two classes whose magnitudes are all within [NEAR, FAR).
+NEAR, FAR, APART = 2.0**-32, 2.0**31, 64
 
 
 @dataclass(frozen=True)
@@ -266,13 +269,13 @@ def joint_search(
     Raises ValueError for what is empty, mismatched, not finite or not 0/1, for temperatures that
     are not positive and thresholds outside [0, 1].
     """
-    z, y = finite(logits, "logits", widen=False), binary_labels(labels)
+    z, y = to_numpy(logits, "logits"), binary_labels(labels)
     check_ndim(z, "logits", 2)
     check_same_shape(z, "logits", y)
-    ts, cuts = _read_grid(temperatures, thresholds)
-    pairs = (ts[:, None] * logit(cuts)).ravel()
-    order = np.argsort(pairs)
-    tp, flagged, support = _label_counts(z, y, _at_least(pairs[order], z.dtype))
+    ts, thresholds = _read_grid(temperatures, thresholds)
+    z, cuts = _within_reach(z, ts[:, None] * logit(thresholds))
+    cuts, pair = np.unique(cuts, return_inverse=True)
+    tp, flagged, support = _label_counts(z, y, cuts)
     if average == "micro":
         scores = _ratio(2 * tp.sum(axis=0), flagged.sum(axis=0) + support.sum())
     elif average in ("macro", "weighted"):
@@ -280,10 +283,8 @@ def joint_search(
         scores = weights @ _ratio(2 * tp, flagged + support[:, None]) / weights.sum()
     else:
         raise ValueError(f"average must be one of {get_args(Average)}, got {average!r}")
-    f1 = np.empty(len(pairs))
-    f1[order] = scores
-    rows = np.empty((len(ts), len(cuts), 3))
-    rows[..., 0], rows[..., 1], rows[..., 2] = ts[:, None], cuts, f1.reshape(len(ts), -1)
+    rows = np.empty((*pair.shape, 3))
+    rows[..., 0], rows[..., 1], rows[..., 2] = ts[:, None], thresholds, scores[pair]
     return pd.DataFrame(rows.reshape(-1, 3), columns=JOINT_COLUMNS, copy=False)
 
 
@@ -304,28 +305,48 @@ def _at_least(cuts: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return np.where(rounded < cuts, np.nextafter(rounded, np.float32(np.inf)), rounded)
 
 
+def _within_reach(z: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and cuts that compare as these do, all of magnitudes within [NEAR, FAR)."""
+    if z.dtype.kind != "f":
+        z = z.astype(np.float64)
+    cuts = _at_least(cuts, z.dtype)
+    size = np.abs(z)
+    top = size.max()
+    if not (size.min() >= NEAR and top < FAR):
+        finite(z, "logits")
+        ranks = np.unique(np.concatenate([z.ravel(), cuts.ravel()]), return_inverse=True)[1] + 1.0
+        return ranks[: z.size].reshape(z.shape), ranks[z.size :].reshape(cuts.shape)
+    # No logit is nearer to zero than NEAR or farther than top, so many cuts are as good as one.
+    return z, np.where(np.abs(cuts) < NEAR, NEAR, cuts).clip(-top, np.nextafter(top, top + top))
+
+
 def _label_counts(
     z: np.ndarray, y: np.ndarray, cuts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """True positives and positives of z >= cut per label, (L, len(cuts)); label counts (L,).
 
-    `cuts` must ascend.
+    One sort serves both classes of a label: its positives are scaled away from zero, beyond all of
+    its negatives on their side, so that each class is found in order. The numbers are sorted as
+    their bits, which is quicker; below zero those ascend as the numbers descend.
     """
-    columns = z.T.copy()
+    bits = np.dtype(f"i{z.itemsize}")
+    exponent = np.finfo(z.dtype).nmant
+    keys = y.astype(bits)
+    keys *= APART << exponent
+    keys += z.view(bits)
+    columns = keys.T.copy()
     columns.sort(axis=1)
-    hits = y.ravel().nonzero()[0]
-    # As short as it gets, because the stable sort of short integers is a radix sort.
-    label = (hits % y.shape[1]).astype(np.min_scalar_type(y.shape[1]))
-    members = z.ravel()[hits[label.argsort(kind="stable")]]
-    support = np.bincount(label, minlength=y.shape[1])
-    ends = np.cumsum(support)
-    passed, missed = np.empty((2, len(columns), len(cuts)), np.int64)
-    for j, (start, end) in enumerate(zip(ends - support, ends, strict=True)):
-        member = members[start:end]
-        member.sort()
-        missed[j] = member.searchsorted(cuts)
-        passed[j] = columns[j].searchsorted(cuts)
-    return support[:, None] - missed, len(z) - passed, support
+    marks = np.concatenate([np.ldexp(cuts, APART), cuts, [-FAR, FAR, 0]]).astype(z.dtype).view(bits)
+    mirrored = marks < 0
+    marks += mirrored
+    below = np.stack([column.searchsorted(marks) for column in columns])
+    below = np.where(mirrored, below[:, -1:] - below, below)
+    missed, passed = below[:, : len(cuts)], below[:, len(cuts) : -3]
+    first, last = below[:, -3:-2], below[:, -2:-1]
+    negatives = last - first
+    # All negatives lie between the positives below zero and those above.
+    tp = len(z) - negatives - missed + (cuts > 0) * negatives
+    return tp, tp + last - passed, len(z) - negatives[:, 0]
 
 
 def per_label_thresholds(

@@ -255,6 +255,33 @@ def test_joint_decision_is_the_sigmoid_against_the_threshold(z, t, threshold):
         assert f1 == (expit(z / t) >= threshold)
 
 
+# Zero, denormal, ordinary and huge logits, alone and together.
+@quick
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(
+                st.floats(-8, 8, width=32),
+                st.sampled_from([0.0, -0.0, 1.0, 2**-32, -(2**-33), 1e-40, 2**31, -3e38]),
+            ),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    st.sampled_from([np.float32, np.float64, np.int64]),
+)
+def test_joint_search_counts_every_logit(rows, dtype):
+    z = np.array([value for value, _ in rows]).clip(-(2.0**60), 2.0**60).astype(dtype)[:, None]
+    y = np.array([label for _, label in rows])[:, None]
+    ts, thresholds = [0.5, 1.0, 1e9], [0.0, 0.2, 0.5, 0.5 + 1e-13, expit(1.0), 1.0]
+    frame = joint_search(z, y, ts, thresholds)
+    for row in frame.itertuples():
+        hate = z.astype(float) >= row.temperature * logit(row.threshold)
+        tp, flagged = np.count_nonzero(hate & y), np.count_nonzero(hate)
+        assert row.f1 == pytest.approx(2 * tp / max(flagged + np.count_nonzero(y), 1), abs=1e-15)
+
+
 def test_joint_decision_at_the_boundary_is_positive():
     z = 3.0 * logit(0.7)
     assert joint_search([[z], [-9.0]], [[1], [0]], [3.0], [0.7])["f1"][0] == 1
