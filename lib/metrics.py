@@ -25,7 +25,7 @@ Statistic = str | Callable[[np.ndarray, np.ndarray], float | np.ndarray]
 
 N_BINS = 15
 # Resampled values held at once: enough to amortise a call, little enough for the cache.
-CHUNK = 49_152
+CHUNK = 65_536
 
 
 @dataclass(frozen=True)
