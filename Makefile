@@ -51,10 +51,10 @@ emotions: $(READY)  ## train, calibrate, test and update the emotion classifier 
 	$(RUN) scripts/train_emotion_model.py $(EMOTION_DATA)
 	$(RUN) scripts/calibrate_model.py $(EMOTION_DATA)
 	$(RUN) scripts/test_calibration.py $(EMOTION_DATA)
-	$(RUN) scripts/update_model_threshold.py --per-label models/emotion_classifier/calibration.json
+	$(RUN) scripts/update_model_threshold.py --per-label
 
 model-validation: $(READY)  ## the gate on the emotion classifier's F1
-	@test -f models/emotion_classifier/model.safetensors || $(MAKE) emotions DATA='$(DATA)'
+	@test -f "$${MEMES_ROOT:-.}/models/emotion_classifier/model.safetensors" || $(MAKE) emotions DATA='$(DATA)'
 	$(RUN) scripts/test_calibration.py $(EMOTION_DATA)
 
 bench: $(READY)  ## measure against named peers; writes benchmarks/results/

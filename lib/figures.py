@@ -13,8 +13,10 @@ from lib.decision import DecisionBundle, calibrated
 from lib.evaluation import results_table
 from lib.metrics import Interval
 from lib.plots import contact_sheet, reliability_diagram, threshold_curve, training_curve
+from lib.thresholds import sweep_thresholds
 
 GREYS = ("0.75", "0.5", "0")
+CUTS = np.linspace(0, 1, 201)
 
 
 def meme_sheet(samples: Sequence[Mapping[str, Any]], columns: int = 5) -> Figure:
@@ -64,11 +66,14 @@ def reliability_figure(frame: pd.DataFrame, decision: DecisionBundle) -> Figure:
     return figure
 
 
-def threshold_figure(curves: Mapping[str, pd.DataFrame], decision: DecisionBundle) -> Figure:
+def threshold_figure(frame: pd.DataFrame, decision: DecisionBundle) -> Figure:
     """Precision, recall and F1 over the threshold, one panel a model, the chosen cut marked."""
-    figure, axes = _panels(len(curves))
-    for ax, (model, curve) in zip(axes, curves.items(), strict=True):
+    figure, axes = _panels(len(MODELS))
+    prob = calibrated(frame, decision.temperatures)
+    for ax, model in zip(axes, MODELS, strict=True):
         chosen = decision.thresholds[model]
+        # The chosen cut is a point of its curve, so that its mark shows the F1 it has.
+        curve = sweep_thresholds(prob[model], frame["label"], np.union1d(CUTS, [chosen]))
         interval = Interval(chosen, *decision.intervals[model]["threshold"])
         threshold_curve(ax, curve, chosen, interval)
         ax.set_title(model)

@@ -74,7 +74,8 @@ def threshold_curve(
 ) -> Axes:
     """Precision, recall and F1 over the threshold, with the chosen threshold and its interval.
 
-    `curve` is what `sweep_thresholds` returns; `interval` is that of the threshold. Returns `ax`.
+    `curve` is what `sweep_thresholds` returns; F1 is interpolated where `chosen` is none of its
+    cuts. `interval` is that of the threshold. Returns `ax`.
     """
     curve = curve.sort_values("threshold")
     if interval is not None:

@@ -18,14 +18,19 @@ def options() -> argparse.Namespace:
     choice.add_argument("--threshold", type=float, help="one cut in (0, 1] for all labels")
     choice.add_argument(
         "--per-label",
+        nargs="?",
         type=Path,
+        const=Path(),
         metavar="CALIBRATION.JSON",
-        help="the temperature and the cuts that calibrate_model.py fitted",
+        help="the temperature and the cuts that calibrate_model.py fitted (calibration.json beside "
+        "the model)",
     )
     made.add_argument("--temperature", type=float, help="with --threshold: also set T > 0")
     args = made.parse_args()
     if args.per_label and args.temperature is not None:
         made.error("--per-label brings its own temperature; drop --temperature")
+    if args.per_label == Path():
+        args.per_label = args.model / "calibration.json"
     return args
 
 

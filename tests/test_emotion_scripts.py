@@ -176,8 +176,7 @@ def test_update_takes_calibrated_cuts_back(classifier):
     changed = BERTEmotionClassifier.load(classifier)
     assert changed.temperature.item() == 2
     assert (changed.prediction_threshold == 0.6).all()
-    file = classifier / "calibration.json"
-    assert run("update_model_threshold", *options, "--per-label", file) == 0
+    assert run("update_model_threshold", *options, "--per-label") == 0
     restored = BERTEmotionClassifier.load(classifier)
     assert restored.temperature == calibrated.temperature
     assert (restored.prediction_threshold == calibrated.prediction_threshold).all()

@@ -1,11 +1,11 @@
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.metrics import f1_score
 
 from lib.config import MODELS
-from lib.decision import DecisionBundle, threshold_curves
+from lib.decision import DecisionBundle, calibrated
 from lib.evaluation import evaluate
 from lib.figures import (
     meme_sheet,
@@ -69,12 +69,15 @@ def test_reliability_has_before_above_after(val, decision):
     assert f"after: T = {decision.temperatures['mm_fusion']:.2f}" in found[5]
 
 
-def test_threshold_curves_mark_the_chosen_cut(val, decision):
-    figure = threshold_figure(threshold_curves(val, decision.temperatures), decision)
+def test_threshold_curves_mark_the_chosen_cut_at_its_f1(val, decision):
+    figure = threshold_figure(val, decision)
     assert titles(figure) == list(MODELS)
+    prob = calibrated(val, decision.temperatures)
     for model, ax in zip(MODELS, figure.axes, strict=False):
-        marked = [np.ravel(line.get_xdata()) for line in ax.lines]
-        assert any(np.allclose(x, decision.thresholds[model]) for x in marked)
+        mark = next(line for line in ax.lines if line.get_marker() == "D")
+        cut = decision.thresholds[model]
+        f1 = f1_score(val["label"], prob[model] >= cut)
+        assert mark.get_xydata().tolist() == [pytest.approx([cut, f1])]
 
 
 def test_robustness_draws_a_bar_for_every_change():
