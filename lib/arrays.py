@@ -15,7 +15,10 @@ def to_numpy(values: ArrayLike, name: str) -> np.ndarray:
     Raises ValueError naming `name` if the values are empty or not real numbers.
     """
     try:
-        if hasattr(values, "detach"):
+        if isinstance(values, np.ma.MaskedArray):
+            # What is masked is unknown, and refused as such.
+            values = values.astype(np.float64).filled(np.nan)
+        elif hasattr(values, "detach"):
             values = values.detach().cpu()
             if values.is_floating_point() and values.itemsize < 4:
                 # bfloat16 has no NumPy twin, so a half tensor widens before it leaves torch.
@@ -24,11 +27,11 @@ def to_numpy(values: ArrayLike, name: str) -> np.ndarray:
         elif hasattr(values, "to_numpy"):
             values = values.to_numpy(dtype=np.float64, na_value=np.nan)
         array = np.asarray(values)
-        if array.dtype.kind == "c":
-            raise TypeError("complex numbers")
+        if array.dtype.kind in "cmM":
+            raise TypeError(f"they are {array.dtype}")
         if array.dtype.kind not in "biu" and array.dtype != np.float32:
             array = array.astype(np.float64, copy=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{name} must be an array of real numbers ({error})") from None
     if array.size == 0:
         raise ValueError(f"{name} is empty (shape {array.shape}); pass at least one example")
@@ -112,8 +115,13 @@ def in_precision_of(scores: ArrayLike, cuts: np.ndarray) -> np.ndarray:
     in float32.
     """
     if hasattr(scores, "new_tensor"):
+        if not scores.is_floating_point():
+            return cuts
         return scores.new_tensor(cuts.tolist()).detach().cpu().double().numpy()
-    dtype = getattr(scores, "dtype", None)
+    dtypes = set(scores.dtypes) if hasattr(scores, "columns") else {getattr(scores, "dtype", None)}
+    dtype = dtypes.pop() if len(dtypes) == 1 else None
+    # The nullable dtypes of pandas name the one of NumPy that they hold.
+    dtype = getattr(dtype, "numpy_dtype", dtype)
     if not isinstance(dtype, np.dtype) or dtype.kind != "f":
         return cuts
     return cuts.astype(dtype).astype(np.float64)

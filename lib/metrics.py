@@ -51,7 +51,8 @@ def classification_metrics(
     of `expected_calibration_error` and `zero_truth_ece`.
 
     With one class only, what needs two is NaN, and one warning names it.
-    Raises ValueError for what is empty, mismatched, not finite, outside [0, 1] or not 0/1.
+    Raises ValueError for what is empty, mismatched, not finite, outside [0, 1] or not 0/1, and for
+    a threshold that is not finite.
     """
     p, y = _read(prob, labels)
     hate = p >= _cut(prob, threshold)
@@ -262,7 +263,7 @@ def _check_resampling(n_resamples: int, level: float) -> None:
 def _interval(point: np.ndarray, values: np.ndarray, level: float) -> Interval:
     tails = (1 - level) / 2, (1 + level) / 2
     if np.isnan(values).all():
-        low = high = np.full(values.shape[1:], math.nan)
+        low = high = np.full(np.shape(point), math.nan)
     else:
         low, high = (
             np.nanquantile(values, tail, axis=0, method=method)
@@ -459,12 +460,14 @@ def _read(prob: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_any(values: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     z, y = finite(values, "prob"), binary_labels(labels)
+    if z.ndim == 0:
+        raise ValueError(f"prob must have one row per example, got the single number {z}")
     check_same_shape(z[(slice(None),) + (0,) * (z.ndim - 1)], "prob", y)
     return z, y
 
 
 def _cut(prob: ArrayLike, threshold: float) -> float:
-    return float(in_precision_of(prob, np.array([threshold]))[0])
+    return float(in_precision_of(prob, finite([threshold], "threshold"))[0])
 
 
 def _bin(p: np.ndarray, n_bins: int, strategy: Strategy) -> np.ndarray:

@@ -97,6 +97,7 @@ def joint_heatmap(ax: Axes, frame: pd.DataFrame) -> Axes:
 
     Returns `ax`.
     """
+    frame = frame.drop_duplicates(["temperature", "threshold"])
     table = frame.pivot(index="temperature", columns="threshold", values="f1")
     f1 = table.to_numpy()
     image = ax.imshow(f1, cmap="cividis", aspect="auto", origin="lower")

@@ -20,6 +20,8 @@ MAX_ITERATIONS = 200
 # Below this share of `wrong`, `right` is summed exactly: its sign decides the status, its digits T.
 CANCELLED = 1e-4
 MAX = float(np.finfo(np.float64).max)
+# The binary exponent up to which the cubes of gaps can be summed.
+CUBED = 256
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,16 @@ class TemperatureFit:
     iterations: int | np.ndarray
 
     @property
-    def limit(self) -> float:
+    def limit(self) -> float | np.ndarray:
         """Where the likelihood leads: T, 0 (separable), inf (uninformative) or NaN (one class).
 
         For intervals: a resample without an optimum must not count as T = 1.
         """
         ends = {"separable": 0.0, "uninformative": math.inf, "one_class": math.nan}
-        return ends.get(self.status, self.temperature)
+        if np.ndim(self.status) == 0:
+            return ends.get(self.status, self.temperature)
+        pairs = zip(self.status, self.temperature, strict=True)
+        return np.array([ends.get(status, t) for status, t in pairs])
 
 
 def prob_hate(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
@@ -118,11 +123,11 @@ def _read(logits: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]
 
 
 def _class_indices(y: np.ndarray, n_classes: int) -> np.ndarray:
-    indices = finite(y, "labels").astype(np.intp)
-    if indices.min() < 0 or indices.max() >= n_classes or not np.array_equal(indices, y):
-        bad = (indices != y) | (y < 0) | (y >= n_classes)
+    values = finite(y, "labels")
+    bad = (values != np.floor(values)) | (values < 0) | (values >= n_classes)
+    if bad.any():
         refuse(bad, "labels", f"not whole numbers from 0 to {n_classes - 1}", "label by column")
-    return indices
+    return values.astype(np.intp)
 
 
 @dataclass(frozen=True)
@@ -154,16 +159,35 @@ def _fit(z: np.ndarray, y: np.ndarray, shrinkage: float) -> TemperatureFit:
     status = _status(problem, y, shrinkage)
     if status != "ok":
         return TemperatureFit(1.0, status, before, before, n, 0)
-    weight = shrinkage / (n + shrinkage)
-    target = (1 - weight) * problem.wrong + weight * problem.chance
-    solve = _solve_minute if target < 1e-30 * problem.chance else _solve
-    b, iterations = solve(problem.gaps, target, (1 - weight) * problem.right)
+    b, shift, iterations = _optimum(problem, n, shrinkage)
     with np.errstate(over="ignore", under="ignore", divide="ignore"):
-        t = float(np.ldexp(np.divide(1, b), problem.shift))
+        t = float(np.ldexp(np.divide(1, b), shift))
     if not 0 < t < math.inf:
         # Logits near the ends of float64 can have an optimum that float64 cannot hold.
         return TemperatureFit(1.0, "separable" if t == 0 else "uninformative", before, before, n, 0)
     return TemperatureFit(t, "ok", before, _nll(problem, t), n, iterations)
+
+
+def _optimum(problem: _Problem, n: int, shrinkage: float) -> tuple[float, int, int]:
+    """b = 1 / T of logits times 2^-shift, that shift, and the passes; n counts the examples."""
+    kept, added = n / (n + shrinkage), shrinkage / (n + shrinkage)
+    target = kept * problem.wrong + added * problem.chance
+    down = max(math.frexp(problem.gaps.max())[1] - CUBED, 0)
+    gaps = np.ldexp(problem.gaps, -down) if down else problem.gaps
+    right = math.ldexp(kept * problem.right, -down)
+    if target < 1e-30 * problem.chance:
+        with np.errstate(divide="ignore"):
+            log_target = np.logaddexp(
+                np.log(n) + np.log(problem.wrong), np.log(shrinkage) + np.log(problem.chance)
+            ) - np.log(n + shrinkage)
+        log_start = math.log(_tangent(gaps, right)) - down * math.log(2)
+        b, iterations = _solve_minute(problem.gaps, log_target, log_start)
+        return b, problem.shift, iterations
+    if right == 0:
+        # Logits this far apart have an optimum beyond float64.
+        return 0.0, problem.shift + down, 0
+    b, iterations = _solve(gaps, math.ldexp(target, -down), right)
+    return b, problem.shift + down, iterations
 
 
 def _status(problem: _Problem, y: np.ndarray, shrinkage: float) -> Status:
@@ -197,9 +221,9 @@ def _reduce(z: np.ndarray, y: np.ndarray) -> _Problem:
 
 
 def _shift(z: np.ndarray) -> int:
-    """0, or for logits whose cubes leave float64 the power of two that brings them back."""
+    """The power of two that takes logits off the ends of float64, so that all can be summed."""
     exponent = math.frexp(max(z.max(), -z.min()))[1]
-    return 0 if abs(exponent) <= 256 else exponent - 256
+    return max(exponent + z.size.bit_length() - 1022, 0) + min(exponent + CUBED, 0)
 
 
 def _nll(problem: _Problem, t: float) -> float:
@@ -265,7 +289,7 @@ def _between(low: float, high: float) -> float:
     return math.sqrt(low) * math.sqrt(high) if low else high / 4
 
 
-def _solve_minute(gaps: np.ndarray, wrong: float, right: float) -> tuple[float, int]:
+def _solve_minute(gaps: np.ndarray, log_wrong: float, log_start: float) -> tuple[float, int]:
     """`_solve` in logarithms, for so little wrong that U would underflow on the way there."""
     g = gaps if gaps.ndim == 2 else np.column_stack([np.zeros_like(gaps), gaps])
     with np.errstate(divide="ignore"):
@@ -275,9 +299,9 @@ def _solve_minute(gaps: np.ndarray, wrong: float, right: float) -> tuple[float, 
         with np.errstate(over="ignore"):
             x = -math.exp(log_b) * g
         log_p = x - logsumexp(x, axis=1, keepdims=True)
-        return float(logsumexp(log_gaps + log_p)) - math.log(wrong)
+        return float(logsumexp(log_gaps + log_p)) - log_wrong
 
-    low = high = math.log(_tangent(gaps, right))
+    low = high = log_start
     while residual(high) > 0:
         low, high = high, high + 1
         if high > math.log(MAX):

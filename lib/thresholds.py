@@ -120,11 +120,8 @@ def best_threshold(
     class only, and for a `floor` that no cut reaches.
     """
     p, y = _read(prob, labels)
+    _refuse_one_class(y)
     ranking = _Ranking.of(p, y)
-    if ranking.positives in (0, len(y)):
-        raise ValueError(
-            f"labels holds class {int(y[0])} only; a threshold needs examples of both classes"
-        )
     value = _value(objective, ranking.positives, len(y), beta, costs, floor)
     i, tp, best = ranking.best(value, last=objective == "recall_at_precision")
     if best == -math.inf:
@@ -138,6 +135,13 @@ def best_threshold(
         recall=tp / ranking.positives,
         value=best,
     )
+
+
+def _refuse_one_class(y: np.ndarray) -> None:
+    if y.all() or not y.any():
+        raise ValueError(
+            f"labels holds class {int(y.flat[0])} only; a threshold needs examples of both classes"
+        )
 
 
 # The objective of a cut, from its true positives and its positives, both of shape (cuts,).
@@ -215,17 +219,19 @@ def _value(
         return lambda tp, flagged: 2 * tp / (flagged + positives)
     if objective == "macro_f1":
         # The negatives' F1: n - flagged are given, negatives - (flagged - tp) of them rightly.
-        return lambda tp, flagged: (
-            tp / (flagged + positives) + (negatives - flagged + tp) / (n - flagged + negatives)
+        return lambda tp, flagged: _sum_of_ratios(
+            tp, flagged + positives, negatives - flagged + tp, n - flagged + negatives
         )
     if objective == "f_beta":
-        if not (math.isfinite(beta) and beta > 0):
-            raise ValueError(f"beta must be positive and finite, got {beta}")
+        if not 0 < beta * beta < math.inf:
+            raise ValueError(f"beta must be positive and finite, and beta**2 too, got {beta}")
         return lambda tp, flagged: (1 + beta**2) * tp / (flagged + beta**2 * positives)
     if objective == "balanced_accuracy":
-        return lambda tp, flagged: (tp / positives + 1 - (flagged - tp) / negatives) / 2
+        return lambda tp, flagged: (
+            _sum_of_ratios(tp, positives, negatives - flagged + tp, negatives) / 2
+        )
     if objective == "cost":
-        if not all(math.isfinite(c) and c >= 0 for c in costs):
+        if len(costs) != 2 or not all(math.isfinite(c) and c >= 0 for c in costs):
             raise ValueError(f"costs must be two finite numbers, not negative, got {costs}")
         return lambda tp, flagged: -(costs[0] * (flagged - tp) + costs[1] * (positives - tp)) / n
     if objective not in ("precision_at_recall", "recall_at_precision"):
@@ -237,11 +243,19 @@ def _value(
     return lambda tp, flagged: np.where(_ratio(tp, flagged) >= floor, tp / positives, -math.inf)
 
 
+def _sum_of_ratios(
+    a: np.ndarray, b: np.ndarray | int, c: np.ndarray, d: np.ndarray | int
+) -> np.ndarray:
+    """a / b + c / d of whole numbers, rounded once, so that equal sums are equal."""
+    return (a * d + c * b) / (b * d)
+
+
 def _counts(p: np.ndarray, y: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """True positives and positives of `p >= cut`, each of shape (len(cuts),)."""
     if len(cuts) > FEW_CUTS:
         ranking = _Ranking.of(p, y)
-        first = np.searchsorted(ranking.keys, np.maximum(cuts, 0.0).view(np.int64) << 1)
+        # Every cut above 1 flags none, and the bits of those from 2 on would lose one.
+        first = np.searchsorted(ranking.keys, cuts.clip(0.0, 1.5).view(np.int64) << 1)
         passed = np.concatenate([[0], np.cumsum(ranking.keys & 1)])
         return ranking.positives - passed[first], len(p) - first
     tp, flagged = [0] * len(cuts), [0] * len(cuts)
@@ -273,7 +287,8 @@ def joint_search(
     check_ndim(z, "logits", 2)
     check_same_shape(z, "logits", y)
     ts, thresholds = _read_grid(temperatures, thresholds)
-    z, cuts = _within_reach(z, ts[:, None] * logit(thresholds))
+    with np.errstate(over="ignore"):
+        z, cuts = _within_reach(z, ts[:, None] * logit(thresholds))
     cuts, pair = np.unique(cuts, return_inverse=True)
     tp, flagged, support = _label_counts(z, y, cuts)
     if average == "micro":
@@ -300,8 +315,7 @@ def _at_least(cuts: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The smallest values of `dtype` that are not below `cuts`: z >= cut stays exact in float32."""
     if dtype != np.float32:
         return cuts
-    with np.errstate(over="ignore"):
-        rounded = cuts.astype(dtype)
+    rounded = cuts.astype(dtype)
     return np.where(rounded < cuts, np.nextafter(rounded, np.float32(np.inf)), rounded)
 
 
@@ -365,7 +379,9 @@ def per_label_thresholds(
     check_same_shape(p, "prob", y)
     if average not in ("micro", "macro", "weighted"):
         raise ValueError(f"average must be one of {get_args(Average)}, got {average!r}")
-    shared = best_threshold(p.ravel(), y.ravel()).threshold
+    _refuse_one_class(y)
+    pooled = _Ranking.of(p.ravel(), y.ravel())
+    shared = pooled.cut(_own_cuts([pooled])[0], prob)
     support = np.count_nonzero(y, axis=0)
     own = np.flatnonzero((support >= max(min_positives, 1)) & (support < len(y)))
     rankings = [_Ranking.of(np.ascontiguousarray(p[:, j]), y[:, j]) for j in own]

@@ -21,7 +21,17 @@ def test_anything_array_like_is_read(values):
     assert to_numpy(values, "prob").tolist() == [0.5, 1.0]
 
 
-@pytest.mark.parametrize("values", [["a"], [1j], [object()]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["a"],
+        [1j],
+        [object()],
+        [10**400],
+        np.array(["2020-01-01"], "datetime64[D]"),
+        torch.tensor([1j]).conj(),
+    ],
+)
 def test_what_is_no_number_is_refused_by_name(values):
     with pytest.raises(ValueError, match="prob must be an array of real numbers"):
         to_numpy(values, "prob")
@@ -39,6 +49,8 @@ def test_missing_values_are_counted_and_the_first_is_named():
         finite([[0.0, 1.0], [-np.inf, 1.0]], "logits")
     with pytest.raises(ValueError, match="1 of 2 values that are NaN"):
         finite(pd.Series([1, None], dtype="Int64"), "logits")
+    with pytest.raises(ValueError, match=r"1 of 2 values that are NaN.*index 1;"):
+        finite(np.ma.array([1, 2], mask=[False, True]), "logits")
 
 
 def test_logits_are_not_taken_for_probabilities():
@@ -59,5 +71,13 @@ def test_cuts_are_compared_in_the_scores_own_precision():
     (cut,) = in_precision_of(np.array([score]), np.array([0.7]))
     assert float(score) >= cut
     assert in_precision_of([0.7], np.array([0.7])).tolist() == [0.7]
-    (cut,) = in_precision_of(torch.tensor([0.7]), np.array([0.7]))
-    assert float(score) >= cut
+    for scores in (
+        torch.tensor([0.7]),
+        pd.Series([0.7], dtype="float32"),
+        pd.Series([0.7], dtype="Float32"),
+        pd.DataFrame({"a": [0.7], "b": [0.7]}, dtype="float32"),
+    ):
+        (cut,) = in_precision_of(scores, np.array([0.7]))
+        assert float(score) >= cut
+    for whole in (torch.tensor([0, 1]), np.array([0, 1]), pd.Series([0, 1], dtype="Int8")):
+        assert in_precision_of(whole, np.array([0.7])).tolist() == [0.7]

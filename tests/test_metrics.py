@@ -340,6 +340,15 @@ def test_difference_of_a_model_to_itself_is_nothing(statistic):
     assert (same.point, same.low, same.high) == (0, 0, 0)
 
 
+def test_ends_have_the_shape_of_the_statistic_even_without_a_valid_resample():
+    intervals = [
+        bootstrap_ci([0.2, 0.8], [0, 1], lambda p, y: np.array([p.mean(), y.mean()]), 1, seed)
+        for seed in range(9)
+    ]
+    assert any(np.isnan(found.low).all() for found in intervals)
+    assert {(found.low.shape, found.high.shape) for found in intervals} == {((2,), (2,))}
+
+
 @pytest.mark.parametrize("name", ["f1", "ece", "auroc", "average_precision", "nll"])
 def test_paired_difference_is_that_of_resampling_pairs(name):
     p, y = sample(150)
@@ -396,6 +405,9 @@ def test_bad_options_are_named():
         (lambda: bootstrap_ci(p, y, "f2"), "statistic must be a function or one of accuracy"),
         (lambda: bootstrap_ci(p, y, "f1", n_resamples=0), "n_resamples must be at least 1"),
         (lambda: bootstrap_ci(p, y, "f1", level=95), "level must be between 0 and 1"),
+        (lambda: bootstrap_ci(0.5, 1, lambda p, y: 1.0), "one row per example"),
+        (lambda: classification_metrics(p, y, math.nan), "threshold holds 1 of 1 values"),
+        (lambda: classification_metrics(p, y, "high"), "threshold must be"),
         (lambda: expected_calibration_error(p, y, 0), "n_bins must be at least 1"),
         (lambda: expected_calibration_error(p, y, 5, "width"), "strategy must be one of"),
     ):

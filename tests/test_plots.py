@@ -82,6 +82,11 @@ def test_joint_heatmap_frames_the_best_pair(ax):
     assert len(ax.texts) == 9
 
 
+def test_joint_heatmap_shows_a_repeated_pair_once(ax):
+    joint_heatmap(ax, joint_search([[2.0], [-2.0]], [[1], [0]], [1, 2, 1], [0.5, 0.5]))
+    assert len(ax.texts) == 2
+
+
 def test_joint_heatmap_of_one_value(ax):
     joint_heatmap(ax, pd.DataFrame({"temperature": [1.0], "threshold": [0.5], "f1": [1.0]}))
     assert ax.texts[0].get_text() == "1.00"

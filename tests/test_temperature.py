@@ -73,6 +73,8 @@ def test_agrees_with_bisection_at_high_precision(k):
         # Almost separable, almost uninformative, extreme in size, and all of these in one.
         [5.0, 3.0, 1.0, -1e-9],
         [1.0, -1.0, 1e-7, 2.0, -2.0],
+        [1e300, 1e300, -1e-300],
+        [1.7e308, 3e150, -1.7e307, 1e-200],
         [1e-13, -1e-13, 3e-13, 5e-13],
         [1e290, -3e289, 2e290],
         [1e-290, -3e-291, 2e-290],
@@ -176,6 +178,25 @@ def test_shrinkage_keeps_a_separable_set_finite_and_fades():
     assert many.temperature < fit.temperature
     scaled = fit_temperature(8 * z, y, shrinkage=1)
     assert scaled.temperature == 8 * fit.temperature
+
+
+@pytest.mark.parametrize("shrinkage", [1e-3, 1.0, 1e6, 1e12, 1e20])
+def test_shrinkage_in_closed_form(shrinkage):
+    # With d = (right - wrong) / (n + shrinkage), tanh(1 / T) = d for margins of size 2.
+    fit = fit_temperature([2.0, 2.0, -2.0, 2.0], [1, 1, 0, 0], shrinkage=shrinkage)
+    assert fit.temperature == pytest.approx(1 / math.atanh(2 / (4 + shrinkage)), rel=1e-13)
+
+
+def test_vanishing_shrinkage_still_has_an_optimum():
+    # Of 2 + s examples s / 2 are wrong, so that e^(1 / T), the odds, is 4 / s but for s itself.
+    fit = fit_temperature([1.0, -1.0], [1, 0], shrinkage=5e-324)
+    assert fit.temperature == pytest.approx(1 / (math.log(4) - math.log(5e-324)), rel=1e-12)
+
+
+def test_limit_of_a_per_label_fit():
+    z = [[1.0, 2.0, 1.0], [-1.0, 3.0, 2.0], [2.0, -1.0, 3.0]]
+    fit = fit_temperature(z, [[1, 0, 1], [0, 1, 1], [1, 1, 1]], per_label=True)
+    assert np.array_equal(fit.limit, [0, math.inf, math.nan], equal_nan=True)
 
 
 # ---- properties

@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -299,6 +300,15 @@ def test_label_without_positives_counts_0():
     assert joint_search(z, np.zeros_like(y), [1.0], [0.5], "weighted")["f1"][0] == 0
 
 
+def test_shared_cut_is_one_of_the_scores_own_precision():
+    low = np.float32(0.5)
+    high = np.nextafter(low, np.float32(1))
+    p, y = np.array([[low], [high], [low]]), [[0], [1], [0]]
+    for prob in (p, torch.tensor(p), pd.DataFrame(p)):
+        (cut,) = per_label_thresholds(prob, y)
+        assert cut == high
+
+
 def test_per_label_cuts_are_each_label_s_own():
     z, y = multi_label()
     p = expit(z)
@@ -398,6 +408,33 @@ def test_bad_input_is_named(function, prob, labels, message):
         function(prob, labels)
 
 
+def test_long_grid_counts_as_a_short_one():
+    p, y = sample(50, digits=1)
+    cuts = [-1.0, -0.0, 0.0, 0.3, 1.0, 1.5, 2.0, 1e300]
+    short, long = (sweep_thresholds(p, y, cuts * times) for times in (1, 20))
+    assert long.head(len(cuts)).equals(short)
+
+
+@pytest.mark.parametrize("objective", ["balanced_accuracy", "macro_f1"])
+def test_of_equally_good_cuts_the_lowest_is_returned(objective):
+    exact = {
+        "balanced_accuracy": lambda tp, fp, p, n: Fraction(tp, p) + Fraction(n - fp, n),
+        "macro_f1": lambda tp, fp, p, n: (
+            Fraction(2 * tp, tp + fp + p) + Fraction(2 * (n - fp), 2 * n - fp + p - tp)
+        ),
+    }[objective]
+    for seed in range(300):
+        p, y = sample(8, seed, digits=1)
+        if 0 < y.sum() < len(y):
+            values = {}
+            for cut in every_cut(p):
+                tp, fp = (int(np.count_nonzero((p >= cut) & (y == label))) for label in (1, 0))
+                values[cut] = exact(tp, fp, int(y.sum()), int(len(y) - y.sum()))
+            lowest = max(values, key=lambda cut: (values[cut], -cut))
+            found = best_threshold(p, y, objective).threshold
+            assert np.array_equal(p >= found, p >= lowest)
+
+
 def test_one_class_has_no_best_cut_but_a_curve():
     for label in (0, 1):
         with pytest.raises(ValueError, match=f"class {label} only"):
@@ -410,6 +447,8 @@ def test_one_class_has_no_best_cut_but_a_curve():
     [
         ({"objective": "f2"}, "objective must be one of"),
         ({"objective": "f_beta", "beta": 0}, "beta must be positive"),
+        ({"objective": "f_beta", "beta": 1e200}, "beta must be positive"),
+        ({"objective": "cost", "costs": (1,)}, "costs must be two"),
         ({"objective": "cost", "costs": (-1, 1)}, "costs must be two"),
         ({"objective": "recall_at_precision", "floor": 2}, "floor must be within"),
     ],
