@@ -38,8 +38,8 @@ def to_numpy(values: ArrayLike, name: str) -> np.ndarray:
     return array
 
 
-def finite(values: ArrayLike, name: str, widen: bool = True) -> np.ndarray:
-    """Return `values` without NaN or infinity, as float64 or unless `widen` as `to_numpy` does.
+def finite(values: ArrayLike, name: str) -> np.ndarray:
+    """Return `values` as float64, without NaN or infinity.
 
     Raises ValueError with the count and the first index of what is not finite.
     """
@@ -47,7 +47,7 @@ def finite(values: ArrayLike, name: str, widen: bool = True) -> np.ndarray:
     # The extremes carry any NaN or infinity, and cost no temporary array.
     if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
         refuse(~np.isfinite(array), name, "NaN or infinite", "drop or repair these examples")
-    return array.astype(np.float64, copy=False) if widen else array
+    return array.astype(np.float64, copy=False)
 
 
 def probabilities(values: ArrayLike, name: str = "prob", ndim: int = 1) -> np.ndarray:

@@ -321,7 +321,10 @@ def _at_least(cuts: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _within_reach(z: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and cuts that compare as these do, all of magnitudes within [NEAR, FAR)."""
+    """Logits and cuts of one type that compare as these do, all of magnitudes in [NEAR, FAR).
+
+    Raises ValueError for logits that are not finite.
+    """
     if z.dtype.kind != "f":
         z = z.astype(np.float64)
     cuts = _at_least(cuts, z.dtype)
@@ -345,9 +348,9 @@ def _label_counts(
     their bits, which is quicker; below zero those ascend as the numbers descend.
     """
     bits = np.dtype(f"i{z.itemsize}")
-    exponent = np.finfo(z.dtype).nmant
+    mantissa = np.finfo(z.dtype).nmant
     keys = y.astype(bits)
-    keys *= APART << exponent
+    keys *= APART << mantissa
     keys += z.view(bits)
     columns = keys.T.copy()
     columns.sort(axis=1)

@@ -20,7 +20,7 @@ def options() -> argparse.Namespace:
         "--per-label",
         nargs="?",
         type=Path,
-        const=Path(),
+        const=True,
         metavar="CALIBRATION.JSON",
         help="the temperature and the cuts that calibrate_model.py fitted (calibration.json beside "
         "the model)",
@@ -29,7 +29,7 @@ def options() -> argparse.Namespace:
     args = made.parse_args()
     if args.per_label and args.temperature is not None:
         made.error("--per-label brings its own temperature; drop --temperature")
-    if args.per_label == Path():
+    if args.per_label is True:
         args.per_label = args.model / "calibration.json"
     return args
 

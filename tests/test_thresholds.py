@@ -263,7 +263,7 @@ def test_joint_decision_is_the_sigmoid_against_the_threshold(z, t, threshold):
         st.tuples(
             st.one_of(
                 st.floats(-8, 8, width=32),
-                st.sampled_from([0.0, -0.0, 1.0, 2**-32, -(2**-33), 1e-40, 2**31, -3e38]),
+                st.sampled_from([0.0, -0.0, 1.0, 2**-32, -(2**-33), 1e-40, 2**31, -(2.0**60)]),
             ),
             st.booleans(),
         ),
@@ -273,7 +273,7 @@ def test_joint_decision_is_the_sigmoid_against_the_threshold(z, t, threshold):
     st.sampled_from([np.float32, np.float64, np.int64]),
 )
 def test_joint_search_counts_every_logit(rows, dtype):
-    z = np.array([value for value, _ in rows]).clip(-(2.0**60), 2.0**60).astype(dtype)[:, None]
+    z = np.array([value for value, _ in rows]).astype(dtype)[:, None]
     y = np.array([label for _, label in rows])[:, None]
     ts, thresholds = [0.5, 1.0, 1e9], [0.0, 0.2, 0.5, 0.5 + 1e-13, expit(1.0), 1.0]
     frame = joint_search(z, y, ts, thresholds)
