@@ -45,7 +45,7 @@ lab: $(READY)  ## open the notebooks in Jupyter
 	$(RUN) -m jupyter lab
 
 demo: $(READY)  ## judge one meme: make demo TEXT='...' IMAGE=meme.png
-	@$(RUN) -m lib.inference --text "$$TEXT" --image "$$IMAGE"
+	@$(RUN) -m lib.serving --text "$$TEXT" --image "$$IMAGE"
 
 emotions: $(READY)  ## train, calibrate, test and update the emotion classifier (DATA=DIR: GoEmotions)
 	$(RUN) scripts/train_emotion_model.py $(EMOTION_DATA)

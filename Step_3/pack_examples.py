@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 from lib.config import Settings
-from lib.packing import examples_for, pack
-from lib.sources import READERS
+from lib.data.packing.pack import pack
+from lib.data.readers.registry import READERS
+from lib.data.sources import examples_for
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -33,9 +33,15 @@ from torchmetrics.functional.classification import binary_calibration_error
 from tqdm import tqdm
 
 from lib.artifacts import write_csv
-from lib.metrics import bootstrap_ci, expected_calibration_error
-from lib.temperature import fit_temperature
-from lib.thresholds import GRID, best_threshold, joint_search, sweep_thresholds
+from lib.calibration import (
+    best_threshold,
+    bootstrap_ci,
+    expected_calibration_error,
+    fit_temperature,
+    joint_search,
+    sweep_thresholds,
+)
+from lib.calibration.thresholds import GRID
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PEERS = ("numpy", "scipy", "scikit-learn", "netcal", "probmetrics", "torchmetrics", "torch")

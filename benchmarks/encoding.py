@@ -26,13 +26,17 @@ from transformers import (
     AutoTokenizer,
 )
 
-from lib import backbones
 from lib.artifacts import write_csv
 from lib.config import Settings
-from lib.datasets import MemeShards, shard_paths
-from lib.features import Encoders, Features, encode_image, encode_shards, encode_text
-from lib.fusion import FusionConfig, FusionHead, model_logits, train_fusion
-from lib.packing import examples_for, pack
+from lib.data.datasets import MemeShards, shard_paths
+from lib.data.packing.pack import pack
+from lib.data.sources import examples_for
+from lib.modeling import backbones
+from lib.modeling.encoders import Encoders, encode_image, encode_text
+from lib.modeling.features import Features, encode_shards
+from lib.modeling.fusion import model_logits
+from lib.modeling.fusion_training import train_fusion
+from lib.modeling.heads import FusionConfig, FusionHead
 
 RESULTS = Path(__file__).parent / "results/encoding.csv"
 

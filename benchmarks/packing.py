@@ -25,9 +25,9 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from lib.artifacts import write_csv
-from lib.datasets import MemeShards, shard_paths, stream
-from lib.packing import pack
-from lib.sources import Example
+from lib.data.datasets import MemeShards, shard_paths, stream
+from lib.data.packing.pack import pack
+from lib.data.readers.example import Example
 
 RESULTS = Path(__file__).parent / "results/packing.csv"
 

@@ -30,7 +30,7 @@ class StepFailed(RuntimeError):
     """A notebook stopped; the message names notebook, cell, error and how to go on."""
 
 
-def run(parameters: Mapping[str, Any], first: int = 3, last: int = 8) -> None:
+def run_steps(parameters: Mapping[str, Any], first: int = 3, last: int = 8) -> None:
     """Execute the notebooks of steps `first` to `last` with papermill, one progress line each.
 
     `parameters` are settings by name. The executed copies go to `runs/<mode>/` under the root.
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        run(_parameters(options), options.first, options.last)
+        run_steps(_parameters(options), options.first, options.last)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -8,16 +8,17 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
-from lib import plots
 from lib.artifacts import DECIMALS, write_csv, write_json
-from lib.emotions import (
-    BERTEmotionClassifier,
-    best_constant_f1,
-    smoothed_thresholds,
+from lib.calibration import (
+    Interval,
+    expected_calibration_error,
+    fit_temperature,
+    joint_search,
+    per_label_thresholds,
 )
-from lib.metrics import Interval, expected_calibration_error
-from lib.temperature import fit_temperature
-from lib.thresholds import joint_search, per_label_thresholds
+from lib.emotions.classifier import BERTEmotionClassifier
+from lib.emotions.f1 import best_constant_f1, smoothed_thresholds
+from lib.figures import single_plots
 
 TEMPERATURES = np.arange(1.0, 16.0)
 THRESHOLDS = np.arange(2, 11) / 10
@@ -183,7 +184,9 @@ def main() -> int:
     show(content, search, table)
 
     write_csv(args.model / "search.csv", search)
-    emotion_cli.save_figure(args.model / "search.png", lambda ax: plots.joint_heatmap(ax, search))
+    emotion_cli.save_figure(
+        args.model / "search.png", lambda ax: single_plots.joint_heatmap(ax, search)
+    )
     write_json(args.model / "calibration.json", content)
     if not args.report_only:
         model.set_temperature(temperature)

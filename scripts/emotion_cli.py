@@ -17,15 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.artifacts import atomic_path, read_json
+from lib.calibration import Interval, bootstrap_ci
 from lib.config import Settings
-from lib.emotions import (
-    TRAIN_COMMAND,
-    BERTEmotionClassifier,
-    EmotionData,
-    load_split,
-    multilabel_f1,
-)
-from lib.metrics import Interval, bootstrap_ci
+from lib.emotions.classifier import TRAIN_COMMAND, BERTEmotionClassifier
+from lib.emotions.data import EmotionData
+from lib.emotions.f1 import multilabel_f1
+from lib.emotions.splits import load_split
 
 AVERAGES = ("macro", "micro")
 MODEL = Settings().root / "models" / "emotion_classifier"

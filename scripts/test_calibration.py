@@ -6,7 +6,10 @@ from pathlib import Path
 import emotion_cli
 import numpy as np
 
-from lib.emotions import SPLITS, BERTEmotionClassifier, best_constant_f1, read_tsv
+from lib.emotions.classifier import BERTEmotionClassifier
+from lib.emotions.data import read_tsv
+from lib.emotions.f1 import best_constant_f1
+from lib.emotions.splits import SPLITS
 
 
 def options() -> argparse.Namespace:

@@ -2,13 +2,13 @@
 
 import argparse
 import math
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import emotion_cli
 import numpy as np
+import timm.optim
 import torch
 from sklearn.metrics import average_precision_score
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -21,11 +21,14 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_pt_utils import get_length_grouped_indices
-from transformers.trainer_utils import get_last_checkpoint
 
-from lib import plots
-from lib.artifacts import fingerprint, guard_overwrite, read_json, write_json
-from lib.emotions import TRAIN_COMMAND, BERTEmotionClassifier, EmotionData, encode, load_split
+from lib.artifacts import fingerprint, guard_overwrite, write_json
+from lib.emotions.classifier import BERTEmotionClassifier, encode
+from lib.emotions.data import EmotionData
+from lib.emotions.splits import load_split
+from lib.figures import single_plots
+from lib.modeling.checkpoints import last_checkpoint
+from lib.modeling.device import bf16_pays, default_device
 
 
 class LikeLengths(Sampler):
@@ -88,23 +91,17 @@ class EmotionTrainer(Trainer):
 def parameter_groups(
     model: BERTEmotionClassifier, rate: float, head_rate: float, decay: float, weight_decay: float
 ) -> list[dict]:
-    """One AdamW group per parameter: the last layer learns at `rate`, each below at `decay` of it.
+    """AdamW groups: the encoder's last layer learns at `rate`, each below at `decay` of it.
 
-    What lies in no layer of the encoder (its embeddings) counts as one below the first. Vectors,
+    Its embeddings count as one layer below the first; the head learns at `head_rate`. Vectors,
     biases and norms, are not decayed.
     """
-    depth = model.encoder.config.num_hidden_layers
-    groups = []
-    for name, parameter in model.named_parameters():
-        layer = re.search(r"\.layers?\.(\d+)\.", name)
-        below = depth - 1 - int(layer[1]) if layer else depth
-        groups.append(
-            {
-                "params": [parameter],
-                "lr": rate * decay**below if name.startswith("encoder.") else head_rate,
-                "weight_decay": weight_decay if parameter.ndim > 1 else 0.0,
-            }
-        )
+    groups = timm.optim.param_groups_layer_decay(model, weight_decay, layer_decay=decay)
+    top = max(group["lr_scale"] for group in groups)
+    for group in groups:
+        scale = group.pop("lr_scale")
+        # timm counts the head as the topmost layer.
+        group["lr"] = head_rate if scale == top else rate * scale / (top * decay)
     return groups
 
 
@@ -135,7 +132,7 @@ def ranking(predictions: EvalPrediction) -> dict[str, float]:
 
 def training_arguments(args: argparse.Namespace, n: int, folder: Path) -> TrainingArguments:
     """Translate the options for `n` texts; checkpoints go to `folder`, ten to a run."""
-    gpu = torch.cuda.is_available()
+    device = default_device()
     steps = math.ceil(n / args.batch_size) * args.epochs
     return TrainingArguments(
         output_dir=str(folder),
@@ -146,34 +143,18 @@ def training_arguments(args: argparse.Namespace, n: int, folder: Path) -> Traini
         weight_decay=args.weight_decay,
         warmup_steps=0.1,
         lr_scheduler_type="cosine",
-        bf16=torch.cuda.is_bf16_supported() if gpu else has_bf16_arithmetic(),
-        use_cpu=not gpu,
+        bf16=bf16_pays(device),
+        use_cpu=device == "cpu",
         remove_unused_columns=False,
         label_names=["labels"],
         eval_strategy="epoch",
         save_steps=math.ceil(steps / 10),
         save_total_limit=1,
         logging_steps=math.ceil(steps / 20),
-        dataloader_pin_memory=gpu,
+        dataloader_pin_memory=device != "cpu",
         report_to="none",
         seed=args.seed,
     )
-
-
-def has_bf16_arithmetic() -> bool:
-    """Tell whether the processor multiplies bfloat16 itself; emulated it would be slower."""
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
-
-
-def interrupted(folder: Path, recipe: dict) -> str | None:
-    """Return the last checkpoint of an interrupted run of the same recipe; drop any other's."""
-    note = folder / "recipe.json"
-    if note.exists() and read_json(note, TRAIN_COMMAND) == recipe:
-        return get_last_checkpoint(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    write_json(note, recipe)
-    return None
 
 
 def options() -> argparse.Namespace:
@@ -215,7 +196,7 @@ def main() -> int:
     work = args.model.with_name(f"{args.model.name}.training")
     skipped = ("model", "data", "overwrite")
     recipe = {k: v for k, v in vars(args).items() if k not in skipped} | made_from
-    resume = interrupted(work, recipe)
+    resume = last_checkpoint(work, recipe)
     trainer = EmotionTrainer(
         model,
         training_arguments(args, len(train), work),
@@ -230,7 +211,8 @@ def main() -> int:
     model.cpu().save(args.model)
     write_json(args.model / "training.json", made_from)
     emotion_cli.save_figure(
-        args.model / "training.png", lambda ax: plots.training_curve(ax, trainer.state.log_history)
+        args.model / "training.png",
+        lambda ax: single_plots.training_curve(ax, trainer.state.log_history),
     )
     shutil.rmtree(work)
     print(f"wrote {args.model}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import emotion_cli
 
 from lib.artifacts import read_json
-from lib.emotions import BERTEmotionClassifier
+from lib.emotions.classifier import BERTEmotionClassifier
 
 
 def options() -> argparse.Namespace:

@@ -19,9 +19,10 @@ from transformers import (
 from transformers.models.siglip import SiglipConfig
 
 from lib.config import MODELS, Settings
-from lib.confounders import generate
-from lib.packing import examples_for, pack
-from lib.run import run
+from lib.data.confounders.design import generate
+from lib.data.packing.pack import pack
+from lib.data.sources import examples_for
+from lib.run import run_steps
 
 torch.set_num_threads(1)
 # Programs and kernels that a test starts: two threads that wait by spinning starve each other.
@@ -110,7 +111,7 @@ def full_root(tiny_backbones, tmp_path_factory) -> Settings:
         "vision_epochs": 1,
         "workers": 0,
     } | {name: str(folder) for name, folder in tiny_backbones.items()}
-    run(parameters)
+    run_steps(parameters)
     return Settings(**parameters)
 
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from lib.config import MODELS
-from lib.datasets import MemeShards
-from lib.experts import train_expert
-from lib.features import EXPERTS, Encoders, encode_for_fusion
-from lib.fusion import choose_head, compare_heads, save_fusion, train_fusion
-from lib.predictions import packed_splits
-from lib.run import run
+from lib.data.datasets import MemeShards
+from lib.modeling.encoders import EXPERTS, Encoders
+from lib.modeling.experts import train_expert
+from lib.modeling.features import encode_for_fusion
+from lib.modeling.fusion import save_fusion
+from lib.modeling.fusion_training import choose_head, compare_heads, train_fusion
+from lib.modeling.predictions import packed_splits
 
 PLAIN_SCRIPT = """
 import sys

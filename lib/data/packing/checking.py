@@ -1,0 +1,131 @@
+"""Which examples are good enough to pack, and why the others are not."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from lib.data.pictures import load_picture, picture_hash
+from lib.data.readers.example import Example, Rejected
+from lib.data.readers.registry import UNIFIED
+from lib.data.splits import SPLITS, Item
+
+BAD_SHARE = 0.05
+_BLOCK = 512
+_CONTRADICTORY = "contradictory labels for one id"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one pass over the examples has found: the good ones, and why others are not."""
+
+    good: list[Example]
+    hashes: dict[str, int | None]
+    skipped: list[dict[str, str]]
+    repeated: list[str]
+    unlabelled: list[str]
+
+    def skip(self, where: str, id_: str, reason: str) -> None:
+        self.skipped.append({"where": where, "id": id_, "reason": reason})
+
+    def items(self) -> list[Item]:
+        return [
+            Item(
+                id=example.id,
+                dataset=example.dataset,
+                label=example.labels["abuse_hate"],
+                text=example.ocr,
+                picture=self.hashes[example.id],
+                group=example.group,
+                split=example.split,
+            )
+            for example in self.good
+        ]
+
+
+def collect(examples: Iterable[Example | Rejected], limit: int | None, run: Callable) -> Found:
+    """Read until `limit` good examples, opening every picture once."""
+    found = Found([], {}, [], [], [])
+    first: dict[str, Example] = {}
+    stream = iter(examples)
+    with tqdm(desc="checking", unit=" memes", total=limit) as progress:
+        while limit is None or len(found.good) < limit:
+            missing = _BLOCK if limit is None else min(_BLOCK, limit - len(found.good))
+            block = list(itertools.islice(stream, missing))
+            if not block:
+                break
+            candidates = [e for e in (_candidate(row, first, found) for row in block) if e]
+            for example, (hashed, problem) in zip(candidates, run(_look, candidates), strict=True):
+                if problem:
+                    found.skip(example.dataset, example.id, problem)
+                else:
+                    found.good.append(example)
+                    found.hashes[example.id] = hashed
+                    progress.update()
+    contradicted = {row["id"] for row in found.skipped if row["reason"] == _CONTRADICTORY}
+    for example in [e for e in found.good if e.id in contradicted]:
+        found.good.remove(example)
+        found.skip(example.dataset, example.id, _CONTRADICTORY)
+    return found
+
+
+def _candidate(row: Example | Rejected, first: dict[str, Example], found: Found) -> Example | None:
+    """The example with its labels checked, or None, noted in `found`, if it is not to be packed."""
+    if isinstance(row, Rejected):
+        found.skip(row.where, row.id, row.reason)
+        return None
+    if row.split is not None and row.split not in SPLITS:
+        found.skip(row.dataset, row.id, f"field split is {row.split!r}; allowed: {list(SPLITS)}")
+        return None
+    try:
+        example = replace(row, labels=UNIFIED.validate_labels(row.labels))
+    except ValueError as error:
+        found.skip(row.dataset, row.id, str(error))
+        return None
+    before = first.setdefault(example.id, example)
+    if before is not example:
+        if before.labels == example.labels:
+            found.repeated.append(example.id)
+        else:
+            found.skip(example.dataset, example.id, _CONTRADICTORY)
+    elif example.labels["abuse_hate"] is None:
+        found.unlabelled.append(example.id)
+    else:
+        return example
+    return None
+
+
+def _look(example: Example) -> tuple[int | None, str | None]:
+    """Open the picture: its perceptual hash, or what is wrong with it."""
+    if callable(example.image) and example.group is not None:
+        # A drawn picture is never broken, and its group says all about what it may be tied to
+        return None, None
+    try:
+        return picture_hash(picture_of(example)), None
+    except (OSError, ValueError) as error:
+        path = str(example.image)
+        return None, "picture: " + str(error).replace(path, "/".join(Path(path).parts[-2:]))
+
+
+def picture_of(example: Example) -> Image.Image:
+    return load_picture(example.image() if callable(example.image) else example.image)
+
+
+def refuse_if_too_bad(found: Found) -> None:
+    bad = len(found.skipped)
+    rows = bad + len(found.good) + len(found.unlabelled) + len(found.repeated)
+    reasons = "; ".join(f"{row['where']} {row['id']}: {row['reason']}" for row in found.skipped[:5])
+    # 5% of a small set is less than a row: one bad row always passes, two from ten rows on.
+    if bad > max(BAD_SHARE * rows, 1 + (rows >= 10)):
+        raise ValueError(
+            f"{bad} of {rows} examples are bad, more than {BAD_SHARE:.0%}; nothing was packed. "
+            f"Repair or remove them: {reasons}"
+        )
+    if not found.good:
+        raise ValueError(
+            f"no example to pack: {rows} rows, {len(found.unlabelled)} of them without a label. "
+            + reasons
+        )

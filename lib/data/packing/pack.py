@@ -1,0 +1,94 @@
+"""Examples to WebDataset shards: checked, split, letterboxed, resumable."""
+
+import contextlib
+import errno
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lib.artifacts import guard_overwrite, write_json
+from lib.config import PILOT_SIZE
+from lib.data.packing.checking import Found, collect, refuse_if_too_bad
+from lib.data.packing.statistics import statistics_of
+from lib.data.packing.workers import ordered_map
+from lib.data.packing.writing import SHARD_SIZE, digest_of, plan_shards, write_shards
+from lib.data.readers.example import Example, Rejected
+from lib.data.readers.registry import UNIFIED
+from lib.data.splits import assign_splits, find_duplicates
+
+
+def pack(
+    examples: Iterable[Example | Rejected],
+    out_dir: str | Path,
+    *,
+    mode: str = "pilot",
+    seed: int = 0,
+    workers: int = 1,
+    limit: int | None = None,
+    overwrite: bool = False,
+    shard_size: int = SHARD_SIZE,
+) -> dict[str, Any]:
+    """Write `shards/`, `splits.json`, `label_taxonomy.json` and `stats_<mode>.json` to `out_dir`.
+
+    In mode "pilot" at most 50 examples, all in split train; in mode "full" the splits of
+    `lib.data.splits`. `limit` counts good examples. A bad one (rejected row, missing or broken
+    picture, label outside the taxonomy, contradictory labels for one id) is skipped and listed in
+    the returned stats; unlabelled ones are left out and counted. `out_dir` changes only once all
+    shards are written; after a kill the same call goes on with the shards that are missing.
+    Raises ValueError if more than 5% are bad (two rows always pass, of fewer than ten one), or if
+    none is good, FileExistsError if a full run made `out_dir` from other data, OSError if the disk
+    is full.
+    """
+    if mode not in ("pilot", "full"):
+        raise ValueError(f"mode is {mode!r}; allowed: pilot, full")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; it must be at least 1")
+    out_dir = Path(out_dir)
+    if mode == "pilot":
+        limit = min(limit or PILOT_SIZE, PILOT_SIZE)
+    # A pilot is done before workers have started
+    mapped = ordered_map(1 if mode == "pilot" else workers)
+    with _explained_if_full(out_dir):
+        found = collect(examples, limit, mapped)
+        refuse_if_too_bad(found)
+        splits, report = _split(found, mode, seed)
+        packed = [example for example in found.good if example.id in splits]
+        plan = plan_shards(packed, splits, None if mode == "pilot" else seed, shard_size)
+        made_from = {
+            "mode": mode,
+            "seed": seed,
+            "datasets": sorted({example.dataset for example in packed}),
+            "examples": len(packed),
+            "data": digest_of(packed),
+        }
+        guard_overwrite(out_dir / "shards" / "made_from.json", made_from, overwrite)
+        write_shards(plan, out_dir / "shards", made_from, mapped)
+        stats = statistics_of(found, plan, report, made_from)
+        UNIFIED.save(out_dir / "label_taxonomy.json")
+        write_json(out_dir / "splits.json", splits)
+        write_json(out_dir / f"stats_{mode}.json", stats)
+    return stats
+
+
+def _split(found: Found, mode: str, seed: int) -> tuple[dict[str, str], dict[str, Any]]:
+    items = found.items()
+    duplicates = find_duplicates(items)
+    if mode == "pilot":
+        return {item.id: "train" for item in items}, {"duplicates": duplicates}
+    splits, report = assign_splits(items, seed)
+    return splits, report | {"duplicates": duplicates}
+
+
+@contextlib.contextmanager
+def _explained_if_full(out_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno,
+            "the disk is full; what was there before is untouched and finished shards are kept. "
+            "Free some space and run the same command again",
+            str(out_dir),
+        ) from None

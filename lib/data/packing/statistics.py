@@ -1,0 +1,62 @@
+"""What was packed and what was left out: `stats_<mode>.json` and its tables."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from lib.data.packing.checking import Found
+from lib.data.packing.writing import Shard
+from lib.data.readers.example import Example
+from lib.data.readers.registry import UNIFIED
+
+
+def statistics_of(
+    found: Found, plan: Sequence[Shard], report: Mapping[str, Any], made_from: Mapping[str, Any]
+) -> dict[str, Any]:
+    members: dict[str, list[Example]] = defaultdict(list)
+    for shard in plan:
+        members[shard.split].extend(shard.examples)
+    return {
+        **made_from,
+        "splits": {
+            split: {
+                "examples": len(examples),
+                "shards": sum(shard.split == split for shard in plan),
+                "datasets": Counter(e.dataset for e in examples),
+                "labels": {
+                    name: Counter(_as_text(e.labels[name]) for e in examples)
+                    for name in UNIFIED.labels
+                },
+            }
+            for split, examples in members.items()
+        },
+        "skipped": {"count": len(found.skipped), "rows": found.skipped},
+        "unlabelled": {"count": len(found.unlabelled), "ids": found.unlabelled},
+        "repeated_ids": {"count": len(found.repeated), "ids": found.repeated},
+        **report,
+    }
+
+
+def _as_text(value: int | str | None) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def stats_table(stats: Mapping[str, Any]) -> pd.DataFrame:
+    """Of what `pack` returned: shards, memes, and how many of each label, a row a split."""
+    rows = {
+        split: {
+            "shards": counts["shards"],
+            "memes": counts["examples"],
+            "non-hate": counts["labels"]["abuse_hate"].get("0", 0),
+            "hate": counts["labels"]["abuse_hate"].get("1", 0),
+        }
+        for split, counts in stats["splits"].items()
+    }
+    return pd.DataFrame(rows).T
+
+
+def skipped_table(stats: Mapping[str, Any]) -> pd.DataFrame:
+    """Of what `pack` returned: the skipped examples with place and reason, a row each."""
+    return pd.DataFrame(stats["skipped"]["rows"], columns=["where", "id", "reason"])

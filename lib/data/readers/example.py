@@ -1,0 +1,41 @@
+"""What every reader yields: an example to pack, or a row that was rejected."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Example:
+    """One meme on its way into a shard.
+
+    `image` is a file, or a picklable function that draws the picture (generated memes).
+    `labels` follow `label_taxonomy.json`. Examples that share `group` never straddle two splits;
+    `split` is the publisher's own, None where there is none.
+    """
+
+    id: str
+    dataset: str
+    image: Path | Callable[[], Image.Image]
+    ocr: str
+    caption: str
+    labels: Mapping[str, Any]
+    lang: str = "en"
+    group: str | None = None
+    split: str | None = None
+    extra: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that no example could be made of: packing counts and lists it.
+
+    `where` names the row to a person ("data_manifest.jsonl:12"); `id` is "" where it has none.
+    """
+
+    where: str
+    reason: str
+    id: str = ""

@@ -1,0 +1,111 @@
+"""Your own memes: `Datasets/` with `Step_2/data_manifest.jsonl` and `Step_2/ocr.jsonl`."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lib.data.readers.example import Example, Rejected
+from lib.data.readers.registry import UNIFIED
+
+MANIFEST = Path("Step_2/data_manifest.jsonl")
+OCR = Path("Step_2/ocr.jsonl")
+
+
+class _ManifestRow(BaseModel):
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
+
+    id: str = Field(min_length=1)
+    dataset: str = Field(min_length=1)
+    image: str = Field(min_length=1)
+    labels: dict[str, Any]
+    caption: str | None = None
+    lang: str | None = None
+    split: Literal["train", "val", "test"] | None = None
+    text: str | None = None
+
+
+class _OcrRow(BaseModel):
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
+
+    id: str = Field(min_length=1)
+    text: str
+
+
+def read_manifest(data_dir: str | Path) -> Iterator[Example | Rejected]:
+    """Read a user's own `Datasets/`, `Step_2/data_manifest.jsonl` and `Step_2/ocr.jsonl`.
+
+    The overlaid text is the OCR line's; without one (or without `ocr.jsonl`) the manifest's own
+    `text`. Labels hold `abuse_hate` or the own fields of a data set that `UNIFIED` maps. A row that
+    breaks this is yielded as `Rejected` with file, line, field and reason.
+    Raises FileNotFoundError without a manifest, and ValueError if an id occurs twice or a file is
+    not text: then no row can be trusted.
+    """
+    data_dir = Path(data_dir)
+    if not (data_dir / MANIFEST).is_file():
+        raise FileNotFoundError(
+            f"{data_dir / MANIFEST} does not exist; a data folder holds Datasets/ and {MANIFEST}"
+        )
+    texts: dict[str, str] = {}
+    if (data_dir / OCR).is_file():
+        for where, row in _read_rows(data_dir / OCR, _OcrRow):
+            if isinstance(row, _OcrRow):
+                texts[row.id] = row.text
+            else:
+                yield Rejected(where, row)
+    for where, row in _read_rows(data_dir / MANIFEST, _ManifestRow):
+        if isinstance(row, _ManifestRow):
+            yield _example(row, where, data_dir / "Datasets", texts)
+        else:
+            yield Rejected(where, row)
+
+
+def _example(
+    row: _ManifestRow, where: str, datasets: Path, texts: Mapping[str, str]
+) -> Example | Rejected:
+    image = PurePosixPath(row.image)
+    if image.is_absolute() or ".." in image.parts:
+        return Rejected(where, f"field image: {row.image!r} leads out of Datasets/", row.id)
+    try:
+        labels = UNIFIED.map_labels(row.dataset, row.labels)
+    except ValueError as error:
+        return Rejected(where, str(error), row.id)
+    return Example(
+        id=row.id,
+        dataset=row.dataset,
+        image=datasets / image,
+        ocr=texts.get(row.id, row.text or ""),
+        caption=row.caption or "",
+        labels=labels,
+        lang=row.lang or "en",
+        split=row.split,
+    )
+
+
+def _read_rows(path: Path, schema: type[BaseModel]) -> Iterator[tuple[str, BaseModel | str]]:
+    """Yield where each JSON line stands and its row, or the reason it is none."""
+    lines_of: dict[str, int] = {}
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            where = f"{path.name}:{number}"
+            try:
+                row = schema.model_validate(json.loads(line))
+            except ValidationError as error:
+                problem = error.errors(include_url=False)[0]
+                field = ".".join(map(str, problem["loc"])) or "row"
+                yield where, f"field {field}: {problem['msg']}"
+                continue
+            except (ValueError, RecursionError) as error:
+                yield where, f"not a line of JSON: {error}"
+                continue
+            if row.id in lines_of:
+                raise ValueError(
+                    f"{path}: field id: {row.id!r} stands on line {lines_of[row.id]} and again on "
+                    f"line {number}; give every row an id of its own"
+                )
+            lines_of[row.id] = number
+            yield where, row

@@ -1,0 +1,48 @@
+"""Which examples a run reads: a public data set's, a user's own, or generated ones."""
+
+import itertools
+from collections.abc import Iterable
+
+from lib.config import Settings
+from lib.data.confounders.design import generate
+from lib.data.readers.example import Example, Rejected
+from lib.data.readers.manifest import MANIFEST, read_manifest
+from lib.data.readers.registry import READERS
+
+
+def examples_for(settings: Settings) -> Iterable[Example | Rejected]:
+    """The examples that `settings` ask for, read as they are consumed.
+
+    `settings.dataset` names readers of `lib.data.readers`, separated by commas; each finds its
+    files in `settings.data` (default `Datasets/` under the root) or the subfolder of its name.
+    "manifest" is the user's own `Datasets/` and `Step_2/`, "confounders" the generated memes,
+    "auto" the manifest if `settings.data` is given or the root has one, else the generated.
+    Raises ValueError for an unknown name, and FileNotFoundError if the data are not there.
+    """
+    names = [name.strip() for name in settings.dataset.split(",")]
+    if names == ["auto"]:
+        own = settings.data is not None or (settings.root / MANIFEST).is_file()
+        names = ["manifest" if own else "confounders"]
+    return itertools.chain.from_iterable([_from_source(name, settings) for name in names])
+
+
+def _from_source(name: str, settings: Settings) -> Iterable[Example | Rejected]:
+    if name == "confounders":
+        return generate(
+            settings.n_memes, settings.seed, settings.captions, splits=settings.mode == "full"
+        )
+    if name == "manifest":
+        folder = settings.data or settings.root
+        if not (folder / MANIFEST).is_file():
+            raise FileNotFoundError(
+                f"{folder / MANIFEST} does not exist; if {folder} holds a public data set, name it "
+                f"in the setting dataset: {', '.join(sorted(READERS))}"
+            )
+        return read_manifest(folder)
+    if name not in READERS:
+        known = ["auto", "confounders", "manifest", *sorted(READERS)]
+        raise ValueError(f"setting dataset: there is no {name!r}; known: {', '.join(known)}")
+    folder = settings.data or settings.root / "Datasets"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} does not exist; set data to the folder of {name}")
+    return READERS[name](folder / name if (folder / name).is_dir() else folder)

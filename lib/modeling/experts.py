@@ -1,0 +1,134 @@
+"""Fine-tune the text expert and the vision expert on `labels.abuse_hate`.
+
+As a program it trains one expert, on several processes or machines under torchrun:
+`torchrun --nproc-per-node 2 -m lib.modeling.experts text_expert --config configs/full.yaml`
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from accelerate import PartialState
+from timm.utils.model import unfreeze_batch_norm_2d
+from transformers import Trainer
+
+from lib.artifacts import atomic_path, fingerprint, guard_overwrite, read_json, write_json
+from lib.config import Settings
+from lib.data.datasets import shard_paths
+from lib.modeling import trainable_layers
+from lib.modeling.checkpoints import last_checkpoint, same_job
+from lib.modeling.device import default_device
+from lib.modeling.encoders import CLASSES
+from lib.modeling.expert_trainer import make_trainer
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A trained expert: where it lies, and its training log (a list of Trainer's log entries)."""
+
+    folder: Path
+    history: list[dict[str, float]]
+
+
+def train_expert(name: str, settings: Settings) -> Expert:
+    """Fine-tune "text_expert" or "vision_expert" on the packed shards and save it under `models/`.
+
+    A full run evaluates on val after each epoch, keeps the epoch of best macro-F1, stops early,
+    takes up the last checkpoint of a killed run, and returns at once what an equal run finished.
+    Raises FileNotFoundError where shards are missing, FileExistsError where a full run's expert
+    from other data or backbone would be lost, FloatingPointError when the loss turns NaN.
+    """
+    transformers.set_seed(settings.seed)
+    train = shard_paths(settings.shards, "train")
+    val = shard_paths(settings.shards, "val") if settings.mode == "full" else []
+    job = _job(name, settings, [*train, *val])
+    folder = settings.model_folder(name)
+    if (
+        settings.mode == "full"
+        and not settings.overwrite
+        and same_job(folder / "training.json", job)
+    ):
+        return Expert(folder, read_json(folder / "history.json", "Step 4"))
+    origin = {key: job[key] for key in ("mode", "backbone", "data")}
+    guard_overwrite(folder / "made_from.json", origin, settings.overwrite)
+    checkpoints = settings.models / ".training" / name
+    with PartialState(cpu=default_device() == "cpu").main_process_first():
+        resume = last_checkpoint(checkpoints, job)
+    trainer = make_trainer(name, settings, train, val, checkpoints)
+    trainer.train(resume_from_checkpoint=resume)
+    history = [_epoch_log(entry) for entry in trainer.state.log_history]
+    if trainer.is_world_process_zero():
+        _save(trainer, folder, origin, job, history)
+        shutil.rmtree(checkpoints)
+    trainer.accelerator.wait_for_everyone()
+    return Expert(folder, history)
+
+
+def _job(name: str, settings: Settings, shards: list[Path]) -> dict[str, Any]:
+    """All that decides the weights of the expert to be trained."""
+    text = name == "text_expert"
+    knobs = ("seed", "batch_size", "gradient_accumulation", "max_length", "class_weights")
+    knobs += ("top_k", "lora_rank")
+    return {
+        "mode": settings.mode,
+        "backbone": settings.text_model if text else settings.vision_model,
+        "data": fingerprint(*shards),
+        "epochs": settings.text_epochs if text else settings.vision_epochs,
+        "learning_rate": settings.text_lr if text else settings.vision_lr,
+        "tuning": settings.text_tuning if text else settings.vision_tuning,
+        "patience": settings.patience,
+        "bf16": settings.bf16,
+    } | {knob: getattr(settings, knob) for knob in knobs}
+
+
+def _epoch_log(entry: Mapping[str, float]) -> dict[str, float]:
+    """A log entry without its timings, which differ from run to run."""
+    return {
+        key: value
+        for key, value in entry.items()
+        if not key.endswith(("_runtime", "_per_second", "total_flos"))
+    }
+
+
+def _save(
+    trainer: Trainer,
+    folder: Path,
+    origin: Mapping[str, Any],
+    job: Mapping[str, Any],
+    history: list[dict[str, float]],
+) -> None:
+    model = trainable_layers.merge(trainer.model)
+    unfreeze_batch_norm_2d(model)
+    with atomic_path(folder) as new:
+        new.mkdir()
+        model.save_pretrained(new)
+        trainer.processing_class.save_pretrained(new)
+        write_json(new / "history.json", history)
+        write_json(new / "training.json", job)
+        write_json(new / "made_from.json", origin)
+
+
+def main() -> int:
+    """Train one expert with the settings of a configuration file; 2 if it cannot."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("expert", choices=sorted(CLASSES))
+    parser.add_argument("--config", required=True, help="YAML file of settings")
+    parser.add_argument("--root", help="folder of shards and models; default: the project's")
+    options = parser.parse_args()
+    root = {"root": options.root} if options.root else {}
+    try:
+        expert = train_expert(options.expert, Settings.from_file(options.config, **root))
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"saved {expert.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Logits of the three models for every packed meme: one encoder pass feeds Steps 6 and 7."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from lib.config import MODELS, Settings
+from lib.data.datasets import shard_paths
+from lib.modeling.encoders import EXPERTS
+from lib.modeling.features import Features, encode_shards
+from lib.modeling.fusion import FusionModel, load_fusion, model_logits
+from lib.modeling.heads import FusionHead
+
+
+@torch.inference_mode()
+def feature_logits(
+    head: FusionHead, features: Features, rows: int = 1024
+) -> dict[str, torch.Tensor]:
+    """Logits (N, 2) of the three models from cached features, `rows` of them at a time.
+
+    Token states of a whole data set would not fit beside their projections.
+    """
+    device = head.mlp[0].weight.device
+    parts = []
+    for start in range(0, len(features), rows):
+        part = {k: v[start : start + rows].to(device) for k, v in features.arrays.items()}
+        parts.append(model_logits(head, part))
+    return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+
+
+def packed_splits(settings: Settings) -> dict[str, list[Path]]:
+    """The shards of every split that Step 3 packed, train first, then val, test and the rest.
+
+    Raises FileNotFoundError if there is none.
+    """
+    shard_paths(settings.shards, "train")
+    order = {"train": 0, "val": 1, "test": 2}
+    folders = sorted(
+        (folder for folder in settings.shards.iterdir() if any(folder.glob("shard-*.tar"))),
+        key=lambda folder: (order.get(folder.name, 3), folder.name),
+    )
+    return {folder.name: shard_paths(settings.shards, folder.name) for folder in folders}
+
+
+def predict_shards(
+    shards: Mapping[str, Sequence[str | Path]],
+    models: str | Path,
+    cache: Path | None = None,
+    workers: int = 0,
+) -> pd.DataFrame:
+    """Run the three models of the `models/` folder over the shards of each split.
+
+    One row a meme: id, split, label, then `<model>_logit_0` and `<model>_logit_1` for
+    text_expert, vision_expert and mm_fusion. Raises what `load_fusion` and `stream` raise.
+    """
+    models = Path(models)
+    fusion = load_fusion(models)
+    experts = [models / name for name in EXPERTS]
+    frames = []
+    for split, paths in shards.items():
+        features = encode_shards(
+            paths, fusion.encoders, experts, cache, fusion.head.reads_tokens, workers=workers
+        )
+        frames.append(_frame(split, features, fusion))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _frame(split: str, features: Features, fusion: FusionModel) -> pd.DataFrame:
+    logits = feature_logits(fusion.head, features)
+    columns = {"id": features.ids, "split": split, "label": features.labels.numpy()}
+    for model in MODELS:
+        for k in (0, 1):
+            columns[f"{model}_logit_{k}"] = logits[model][:, k].double().numpy()
+    return pd.DataFrame(columns)

@@ -1,0 +1,395 @@
+import errno
+import functools
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from lib.config import Settings
+from lib.data.packing.pack import pack
+from lib.data.readers.example import Example, Rejected
+from lib.data.readers.registry import READERS
+from lib.data.sources import examples_for
+from lib.data.text import combined_text
+
+
+def noise(seed, size=(40, 30)):
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def meme(i, **changes):
+    fields = {
+        "id": f"m{i}",
+        "dataset": "memes",
+        "image": functools.partial(noise, i),
+        "ocr": f"text {i}",
+        "caption": "",
+        "labels": {"abuse_hate": i % 2},
+    }
+    return Example(**(fields | changes))
+
+
+def memes(n, **changes):
+    return [meme(i, **changes) for i in range(n)]
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def samples_of(folder, split="train"):
+    shards = sorted(str(path) for path in (folder / "shards" / split).glob("shard-*.tar"))
+    return list(webdataset.WebDataset(shards, shardshuffle=False, empty_check=False))
+
+
+def metas_of(folder, split="train"):
+    return [json.loads(sample["json"]) for sample in samples_of(folder, split)]
+
+
+def test_a_shard_holds_picture_text_and_metadata(tmp_path):
+    example = meme(
+        1,
+        ocr="when you\n see  it",
+        caption="a dog",
+        lang="fr",
+        labels={"abuse_hate": 1, "target_type": "group"},
+        extra={"concept": "seen"},
+    )
+    pack([example], tmp_path)
+    (sample,) = samples_of(tmp_path)
+    assert sample["__key__"] == "m1"
+    assert sample["txt"].decode() == "[OCR] when you see it [/OCR] [CAP] a dog [/CAP] <lang=fr>"
+    picture = Image.open(io.BytesIO(sample["png"]))
+    assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (384, 384))
+    assert json.loads(sample["json"]) == {
+        "id": "m1",
+        "dataset": "memes",
+        "labels": {"abuse_hate": 1, "offensive": None, "target_type": "group"},
+        "split": "train",
+        "lang": "fr",
+        "width": 40,
+        "height": 30,
+        "concept": "seen",
+    }
+
+
+def test_text_that_is_no_unicode_is_packed_all_the_same(tmp_path):
+    pack([meme(0, ocr="half \ud83d emoji", extra={"note": "\ud83d"})], tmp_path)
+    assert samples_of(tmp_path)[0]["txt"].decode().startswith("[OCR] half ? emoji [/OCR]")
+
+
+def test_text_without_caption():
+    assert combined_text("hi") == "[OCR] hi [/OCR] [CAP] [/CAP] <lang=en>"
+
+
+def test_the_pilot_is_fifty_memes_in_order_all_in_train(tmp_path):
+    stats = pack(memes(60, split="test"), tmp_path)
+    ids = [f"m{i}" for i in range(50)]
+    assert [meta["id"] for meta in metas_of(tmp_path)] == ids
+    assert json.loads((tmp_path / "splits.json").read_text()) == dict.fromkeys(ids, "train")
+    assert stats == json.loads((tmp_path / "stats_pilot.json").read_text())
+    assert stats["splits"]["train"]["labels"]["abuse_hate"] == {"0": 25, "1": 25}
+    assert (tmp_path / "label_taxonomy.json").exists()
+
+
+def test_full_mode_packs_the_splits_it_writes(tmp_path):
+    stats = pack(memes(60), tmp_path, mode="full", shard_size=20)
+    splits = json.loads((tmp_path / "splits.json").read_text())
+    packed = {m["id"]: m["split"] for s in ("train", "val", "test") for m in metas_of(tmp_path, s)}
+    assert packed == splits
+    counts = Counter(splits.values())
+    assert counts == {split: part["examples"] for split, part in stats["splits"].items()}
+    assert counts.total() == 60 and min(counts.values()) >= 5
+    assert stats["splits"]["train"]["shards"] == len(list((tmp_path / "shards/train").iterdir()))
+
+
+def test_full_mode_mixes_the_labels_of_a_sorted_source(tmp_path):
+    ordered = [replace(meme(i), labels={"abuse_hate": int(i >= 40)}) for i in range(80)]
+    pack(ordered, tmp_path, mode="full", shard_size=20)
+    first = metas_of(tmp_path)[:20]
+    assert {meta["labels"]["abuse_hate"] for meta in first} == {0, 1}
+
+
+def test_leaks_are_dropped_and_reported(tmp_path):
+    examples = [
+        *memes(20, split="train"),
+        *[meme(i, split="val") for i in range(20, 24)],
+        *[meme(i, split="test") for i in range(24, 28)],
+        meme(28, ocr="TEXT 24!", split="train"),
+        meme(29, image=functools.partial(noise, 25), split="val"),
+    ]
+    stats = pack(examples, tmp_path, mode="full")
+    assert [(leak["id"], leak["shares"], leak["with"]) for leak in stats["dropped"]] == [
+        ("m28", "text", "m24"),
+        ("m29", "picture", "m25"),
+    ]
+    splits = json.loads((tmp_path / "splits.json").read_text())
+    assert set(splits) == {f"m{i}" for i in range(28)}
+    assert {d["id"] for d in stats["duplicates"]} == {"m28", "m29"}
+
+
+@pytest.mark.parametrize("mode", ["pilot", "full"])
+def test_the_same_input_gives_the_same_bytes(tmp_path, mode):
+    pack(memes(50), tmp_path, mode=mode)
+    before = files_of(tmp_path)
+    pack(memes(50), tmp_path, mode=mode)
+    assert files_of(tmp_path) == before
+
+
+def test_two_workers_give_the_bytes_of_one(tmp_path):
+    for workers in (1, 2):
+        pack(memes(40), tmp_path / str(workers), mode="full", workers=workers, shard_size=8)
+    assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
+
+
+def test_ids_that_are_no_file_names_survive(tmp_path):
+    ids = ["a.b", "a.c", "../up", "x/y", "ünï", "b" * 150, "c d"]
+    pack([meme(i, id=id_) for i, id_ in enumerate(ids)], tmp_path)
+    assert [meta["id"] for meta in metas_of(tmp_path)] == ids
+    keys = [sample["__key__"] for sample in samples_of(tmp_path)]
+    assert len(set(keys)) == len(ids) and not any("." in key or "/" in key for key in keys)
+
+
+def test_bad_examples_are_skipped_counted_and_listed(tmp_path):
+    (tmp_path / "img").mkdir()
+    (tmp_path / "img/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    examples = [
+        *memes(100),
+        meme(100, image=tmp_path / "img/gone.png"),
+        meme(101, image=tmp_path / "img/broken.png"),
+        meme(102, labels={"abuse_hate": 7}),
+        meme(103, labels={}),
+        meme(104, split="dev"),
+        Rejected("data_manifest.jsonl:9", "field labels: Field required"),
+    ]
+    stats = pack(examples, tmp_path / "out", mode="full")
+    reasons = {row["id"]: row["reason"] for row in stats["skipped"]["rows"]}
+    assert stats["skipped"]["count"] == 5 and stats["examples"] == 100
+    assert "img/gone.png" in reasons["m100"] and str(tmp_path) not in reasons["m100"]
+    assert "img/broken.png" in reasons["m101"]
+    assert "abuse_hate" in reasons["m102"] and "[0, 1]" in reasons["m102"]
+    assert "'dev'" in reasons["m104"] and "val" in reasons["m104"]
+    assert "data_manifest.jsonl:9" in {row["where"] for row in stats["skipped"]["rows"]}
+    assert stats["unlabelled"] == {"count": 1, "ids": ["m103"]}
+    assert str(tmp_path) not in (tmp_path / "out/stats_full.json").read_text()
+
+
+def test_an_id_given_twice_is_packed_once(tmp_path):
+    stats = pack([*memes(30), meme(3)], tmp_path, mode="full")
+    assert stats["repeated_ids"] == {"count": 1, "ids": ["m3"]}
+    assert stats["examples"] == 30 and stats["skipped"]["count"] == 0
+
+
+def test_contradictory_labels_for_an_id_cost_both(tmp_path):
+    stats = pack([*memes(60), meme(3, labels={"abuse_hate": 0})], tmp_path, mode="full")
+    assert [row["id"] for row in stats["skipped"]["rows"]] == ["m3", "m3"]
+    assert "contradictory" in stats["skipped"]["rows"][0]["reason"]
+    assert "m3" not in json.loads((tmp_path / "splits.json").read_text())
+
+
+def with_missing(n, missing, folder):
+    gone = functools.partial(replace, image=folder / "gone.png")
+    return [gone(example) if i < missing else example for i, example in enumerate(memes(n))]
+
+
+@pytest.mark.parametrize(("n", "missing"), [(2, 1), (9, 1), (10, 2), (39, 2), (50, 2)])
+def test_a_few_bad_examples_are_no_failure(tmp_path, n, missing):
+    stats = pack(with_missing(n, missing, tmp_path), tmp_path / "out")
+    assert stats["examples"] == n - missing
+    assert stats["skipped"]["count"] == missing
+
+
+@pytest.mark.parametrize(("n", "missing"), [(9, 2), (10, 3), (39, 3), (50, 3)])
+def test_more_bad_examples_fail_and_leave_what_was_there(tmp_path, n, missing):
+    out = tmp_path / "out"
+    pack(memes(5), out)
+    before = files_of(out)
+    with pytest.raises(ValueError, match=rf"{missing} of {n} examples are bad.*gone\.png"):
+        pack(with_missing(n, missing, tmp_path), out)
+    assert files_of(out) == before
+
+
+def test_nothing_good_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no example to pack: 4 rows, 4 of them without a label"):
+        pack(memes(4, labels={"abuse_hate": None}), tmp_path)
+    with pytest.raises(ValueError, match="no example to pack: 0 rows"):
+        pack([], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_limit_counts_good_examples(tmp_path):
+    stats = pack(with_missing(60, 2, tmp_path), tmp_path / "out")
+    assert (stats["examples"], stats["skipped"]["count"]) == (50, 2)
+    stats = pack(iter(memes(60)), tmp_path / "out", limit=7)
+    assert stats["examples"] == 7
+
+
+def test_a_limit_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="limit is 0"):
+        pack(memes(1), tmp_path, limit=0)
+
+
+def test_unknown_mode(tmp_path):
+    with pytest.raises(ValueError, match=r"'fast'.*pilot, full"):
+        pack(memes(1), tmp_path, mode="fast")
+
+
+def test_full_shards_are_not_replaced_by_other_data_unless_asked(tmp_path):
+    pack(memes(40), tmp_path, mode="full")
+    before = files_of(tmp_path)
+    other = [replace(memes(40)[0], labels={"abuse_hate": 1}), *memes(40)[1:]]
+    for examples, mode in [(memes(5), "pilot"), (other, "full")]:
+        with pytest.raises(FileExistsError, match=r"overwrite"):
+            pack(examples, tmp_path, mode=mode)
+        assert files_of(tmp_path) == before
+    pack(memes(40), tmp_path, mode="full")
+    assert files_of(tmp_path) == before
+    pack(memes(5), tmp_path, mode="pilot", overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == [
+        "made_from.json",
+        "train",
+    ]
+
+
+def test_shards_of_a_pilot_vanish_from_a_full_run(tmp_path):
+    pack(memes(50), tmp_path, shard_size=5)
+    pack(memes(40), tmp_path, mode="full")
+    packed = [m["id"] for s in ("train", "val", "test") for m in metas_of(tmp_path, s)]
+    assert sorted(packed) == sorted(f"m{i}" for i in range(40))
+
+
+KILLED = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from lib.data.packing.pack import pack
+from test_packing import memes
+pack(memes(120), sys.argv[1], mode="full", shard_size=4)
+"""
+
+
+def test_after_a_kill_the_finished_shards_are_kept_and_the_result_is_the_same(tmp_path):
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(killed)])
+    partial = killed / "shards/.partial"
+    until = time.monotonic() + 120
+    while not list(partial.glob("*/shard-*.tar")):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    kept = {p.relative_to(partial): p.stat().st_ino for p in partial.glob("*/shard-*.tar")}
+    assert kept and not list(killed.glob("shards/*/shard-*.tar"))
+
+    for folder in (killed, undisturbed):
+        pack(memes(120), folder, mode="full", shard_size=4)
+    assert files_of(killed) == files_of(undisturbed)
+    assert {name: (killed / "shards" / name).stat().st_ino for name in kept} == kept
+
+
+def test_leftovers_of_another_job_are_not_taken_over(tmp_path):
+    pack(memes(10), tmp_path / "a", shard_size=2)
+    left = tmp_path / "b/shards"
+    left.mkdir(parents=True)
+    (tmp_path / "a/shards").rename(left / ".partial")
+    (left / ".partial/plan.json").write_text("{}")
+    pack([meme(i, ocr="changed") for i in range(10)], tmp_path / "b", shard_size=2)
+    assert all(b"changed" in sample["txt"] for sample in samples_of(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("new_stands", [False, True])
+def test_a_kill_between_the_two_renames_is_mended(tmp_path, new_stands):
+    pack(memes(10), tmp_path)
+    before = files_of(tmp_path)
+    (tmp_path / "shards").rename(tmp_path / ".shards.replaced")
+    if new_stands:
+        (tmp_path / "shards").mkdir()
+    pack(memes(10), tmp_path)
+    assert files_of(tmp_path) == before
+
+
+def test_a_full_disk_says_so_and_loses_nothing(tmp_path, monkeypatch):
+    pack(memes(10), tmp_path)
+    before = files_of(tmp_path)
+    write, written = webdataset.TarWriter.write, []
+
+    def write_until_full(self, sample):
+        written.append(sample)
+        if len(written) > 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, sample)
+
+    monkeypatch.setattr(webdataset.TarWriter, "write", write_until_full)
+    with pytest.raises(OSError, match=r"disk is full.*run the same command again"):
+        pack(memes(20), tmp_path, shard_size=4)
+    now = files_of(tmp_path)
+    assert {name: now[name] for name in before} == before
+    partial = {name for name in now if name not in before}
+    assert partial == {"shards/.partial/plan.json", "shards/.partial/train/shard-000000.tar"}
+    monkeypatch.undo()
+    assert pack(memes(20), tmp_path, shard_size=4)["examples"] == 20
+    assert len(metas_of(tmp_path)) == 20
+
+
+def settings(tmp_path, **fields):
+    return Settings(root=tmp_path / "root", n_memes=10, **fields)
+
+
+def lay_out_manifest(folder):
+    (folder / "Step_2").mkdir(parents=True)
+    row = {"id": "mine", "dataset": "own", "image": "a.png", "labels": {"abuse_hate": 0}}
+    (folder / "Step_2/data_manifest.jsonl").write_text(json.dumps(row))
+
+
+def test_examples_are_generated_unless_there_is_a_manifest(tmp_path):
+    assert {e.dataset for e in examples_for(settings(tmp_path))} == {"confounders"}
+    lay_out_manifest(tmp_path / "root")
+    assert [e.id for e in examples_for(settings(tmp_path))] == ["mine"]
+    assert len(list(examples_for(settings(tmp_path, dataset="confounders")))) == 10
+
+
+def test_own_data_stand_before_the_root(tmp_path):
+    lay_out_manifest(tmp_path / "own")
+    assert [e.id for e in examples_for(settings(tmp_path, data=tmp_path / "own"))] == ["mine"]
+
+
+def test_several_data_sets_are_read_each_from_its_folder(tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+    monkeypatch.setitem(READERS, "one", lambda folder: iter([meme(1, dataset=folder.name)]))
+    monkeypatch.setitem(READERS, "two", lambda folder: iter([meme(2, dataset=folder.name)]))
+    found = list(examples_for(settings(tmp_path, dataset="one, two", data=tmp_path)))
+    assert [(e.id, e.dataset) for e in found] == [("m1", "one"), ("m2", tmp_path.name)]
+
+
+def test_public_data_sets_are_looked_for_under_the_root(tmp_path, monkeypatch):
+    monkeypatch.setitem(READERS, "one", lambda folder: iter([meme(1, dataset=str(folder))]))
+    (tmp_path / "root/Datasets/one").mkdir(parents=True)
+    (found,) = examples_for(settings(tmp_path, dataset="one"))
+    assert found.dataset == str(tmp_path / "root/Datasets/one")
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        ({"dataset": "hateful"}, ValueError, r"'hateful'.*confounders, .*hateful_memes"),
+        ({"dataset": "mami"}, FileNotFoundError, r"Datasets does not exist.*data.*mami"),
+        ({"data": "/nowhere"}, FileNotFoundError, r"data_manifest\.jsonl.*dataset: .*mami"),
+    ],
+)
+def test_data_that_are_not_there_are_named(tmp_path, fields, error, words):
+    with pytest.raises(error, match=words):
+        examples_for(settings(tmp_path, **fields))

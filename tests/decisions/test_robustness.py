@@ -1,0 +1,93 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lib.config import MODELS
+from lib.data.datasets import MemeShards, shard_paths
+from lib.decisions.bundle import DecisionBundle
+from lib.decisions.calibration_tables import calibrated
+from lib.decisions.perturbations import IMAGE_PERTURBATIONS, TEXT_PERTURBATIONS
+from lib.decisions.robustness import robustness_table
+from lib.modeling.fusion import load_fusion
+from lib.modeling.prediction_table import read_predictions
+
+TEXT = "[OCR] you are late to every single family dinner [/OCR] [CAP] a clock [/CAP] <lang=en>"
+MARKERS = ["[OCR]", "[/OCR]", "[CAP]", "[/CAP]", "<lang=en>"]
+
+
+@pytest.fixture(scope="module")
+def picture():
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def parts(full_root):
+    memes = MemeShards(shard_paths(full_root.shards, "test"))
+    samples = [memes[i] for i in range(8)]
+    return load_fusion(full_root.models, "cpu"), samples, DecisionBundle.load(full_root)
+
+
+@pytest.mark.parametrize("name", TEXT_PERTURBATIONS)
+def test_markers_stay_and_the_words_change(name):
+    changed = TEXT_PERTURBATIONS[name](TEXT, np.random.default_rng(0))
+    assert [word for word in changed.split() if word in MARKERS] == MARKERS
+    assert changed != TEXT
+    again = TEXT_PERTURBATIONS[name](TEXT, np.random.default_rng(0))
+    assert changed == again
+
+
+def test_typos_keep_the_letters():
+    changed = TEXT_PERTURBATIONS["text: typos"](TEXT, np.random.default_rng(0))
+    for ours, theirs in zip(changed.split(), TEXT.split(), strict=True):
+        assert sorted(ours) == sorted(theirs)
+        assert (ours[0], ours[-1]) == (theirs[0], theirs[-1])
+
+
+def test_removed_text_leaves_the_frame():
+    changed = TEXT_PERTURBATIONS["text: removed"](TEXT, np.random.default_rng(0))
+    assert changed == " ".join(MARKERS)
+
+
+@pytest.mark.parametrize("name", IMAGE_PERTURBATIONS)
+def test_pictures_change_and_keep_size_and_mode(name, picture):
+    before = picture.tobytes()
+    changed = IMAGE_PERTURBATIONS[name](picture)
+    assert (changed.size, changed.mode) == (picture.size, "RGB")
+    assert changed.tobytes() != before == picture.tobytes()
+    assert changed.tobytes() == IMAGE_PERTURBATIONS[name](picture).tobytes()
+
+
+def test_every_perturbation_has_a_row_for_every_model(parts):
+    table = robustness_table(*parts)
+    names = ["none", *TEXT_PERTURBATIONS, *IMAGE_PERTURBATIONS]
+    assert table["perturbation"].unique().tolist() == names
+    assert len(table) == 3 * len(names)
+    assert set(table["n"]) == {8}
+    assert (table[table["perturbation"] == "none"][["macro_f1_change", "flips"]] == 0).all(None)
+    pd.testing.assert_frame_equal(table, robustness_table(*parts))
+
+
+def test_a_perturbation_of_one_modality_leaves_the_other_expert_alone(parts):
+    table = robustness_table(*parts).set_index("model")
+    of = table["perturbation"].str.startswith
+    for model, kind in (("vision_expert", "text:"), ("text_expert", "image:")):
+        rows = table[of(kind)].loc[model]
+        assert (rows[["macro_f1_change", "ece_change", "flips"]] == 0).all(None)
+
+
+def test_unperturbed_decisions_are_those_of_step_7(full_root, parts):
+    model, samples, decision = parts
+    table = robustness_table(model, samples, decision)
+    frame = read_predictions(full_root, "test").set_index("id").loc[[s["id"] for s in samples]]
+    prob = calibrated(frame, decision.temperatures)
+    for name in MODELS:
+        right = (prob[name] >= decision.thresholds[name]).to_numpy() == frame["label"].to_numpy()
+        row = table[(table["perturbation"] == "none") & (table["model"] == name)].iloc[0]
+        assert (row["macro_f1"] == 1) == right.all()
+
+
+def test_no_memes_are_refused(parts):
+    with pytest.raises(ValueError, match="at least one meme"):
+        robustness_table(parts[0], [], parts[2])

@@ -1,0 +1,218 @@
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
+
+from lib.config import MODELS, ROOT
+from lib.data.datasets import MemeShards, shard_paths
+from lib.modeling import expert_trainer, experts
+from lib.modeling.encoders import load_expert
+from lib.modeling.experts import train_expert
+
+# Kills its own process the moment the first checkpoint is whole, as a power cut would.
+KILLED_AT_FIRST_CHECKPOINT = """
+import os, signal
+from lib.modeling import expert_trainer, experts
+expert_trainer._Bar.on_save = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+experts.main()
+"""
+
+
+def weights(settings, name="text_expert"):
+    return load_file(settings.model_folder(name) / "model.safetensors")
+
+
+def assert_close(ours, theirs, tolerance):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=tolerance, rtol=0)
+
+
+def configuration(settings, **changed):
+    """The settings as a configuration file in their root."""
+    values = {k: v for k, v in settings.model_dump(mode="json").items() if v is not None}
+    file = settings.root / "config.yaml"
+    file.write_text(yaml.safe_dump(values | changed))
+    return file
+
+
+def text_logits(settings, split):
+    model, tokenizer = load_expert(settings.model_folder("text_expert"))
+    memes = MemeShards(shard_paths(settings.shards, split), pictures=False)
+    inputs = tokenizer(memes.texts, padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        return model(**inputs).logits, torch.tensor(memes.labels)
+
+
+@pytest.mark.parametrize("name", ["text_expert", "vision_expert"])
+def test_training_saves_a_whole_folder_and_its_log(fresh, name):
+    settings = fresh(text_epochs=4, vision_epochs=1, text_lr=5e-3, patience=4)
+    expert = train_expert(name, settings)
+    model, processor = load_expert(expert.folder)
+    assert expert.folder == settings.root / "models" / name
+    assert not model.training
+    assert model.config.id2label == {0: "non-hate", 1: "hate"}
+    assert processor is not None
+    steps = [entry["loss"] for entry in expert.history if "loss" in entry]
+    evals = [entry["eval_macro_f1"] for entry in expert.history if "eval_macro_f1" in entry]
+    assert len(evals) == (4 if name == "text_expert" else 1)
+    assert all(loss > 0 for loss in steps)
+    assert not (settings.models / ".training" / name).exists()
+
+
+def test_the_same_seed_gives_the_same_bytes(fresh):
+    one, two = (fresh(root, vision_epochs=1) for root in ("one", "two"))
+    for settings in (one, two):
+        train_expert("vision_expert", settings)
+    assert (one.model_folder("vision_expert") / "model.safetensors").read_bytes() == (
+        two.model_folder("vision_expert") / "model.safetensors"
+    ).read_bytes()
+
+
+def test_the_best_epoch_is_kept_and_training_stops_early(fresh, monkeypatch):
+    scripted = iter([0.5, 0.9, 0.4, 0.3, 0.2, 0.1])
+    monkeypatch.setattr(expert_trainer, "_metrics", lambda _: {"macro_f1": next(scripted)})
+    settings = fresh(text_epochs=6, patience=2, text_lr=5e-3)
+    history = train_expert("text_expert", settings).history
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    assert len(losses) == 4
+    kept = cross_entropy(*text_logits(settings, "val")).item()
+    assert kept == pytest.approx(losses[1], abs=1e-5)
+    assert all(abs(kept - losses[other]) > 1e-4 for other in (0, 2, 3))
+
+
+def test_a_finished_expert_is_not_trained_again(fresh, monkeypatch):
+    first = train_expert("text_expert", fresh(text_epochs=1))
+    monkeypatch.setattr(experts, "make_trainer", None)
+    again = train_expert("text_expert", fresh(text_epochs=1))
+    assert [entry.keys() for entry in again.history] == [entry.keys() for entry in first.history]
+
+
+def test_an_expert_of_another_backbone_is_not_replaced_unasked(fresh, tiny_backbones, tmp_path):
+    train_expert("text_expert", fresh(text_epochs=1))
+    other = tmp_path / "other"
+    other.symlink_to(tiny_backbones["text_model"])
+    changed = {"text_model": str(other / "."), "text_epochs": 1}
+    with pytest.raises(FileExistsError, match=r"text_expert was made by.*overwrite=true"):
+        train_expert("text_expert", fresh(**changed))
+    train_expert("text_expert", fresh(overwrite=True, **changed))
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(fresh):
+    killed, whole = (fresh(name, text_epochs=3, text_lr=1e-3) for name in ("killed", "whole"))
+    options = ["text_expert", "--config", str(configuration(killed))]
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_FIRST_CHECKPOINT, *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    checkpoints = killed.models / ".training" / "text_expert"
+    first = next(checkpoints.glob("checkpoint-*"))
+    # A kill in the middle of writing the next one leaves a folder without its last file.
+    torn = checkpoints / "checkpoint-9999"
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes((first / "model.safetensors").read_bytes()[:100])
+    resumed, undisturbed = (train_expert("text_expert", s) for s in (killed, whole))
+    assert len(resumed.history) == len(undisturbed.history)
+    assert_close(weights(killed), weights(whole), 1e-7)
+
+
+def test_two_processes_equal_one(fresh):
+    # 44 memes fill 11 batches of 4: a last batch cut short would be filled up for the second.
+    two, one = (fresh(name, text_epochs=2, text_lr=1e-3, batch_size=4) for name in ("two", "one"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    program = ["-m", "lib.modeling.experts", "text_expert", "--config", str(configuration(two))]
+    ended = subprocess.run(
+        [*launch, "--nproc-per-node", "2", *program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert ended.returncode == 0, ended.stderr
+    train_expert("text_expert", one)
+    assert_close(weights(two), weights(one), 1e-3)
+    for ours, theirs in zip(*(text_logits(s, "val")[0] for s in (two, one)), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("class_weights", [False, True])
+def test_accumulated_small_batches_equal_the_large_one(fresh, class_weights):
+    common = {"text_epochs": 1, "text_lr": 1e-3, "class_weights": class_weights}
+    large = fresh("large", batch_size=16, **common)
+    small = fresh("small", batch_size=4, gradient_accumulation=4, **common)
+    for settings in (large, small):
+        train_expert("text_expert", settings)
+    assert_close(weights(small), weights(large), 1e-4)
+
+
+def test_class_weights_make_both_classes_count_alike():
+    labels = torch.tensor([0, 0, 0, 1])
+    logits = torch.tensor([[2.0, 0.0]] * 4)
+    per_class = [cross_entropy(logits[:1], torch.tensor([label])) for label in (0, 1)]
+    weighted = expert_trainer._loss(labels, balanced=True)({"logits": logits}, labels)
+    assert weighted.item() == pytest.approx(np.mean(per_class), abs=1e-6)
+    plain = expert_trainer._loss(labels, balanced=False)({"logits": logits}, labels)
+    assert plain.item() == pytest.approx(np.average(per_class, weights=[3, 1]), abs=1e-6)
+
+
+def test_a_loss_that_is_not_a_number_stops_and_names_the_memes(fresh, tiny_backbones, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in tiny_backbones["text_model"].iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    state = load_file(broken / "model.safetensors")
+    state = {name: torch.full_like(tensor, torch.nan) for name, tensor in state.items()}
+    save_file(state, broken / "model.safetensors", metadata={"format": "pt"})
+    settings = fresh(text_model=str(broken), text_epochs=1)
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step 0 on the memes") as caught:
+        train_expert("text_expert", settings)
+    ids = MemeShards(shard_paths(settings.shards, "train"), pictures=False).ids
+    assert sum(meme in str(caught.value) for meme in ids) >= settings.batch_size
+    assert not settings.model_folder("text_expert").exists()
+
+
+def test_vision_training_mirrors_about_half_of_the_pictures(fresh):
+    settings = fresh()
+    train, val = (shard_paths(settings.shards, split) for split in ("train", "val"))
+    _, processor, train_set, val_set, _ = expert_trainer._vision_parts(settings, train, val)
+    plain = MemeShards(train)
+    torch.manual_seed(0)
+    mirrored = 0
+    for ours, sample in zip(train_set, plain, strict=True):
+        upright = processor(sample["image"], return_tensors="pt")["pixel_values"][0]
+        flipped = upright.flip(-1)
+        assert any(torch.allclose(ours["pixel_values"], x, atol=0.02) for x in (upright, flipped))
+        mirrored += not torch.allclose(ours["pixel_values"], upright, atol=0.02)
+    assert 0.2 < mirrored / len(plain) < 0.8
+    assert torch.equal(val_set[0]["pixel_values"], val_set[0]["pixel_values"])
+
+
+def test_a_missing_expert_names_folder_and_step(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"text_expert holds no trained expert.*--from 4"):
+        load_expert(tmp_path / MODELS[0])
+
+
+def test_missing_shards_name_the_command(fresh, tmp_path):
+    settings = fresh().model_copy(update={"root": tmp_path / "empty"})
+    with pytest.raises(FileNotFoundError, match="pack_examples"):
+        train_expert("text_expert", settings)
+
+
+def test_a_wrong_setting_of_the_program_is_one_line(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "c.yaml"
+    file.write_text("epochz: 3\n")
+    monkeypatch.setattr(sys, "argv", ["experts", "text_expert", "--config", str(file)])
+    assert experts.main() == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "c.yaml: epochz=3" in said

@@ -1,0 +1,277 @@
+import json
+import pickle
+import shutil
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from lib.artifacts import fingerprint
+from lib.config import Settings
+from lib.modeling import fusion, fusion_training
+from lib.modeling.encoders import EXPERTS
+from lib.modeling.features import Features
+from lib.modeling.fusion import FusionModel, load_fusion, model_logits, save_fusion
+from lib.modeling.fusion_training import (
+    choose_head,
+    compare_heads,
+    compare_models,
+    fusion_config,
+    train_fusion,
+)
+from lib.modeling.heads import FusionConfig, FusionHead, build_head
+from lib.modeling.predictions import feature_logits
+
+HEADS = ("concat", "align", "align_concat", "bilinear", "cross_attention")
+T, V, HIDDEN = 6, 5, 8
+
+
+def features(n=40, seed=0, tokens=True) -> Features:
+    """Random features whose label is the sign of text x vision: no single one shows it."""
+    rng = torch.Generator().manual_seed(seed)
+    text, vision = (torch.randn(n, width, generator=rng) for width in (T, V))
+    labels = (text[:, 0] * vision[:, 0] > 0).long()
+    arrays = {
+        "text_logits": torch.randn(n, 2, generator=rng),
+        "vision_logits": torch.randn(n, 2, generator=rng),
+        "text_cls": text,
+        "text_mean": text,
+        "vision_pooled": vision,
+    }
+    if tokens:
+        arrays["text_tokens"] = text.unsqueeze(1).repeat(1, 4, 1)
+        arrays["text_mask"] = torch.ones(n, 4)
+        arrays["vision_patches"] = vision.unsqueeze(1).repeat(1, 3, 1)
+    return Features([f"m{i}" for i in range(n)], labels, arrays)
+
+
+def config(head="concat", **changed) -> FusionConfig:
+    kind = {"head": head, "text_feature": "cls", "vision_feature": "pooled"}
+    return FusionConfig(**kind | {"text_dim": T, "vision_dim": V, "hidden": HIDDEN} | changed)
+
+
+def inputs(head: FusionHead, found: Features) -> list[torch.Tensor]:
+    return [found.arrays[name] for name in head.config.inputs]
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    """A root whose experts are two folders with a file each: heads know them by fingerprint."""
+    for name in EXPERTS:
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "model.safetensors").write_bytes(name.encode())
+    return Settings(mode="full", root=tmp_path, fusion_hidden=HIDDEN, fusion_epochs=4)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_head_gives_two_logits_and_learns_everywhere(kind):
+    head, found = build_head(config(kind)), features()
+    logits = head(*inputs(head, found))
+    assert logits.shape == (40, 2)
+    cross_entropy(logits, found.labels).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
+
+
+def test_concat_is_the_documented_network():
+    torch.manual_seed(0)
+    head, found = build_head(config()).eval(), features()
+    assert [type(layer).__name__ for layer in head.mlp] == ["Linear", "GELU", "Dropout", "Linear"]
+    text, vision = inputs(head, found)
+    torch.testing.assert_close(head(text, vision), head.mlp(torch.cat([text, vision], 1)))
+
+
+def test_align_reads_directions_alone():
+    head = build_head(config("align")).eval()
+    torch.nn.init.zeros_(head.project_text.bias)
+    torch.nn.init.zeros_(head.project_vision.bias)
+    text, vision = inputs(head, features())
+    torch.testing.assert_close(head(7 * text, vision), head(text, 3 * vision))
+
+
+def test_padding_does_not_change_cross_attention():
+    head, found = build_head(config("cross_attention")).eval(), features()
+    head.text_scale.mean.uniform_(-1, 1)
+    text, vision, mask = inputs(head, found)
+    padded = torch.cat([text, torch.full_like(text, 9.0)], 1)
+    longer = torch.cat([mask, torch.zeros_like(mask)], 1)
+    torch.testing.assert_close(head(padded, vision, longer), head(text, vision, mask))
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_features_of_any_scale_are_standardised(kind, settings):
+    found = features()
+    scaled = {
+        name: 1000 * x + 50 if x.ndim > 1 and "mask" not in name else x
+        for name, x in found.arrays.items()
+    }
+    plain = train_fusion(found, config(kind), settings)
+    large = train_fusion(Features(found.ids, found.labels, scaled), config(kind), settings)
+    ours, theirs = (
+        run.head(*inputs(run.head, f))
+        for run, f in ((plain, found), (large, Features(found.ids, found.labels, scaled)))
+    )
+    torch.testing.assert_close(ours, theirs, atol=0.01, rtol=0.01)
+
+
+def test_standardisation_counts_real_tokens_alone(settings):
+    found = features()
+    arrays = dict(found.arrays)
+    arrays["text_mask"] = torch.cat([torch.ones(40, 2), torch.zeros(40, 2)], 1)
+    arrays["text_tokens"] = arrays["text_tokens"].clone()
+    arrays["text_tokens"][:, 2:] = 1e6
+    head = train_fusion(
+        Features(found.ids, found.labels, arrays), config("cross_attention"), settings
+    ).head
+    torch.testing.assert_close(head.text_scale.mean, found.arrays["text_cls"].mean(0))
+    assert head.text_scale.std.max() < 10
+
+
+def test_a_constant_feature_does_no_harm(settings):
+    found = features()
+    found.arrays["text_cls"][:, 1] = 3.0
+    run = train_fusion(found, config(), settings)
+    assert all(torch.isfinite(torch.tensor(entry["loss"])) for entry in run.history)
+
+
+def test_fusion_learns_what_no_single_modality_shows(settings):
+    train, val = features(600, 1), features(200, 2)
+    settings = settings.model_copy(update={"fusion_epochs": 60, "fusion_hidden": 64})
+    run = train_fusion(train, config(hidden=64), settings, val)
+    table = compare_models(run.head, val)
+    assert table.loc["mm_fusion", "accuracy"] > 0.8
+    assert table.loc[["text_expert", "vision_expert"], "accuracy"].max() < 0.65
+    assert run.history[-1]["loss"] < run.history[0]["loss"] / 2
+
+
+def test_the_epoch_best_on_val_is_kept(settings, monkeypatch):
+    scores, states = iter([0.4, 0.9, 0.9, 0.1]), []
+
+    def scripted(head, _):
+        states.append({name: tensor.clone() for name, tensor in head.state_dict().items()})
+        return {"eval_macro_f1": next(scores)}
+
+    monkeypatch.setattr(fusion_training, "_evaluate", scripted)
+    run = train_fusion(features(), config(), settings, features(seed=1))
+    assert run.macro_f1 == 0.9
+    for name, tensor in run.head.state_dict().items():
+        assert torch.equal(tensor, states[1][name])
+
+
+def test_the_same_seed_gives_the_same_head_and_another_does_not(settings):
+    one, two, other = (train_fusion(features(), config(), settings, seed=s) for s in (3, 3, 4))
+    weights = [run.head.mlp[0].weight for run in (one, two, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_loss_that_is_not_a_number_stops_with_a_way_out(settings):
+    found = features()
+    found.arrays["text_cls"][3] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"fusion loss is nan.*fusion_lr"):
+        train_fusion(found, config(), settings)
+
+
+def test_heads_are_compared_over_seeds_and_the_best_on_val_is_chosen(settings):
+    settings = settings.model_copy(update={"fusion_head": "auto", "fusion_seeds": 2})
+    train, val = features(60), features(60, 1)
+    table = compare_heads(train, settings, val)
+    assert set(table["head"]) == set(HEADS)
+    assert set(table["scored_on"]) == {"val"}
+    table["macro_f1"] = [0.9 if place == 2 else 0.1 for place in range(len(table))]
+    chosen = choose_head(table, train, settings)
+    assert chosen.head == table.loc[2, "head"]
+    assert "cross_attention" not in set(compare_heads(features(tokens=False), settings)["head"])
+
+
+def test_the_configured_head_is_taken_unasked(settings):
+    settings = settings.model_copy(update={"fusion_head": "align", "text_feature": "mean"})
+    chosen = choose_head(None, features(), settings)
+    assert (chosen.head, chosen.text_feature) == ("align", "mean")
+    assert chosen.experts == {name: fingerprint(settings.model_folder(name)) for name in EXPERTS}
+
+
+def test_scoring_in_pieces_changes_nothing():
+    head, found = build_head(config()).eval(), features()
+    whole = model_logits(head, found.arrays)
+    for model, logits in feature_logits(head, found, rows=7).items():
+        torch.testing.assert_close(logits, whole[model])
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_saved_head_comes_back_as_it_was(settings, kind, monkeypatch):
+    monkeypatch.setattr(fusion.Encoders, "load", lambda *_: torch.nn.Identity())
+    found = features()
+    choice = {"head": kind, "text_feature": "mean", "vision_feature": "pooled"}
+    run = train_fusion(found, fusion_config(found, settings, **choice), settings)
+    folder = save_fusion(run, settings)
+    state = torch.load(folder / "fusion_model.pt", weights_only=True)
+    assert state.keys() == run.head.state_dict().keys()
+    back = load_fusion(settings.models, "cpu")
+    assert isinstance(back, FusionModel)
+    assert not back.training
+    assert back.head.config == run.head.config
+    torch.testing.assert_close(
+        back.head(*inputs(back.head, found)), run.head(*inputs(run.head, found)), rtol=0, atol=0
+    )
+
+
+def test_a_head_is_refused_on_other_experts(settings):
+    found = features()
+    save_fusion(train_fusion(found, fusion_config(found, settings), settings), settings)
+    (settings.model_folder("text_expert") / "model.safetensors").write_bytes(b"retrained")
+    with pytest.raises(ValueError, match=r"text_expert is not the expert .*--from 5"):
+        load_fusion(settings.models)
+
+
+def test_a_full_runs_fusion_is_not_replaced_unasked(settings):
+    found = features()
+    run = train_fusion(found, fusion_config(found, settings), settings)
+    save_fusion(run, settings)
+    pilot = settings.model_copy(update={"mode": "pilot"})
+    with pytest.raises(FileExistsError, match="overwrite=true"):
+        save_fusion(run, pilot)
+    save_fusion(run, pilot.model_copy(update={"overwrite": True}))
+    save_fusion(run, settings)
+
+
+@pytest.mark.parametrize(
+    ("missing", "step"),
+    [("config.json", "--from 5"), ("fusion_model.pt", "--from 5")],
+)
+def test_a_missing_file_names_its_step(settings, missing, step):
+    found = features()
+    folder = save_fusion(train_fusion(found, fusion_config(found, settings), settings), settings)
+    (folder / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{missing} does not exist.*{step}"):
+        load_fusion(settings.models)
+
+
+def test_a_missing_expert_names_its_step(settings):
+    found = features()
+    save_fusion(train_fusion(found, fusion_config(found, settings), settings), settings)
+    shutil.rmtree(settings.model_folder("vision_expert"))
+    with pytest.raises(FileNotFoundError, match=r"vision_expert does not exist.*--from 4"):
+        load_fusion(settings.models)
+
+
+def test_a_config_with_an_unknown_field_is_refused_by_name(settings):
+    found = features()
+    folder = save_fusion(train_fusion(found, fusion_config(found, settings), settings), settings)
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"heads": 3}))
+    with pytest.raises(ValueError, match=r"config\.json.*heads"):
+        load_fusion(settings.models)
+
+
+def test_torn_or_foreign_weights_are_refused_by_name(settings):
+    found = features()
+    run = train_fusion(found, fusion_config(found, settings), settings)
+    file = save_fusion(run, settings) / "fusion_model.pt"
+    whole = file.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", pickle.dumps(print)):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"fusion_model\.pt is broken.*--from 5"):
+            load_fusion(settings.models)
+    torch.save(build_head(config("align")).state_dict(), file)
+    with pytest.raises(ValueError, match=r"fusion_model\.pt is broken or not of the config"):
+        load_fusion(settings.models)

@@ -1,0 +1,190 @@
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lib.config import MODELS
+from lib.data.datasets import MemeShards, shard_paths
+from lib.serving import MemeClassifier
+from lib.serving import __main__ as program_of
+from lib.serving.demo import demo_memes
+from lib.serving.shards import score_shards
+
+TEXT = "when you open the fridge again"
+
+
+@pytest.fixture(scope="module")
+def classifier(full_root):
+    return MemeClassifier.load(full_root.root, "full", device="cpu")
+
+
+@pytest.fixture
+def own_root(full_root, tmp_path):
+    """A copy of the models and decisions, to be edited."""
+    for folder in ("models", "Step_7"):
+        shutil.copytree(full_root.root / folder, tmp_path / folder)
+    return tmp_path
+
+
+def pictures(folder):
+    rng = np.random.default_rng(0)
+    rgb = Image.fromarray(rng.integers(0, 255, (60, 90, 3), dtype=np.uint8))
+    alpha = Image.fromarray(rng.integers(0, 255, (60, 90, 4), dtype=np.uint8), "RGBA")
+    deep = Image.fromarray(rng.integers(0, 65535, (60, 90), dtype=np.uint16))
+    saved = {
+        "plain.jpg": (rgb, {}),
+        "alpha.png": (alpha, {}),
+        "grey.png": (rgb.convert("L"), {}),
+        "palette.gif": (rgb.convert("P"), {}),
+        "animated.gif": (rgb, {"save_all": True, "append_images": [rgb.rotate(90)]}),
+        "lossy.webp": (rgb, {}),
+        "print.jpg": (rgb.convert("CMYK"), {}),
+        "print.tif": (rgb.convert("CMYK"), {}),
+        "deep.png": (deep, {}),
+        "deep.tif": (deep, {}),
+        "tiny.png": (Image.new("1", (1, 1)), {}),
+    }
+    for name, (image, options) in saved.items():
+        image.save(folder / name, **options)
+    return [folder / name for name in saved]
+
+
+def test_every_common_kind_of_picture_is_judged(classifier, tmp_path):
+    paths = pictures(tmp_path)
+    batch = classifier.predict_batch([TEXT] * len(paths), [str(path) for path in paths])
+    for path, together in zip(paths, batch, strict=True):
+        alone = classifier.predict(TEXT, path)
+        assert alone["logits"] == pytest.approx(together["logits"], abs=1e-5), path.name
+        assert 0 < alone["prob_hate"] < 1
+        assert alone["label"] == int(alone["prob_hate"] >= alone["threshold"])
+        assert set(alone["experts"]) == {"text_expert", "vision_expert"}
+
+
+def test_an_answer_is_plain_json(classifier, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    answer = classifier.predict(TEXT, tmp_path / "a.png")
+    assert json.loads(json.dumps(answer)) == answer
+    assert type(answer["label"]) is int
+
+
+def test_predictions_are_those_of_step_6(full_root, classifier):
+    memes = MemeShards(shard_paths(full_root.shards, "test"))
+    samples = [memes[i] for i in range(6)]
+    texts, images = [s["text"] for s in samples], [s["image"] for s in samples]
+    saved = pd.read_parquet(full_root.artifact(6, "predictions.parquet")).set_index("id")
+    for batch_size in (1, 4, 16):
+        answers = classifier.predict_batch(texts, images, batch_size)
+        for answer, sample in zip(answers, samples, strict=True):
+            expected = saved.loc[sample["id"], ["mm_fusion_logit_0", "mm_fusion_logit_1"]]
+            assert answer["logits"] == pytest.approx(expected.tolist(), abs=5e-3)
+
+
+def test_plain_and_packed_text_are_the_same(classifier):
+    image = Image.new("RGB", (384, 384))
+    packed = f"[OCR] {TEXT} [/OCR] [CAP] [/CAP] <lang=en>"
+    plain, same = classifier.predict_batch([TEXT, packed], [image, image])
+    assert plain["prob_hate"] == pytest.approx(same["prob_hate"], abs=1e-6)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\U0001f602 \u200d\u0301", "x" * 20000, "[OCR]"])
+def test_any_text_is_judged(classifier, text):
+    answer = classifier.predict(text, Image.new("RGB", (20, 20)))
+    assert 0 < answer["prob_hate"] < 1
+
+
+def test_bad_pictures_are_named(classifier, tmp_path):
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
+    (tmp_path / "note.jpg").write_text("no picture")
+    for name in ("torn.png", "note.jpg"):
+        with pytest.raises(ValueError, match=re.escape(name)):
+            classifier.predict(TEXT, tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        classifier.predict(TEXT, tmp_path / "gone.png")
+
+
+def test_texts_and_pictures_must_pair_up(classifier):
+    with pytest.raises(ValueError, match="2 texts but 1 pictures"):
+        classifier.predict_batch(["a", "b"], [Image.new("RGB", (8, 8))])
+    assert classifier.predict_batch([], []) == []
+
+
+def edit(root, name, change):
+    file = root / "Step_7" / name
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(("threshold", "label"), [(0, 1), (1.0, 0)])
+def test_an_edited_threshold_decides(own_root, threshold, label):
+    edit(own_root, "thresholds_full.json", lambda c: c["mm_fusion"].update(abuse_hate=threshold))
+    answer = MemeClassifier.load(own_root, "full").predict(TEXT, Image.new("RGB", (8, 8)))
+    assert (answer["threshold"], answer["label"]) == (threshold, label)
+
+
+def test_a_threshold_out_of_range_is_named(own_root):
+    edit(own_root, "thresholds_full.json", lambda c: c["mm_fusion"].update(abuse_hate=1.5))
+    with pytest.raises(ValueError, match=r"thresholds_full\.json: mm_fusion\.abuse_hate is 1\.5"):
+        MemeClassifier.load(own_root, "full")
+
+
+def test_thresholds_of_other_models_are_refused(own_root):
+    config = own_root / "models/mm_fusion/history.json"
+    config.write_text("[]")
+    with pytest.raises(ValueError, match=r"mm_fusion is not the model .*--mode full --from 6"):
+        MemeClassifier.load(own_root, "full")
+
+
+@pytest.mark.parametrize(
+    ("missing", "step"),
+    [
+        ("Step_7/decision_full.json", 7),
+        ("Step_7/thresholds_full.json", 7),
+        ("Step_7/calibration_full.json", 7),
+        ("models/mm_fusion", 5),
+        ("models/mm_fusion/fusion_model.pt", 5),
+        ("models/text_expert", 4),
+        ("models/vision_expert", 4),
+    ],
+)
+def test_a_missing_artifact_names_file_and_command(own_root, missing, step):
+    path = own_root / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{path.name}.*lib.run.*--from {step}"):
+        MemeClassifier.load(own_root, "full")
+
+
+def test_the_mode_that_was_not_run_says_so(full_root):
+    with pytest.raises(FileNotFoundError, match=r"decision_pilot\.json"):
+        MemeClassifier.load(full_root.root, "pilot")
+
+
+def test_demo_and_scores_cover_the_reported_split(full_root, classifier, tmp_path):
+    demo = demo_memes(full_root, n=3)
+    assert [Image.open(path).size for path in demo.image_path] == [(384, 384)] * 3
+    again = classifier.predict_frame(demo.text, demo.image_path)
+    shards = shard_paths(full_root.shards, "test")
+    scores = score_shards(classifier, shards)
+    assert scores["id"].tolist() == MemeShards(shards, pictures=False).ids
+    assert scores["prob_hate"][:3].tolist() == pytest.approx(again["prob_hate"].tolist(), abs=1e-5)
+    assert {"label", "threshold", "review", "text_expert_prob"} <= set(scores)
+
+
+def test_the_program_prints_json_or_one_line(full_root, monkeypatch, capsys, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    program = ["serving", "--mode", "full", "--root", str(full_root.root), "--text", TEXT]
+    monkeypatch.setattr(sys, "argv", [*program, "--image", str(tmp_path / "a.png")])
+    program_of.main()
+    assert json.loads(capsys.readouterr().out).keys() >= {"prob_hate", "label"}
+    monkeypatch.setattr(sys, "argv", [*program, "--image", str(tmp_path / "b.png")])
+    with pytest.raises(SystemExit, match=r"^error: .*b\.png"):
+        program_of.main()
+
+
+def test_models_of_the_answer_are_the_documented_three(classifier):
+    assert set(classifier.decision.temperatures) == set(MODELS)
