@@ -18,7 +18,7 @@ from lib.calibration import (
 )
 from lib.emotions.classifier import BERTEmotionClassifier
 from lib.emotions.f1 import best_constant_f1, smoothed_thresholds
-from lib.figures import single_plots
+from lib.figures.single_plots import joint_heatmap
 
 TEMPERATURES = np.arange(1.0, 16.0)
 THRESHOLDS = np.arange(2, 11) / 10
@@ -184,9 +184,7 @@ def main() -> int:
     show(content, search, table)
 
     write_csv(args.model / "search.csv", search)
-    emotion_cli.save_figure(
-        args.model / "search.png", lambda ax: single_plots.joint_heatmap(ax, search)
-    )
+    emotion_cli.save_figure(args.model / "search.png", lambda ax: joint_heatmap(ax, search))
     write_json(args.model / "calibration.json", content)
     if not args.report_only:
         model.set_temperature(temperature)

@@ -26,7 +26,7 @@ from lib.artifacts import fingerprint, guard_overwrite, write_json
 from lib.emotions.classifier import BERTEmotionClassifier, encode
 from lib.emotions.data import EmotionData
 from lib.emotions.splits import load_split
-from lib.figures import single_plots
+from lib.figures.single_plots import training_curve
 from lib.modeling.checkpoints import last_checkpoint
 from lib.modeling.device import bf16_pays, default_device
 
@@ -212,7 +212,7 @@ def main() -> int:
     write_json(args.model / "training.json", made_from)
     emotion_cli.save_figure(
         args.model / "training.png",
-        lambda ax: single_plots.training_curve(ax, trainer.state.log_history),
+        lambda ax: training_curve(ax, trainer.state.log_history),
     )
     shutil.rmtree(work)
     print(f"wrote {args.model}")

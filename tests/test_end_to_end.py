@@ -17,6 +17,7 @@ from lib.modeling.features import encode_for_fusion
 from lib.modeling.fusion import save_fusion
 from lib.modeling.fusion_training import choose_head, compare_heads, train_fusion
 from lib.modeling.predictions import packed_splits
+from lib.run import run_steps
 
 PLAIN_SCRIPT = """
 import sys
@@ -120,7 +121,7 @@ def test_steps_6_and_7_write_the_same_bytes_again(full_root):
     )
     before = {file.name: file.read_bytes() for file in files}
     given = full_root.model_dump(mode="json", exclude_none=True)
-    run(given, first=6, last=7)
+    run_steps(given, first=6, last=7)
     assert {file.name: file.read_bytes() for file in files} == before
 
 

@@ -30,6 +30,19 @@ def smoothed_thresholds(
     return expit(cuts[f1.argmax(axis=1)])
 
 
+def multilabel_f1(decided: np.ndarray, labels: np.ndarray, average: str) -> float:
+    """F1 of decisions (N, L) against multi-hot labels (N, L), both 0/1.
+
+    "macro" is the mean over the labels, a label that is neither told nor present counting 0;
+    "micro" pools them.
+    """
+    told, there = decided.astype(bool), labels.astype(bool)
+    axis = 0 if average == "macro" else None
+    hits = (told & there).sum(axis=axis)
+    sizes = told.sum(axis=axis) + there.sum(axis=axis)
+    return float(np.mean(2 * hits / np.maximum(sizes, 1)))
+
+
 def best_constant_f1(labels: np.ndarray, average: str) -> float:
     """The highest F1 that telling every text the same emotions reaches on labels (N, L).
 

@@ -48,11 +48,8 @@ def train_expert(name: str, settings: Settings) -> Expert:
     val = shard_paths(settings.shards, "val") if settings.mode == "full" else []
     job = _job(name, settings, [*train, *val])
     folder = settings.model_folder(name)
-    if (
-        settings.mode == "full"
-        and not settings.overwrite
-        and same_job(folder / "training.json", job)
-    ):
+    finished = same_job(folder / "training.json", job)
+    if settings.mode == "full" and not settings.overwrite and finished:
         return Expert(folder, read_json(folder / "history.json", "Step 4"))
     origin = {key: job[key] for key in ("mode", "backbone", "data")}
     guard_overwrite(folder / "made_from.json", origin, settings.overwrite)

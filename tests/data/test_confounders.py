@@ -178,9 +178,8 @@ def test_an_impossible_number_is_refused(arguments, told):
 
 
 def test_more_memes_than_there_are_texts_are_refused(monkeypatch):
-    monkeypatch.setattr(
-        "lib.data.confounders.design.PHRASINGS", {kind: ["your|{when}"] for kind in PHRASINGS}
-    )
+    few = {kind: ["your|{when}"] for kind in PHRASINGS}
+    monkeypatch.setattr("lib.data.confounders.design.PHRASINGS", few)
     with pytest.raises(ValueError, match="no more distinct texts"):
         generate(2000)
 

@@ -51,10 +51,7 @@ def train(backbone, folder, *options):
 def backbone(tmp_path_factory):
     words = {
         word
-        for phrase in [
-            *itertools.chain.from_iterable(generated.PHRASES.values()),
-            *generated.TOPICS,
-        ]
+        for phrase in itertools.chain(*generated.PHRASES.values(), generated.TOPICS)
         for word in phrase.lower().replace("{t}", "").replace(",", "").split()
         if word.isalpha()
     }
