@@ -62,6 +62,7 @@ bench: $(READY)  ## measure against named peers; writes benchmarks/results/
 	$(RUN) benchmarks/calibration.py
 	$(RUN) benchmarks/packing.py
 	$(RUN) benchmarks/encoding.py
+	$(RUN) benchmarks/serving.py
 
 notebooks: $(READY)  ## run the notebooks anew and keep their pilot outputs in the repository
 	root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \

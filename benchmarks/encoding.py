@@ -36,7 +36,7 @@ from lib.modeling.encoders import Encoders, encode_image, encode_text
 from lib.modeling.features import Features, encode_shards
 from lib.modeling.fusion import model_logits
 from lib.modeling.fusion_training import train_fusion
-from lib.modeling.heads import FusionConfig, FusionHead
+from lib.modeling.heads import FusionConfig, build_head
 
 RESULTS = Path(__file__).parent / "results/encoding.csv"
 
@@ -64,7 +64,7 @@ def main() -> None:
 @torch.inference_mode()
 def measure(settings: Settings, samples: list[dict], repeats: int) -> list[dict]:
     encoders = load_encoders()
-    head = FusionHead(FusionConfig(text_dim=384, vision_dim=2)).eval()
+    head = build_head(FusionConfig(text_dim=384, vision_dim=2)).eval()
     texts, images = [s["text"] for s in samples], [s["image"] for s in samples]
     tokens = encoders.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
     pixels = encoders.processor(images, return_tensors="pt")["pixel_values"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -55,15 +56,11 @@ def letterbox(image: Image.Image, size: int = SIZE) -> Image.Image:
 
     Overlaid text sits at the edges of a meme: cropping would cut it off.
     """
-    scale = size / max(image.size)
-    fitted = image.resize(
-        (max(1, round(image.width * scale)), max(1, round(image.height * scale))),
-        Image.Resampling.BICUBIC,
-        reducing_gap=3.0,
-    )
-    canvas = Image.new("RGB", (size, size), PADDING)
-    canvas.paste(fitted, ((size - fitted.width) // 2, (size - fitted.height) // 2))
-    return canvas
+    thinnest = math.ceil(max(image.size) / size)
+    if min(image.size) < thinnest:
+        # ImageOps.pad would round the shorter side of a line to no pixel at all.
+        image = image.resize((max(image.width, thinnest), max(image.height, thinnest)))
+    return ImageOps.pad(image, (size, size), color=PADDING)
 
 
 def picture_hash(picture: Image.Image) -> int | None:

@@ -6,12 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import (
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+
+EXPERTS = ("text_expert", "vision_expert")
 
 
 def load_expert(folder: str | Path) -> tuple[Any, Any]:
@@ -24,9 +20,14 @@ def load_expert(folder: str | Path) -> tuple[Any, Any]:
         raise FileNotFoundError(
             f"{folder} holds no trained expert; train it with Step 4: python -m lib.run --from 4"
         )
-    model_class, processor_class = CLASSES[folder.name]
-    model = model_class.from_pretrained(folder)
-    return model.eval(), processor_class.from_pretrained(folder)
+    # Imported here because they take longer than all else that serving imports together.
+    if folder.name == "text_expert":
+        from transformers import AutoModelForSequenceClassification as Model
+        from transformers import AutoTokenizer as Processor
+    else:
+        from transformers import AutoImageProcessor as Processor
+        from transformers import AutoModelForImageClassification as Model
+    return Model.from_pretrained(folder).eval(), Processor.from_pretrained(folder)
 
 
 def head_name(model: Any) -> str:
@@ -35,14 +36,6 @@ def head_name(model: Any) -> str:
     if timm_model is not None:
         return f"timm_model.{timm_model.default_cfg['classifier']}"
     return next(name for name in ("classifier", "score") if hasattr(model, name))
-
-
-CLASSES = {
-    "text_expert": (AutoModelForSequenceClassification, AutoTokenizer),
-    "vision_expert": (AutoModelForImageClassification, AutoImageProcessor),
-}
-
-EXPERTS = ("text_expert", "vision_expert")
 
 
 class Encoders(torch.nn.Module):

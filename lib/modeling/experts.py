@@ -23,7 +23,7 @@ from lib.data.datasets import shard_paths
 from lib.modeling import trainable_layers
 from lib.modeling.checkpoints import last_checkpoint, same_job
 from lib.modeling.device import default_device
-from lib.modeling.encoders import CLASSES
+from lib.modeling.encoders import EXPERTS
 from lib.modeling.expert_trainer import make_trainer
 
 
@@ -113,7 +113,7 @@ def _save(
 def main() -> int:
     """Train one expert with the settings of a configuration file; 2 if it cannot."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("expert", choices=sorted(CLASSES))
+    parser.add_argument("expert", choices=EXPERTS)
     parser.add_argument("--config", required=True, help="YAML file of settings")
     parser.add_argument("--root", help="folder of shards and models; default: the project's")
     options = parser.parse_args()

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -188,3 +189,16 @@ def test_the_program_prints_json_or_one_line(full_root, monkeypatch, capsys, tmp
 
 def test_models_of_the_answer_are_the_documented_three(classifier):
     assert set(classifier.decision.temperatures) == set(MODELS)
+
+
+def test_loading_needs_nothing_of_the_training_stack(full_root):
+    heavy = "transformers.trainer peft matplotlib papermill lib.data.readers lib.data.packing"
+    heavy += " lib.modeling.experts lib.modeling.expert_trainer lib.modeling.fusion_training"
+    program = (
+        "import sys\nfrom lib.serving import MemeClassifier\n"
+        "MemeClassifier.load(sys.argv[1], 'full')\n"
+        f"print(*(name for name in {heavy.split()} if name in sys.modules))"
+    )
+    command = [sys.executable, "-c", program, str(full_root.root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("", 0), done.stderr
