@@ -33,10 +33,8 @@ pilot: $(READY)  ## run Steps 3 to 8 on 50 memes (DATA=DIR: on your own)
 full: $(READY)  ## run Steps 3 to 8 in full mode (CONFIG=configs/confounders.yaml: offline, on a CPU)
 	$(RUN) -m lib.run --config $(CONFIG) $(if $(DATA),--data '$(DATA)') $(if $(FROM),--from $(FROM))
 
-test: $(READY)  ## unit, end-to-end and notebook tests
-	$(RUN) -m ruff check .
-	$(RUN) -m ruff format --check .
-	$(RUN) -m pytest
+test: lint  ## what lint checks; unit, end-to-end and notebook tests
+	$(RUN) -m pytest --cov=lib --cov-report=term-missing:skip-covered
 	root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \
 	  MEMES_ROOT="$$root" $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
 	  -p no:cacheprovider $(sort $(wildcard Step_*/*.ipynb))
@@ -68,5 +66,8 @@ notebooks: $(READY)  ## run the notebooks anew and keep their pilot outputs in t
 	root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \
 	  MEMES_ROOT="$$root" $(RUN) -m lib.notebooks
 
-lint: $(READY)  ## check style
-	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
+lint: $(READY)  ## check style, types, and that imports point down
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-logo

@@ -1,4 +1,4 @@
-"""Pack examples into Step_3/: the command line of lib.packing."""
+"""Pack examples into Step_3/: the command line of lib.data.packing."""
 
 import argparse
 import sys

@@ -41,7 +41,6 @@ from lib.calibration import (
     joint_search,
     sweep_thresholds,
 )
-from lib.calibration.thresholds import GRID
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PEERS = ("numpy", "scipy", "scikit-learn", "netcal", "probmetrics", "torchmetrics", "torch")
@@ -137,9 +136,11 @@ def threshold_lines(n: int) -> Iterator[Comparison]:
     z, y = binary_sample(n)
     p = expit(z[:, 1] - z[:, 0])
 
+    grid = sweep_thresholds(p, y)["threshold"]
+
     def sweep_loop() -> None:
-        for cut in GRID:
-            precision_recall_fscore_support(y, p >= cut, average="binary", zero_division=0)
+        for threshold in grid:
+            precision_recall_fscore_support(y, p >= threshold, average="binary", zero_division=0)
 
     def best() -> object:
         return best_threshold(p, y)
@@ -152,7 +153,7 @@ def threshold_lines(n: int) -> Iterator[Comparison]:
         what, "one numpy.sort of the scores", best, lambda: np.sort(p), 6, at_most=True, rounds=15
     )
     yield Comparison(
-        f"sweep_thresholds, {len(GRID)} points, N = {n:,}",
+        f"sweep_thresholds, {len(grid)} points, N = {n:,}",
         "loop of scikit-learn precision_recall_fscore_support",
         lambda: sweep_thresholds(p, y),
         sweep_loop,
@@ -175,8 +176,8 @@ def joint_lines() -> Iterator[Comparison]:
     def loop(score: Callable[[np.ndarray], object]) -> None:
         for t in temperatures:
             p = expit(z / t)
-            for cut in thresholds:
-                score(p >= cut)
+            for threshold in thresholds:
+                score(p >= threshold)
 
     def macro(decided: np.ndarray) -> None:
         f1_score(y, decided, average="macro", zero_division=0)
@@ -236,7 +237,7 @@ def error_lines(n: int) -> Iterator[Comparison]:
     scores, labels = torch.tensor(p), torch.tensor(y)
     yield Comparison(
         f"expected_calibration_error, N = {n:,}",
-        "torchmetrics binary_calibration_error (top-label)",
+        "torchmetrics binary_calibration_error",
         lambda: expected_calibration_error(p, y),
         lambda: binary_calibration_error(scores, labels, n_bins=15),
         None,

@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from lib.artifacts import write_csv
 from lib.data.datasets import MemeShards, shard_paths, stream
+from lib.data.example import Example
 from lib.data.packing.pack import pack
-from lib.data.readers.example import Example
 
 RESULTS = Path(__file__).parent / "results/packing.csv"
 

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,8 +28,10 @@ PRESETS = {
         "n_memes": PILOT_SIZE,
         "text_model": "minilm",
         "vision_model": "efficientnet_lite0",
+        "text_markers": "keep",
         "text_epochs": 1,
         "vision_epochs": 1,
+        "fusion_features": "experts",
         "fusion_head": "concat",
         "fusion_seeds": 1,
     },
@@ -29,8 +39,10 @@ PRESETS = {
         "n_memes": 3000,
         "text_model": "microsoft/mdeberta-v3-base",
         "vision_model": "google/siglip-base-patch16-384",
+        "text_markers": "drop",
         "text_epochs": 5,
         "vision_epochs": 5,
+        "fusion_features": "out_of_fold",
         "fusion_head": "auto",
         "fusion_seeds": 5,
     },
@@ -72,8 +84,13 @@ class Settings(BaseModel):
     gradient_accumulation: int = Field(default=1, ge=1)
     gradient_checkpointing: bool = False
     max_length: int = Field(default=128, ge=8)
+    # Whether the text models are shown `[OCR]`, `[CAP]` and so on: 21 of a text's 47 tokens.
+    text_markers: Literal["keep", "drop"]
     class_weights: bool = False
     patience: int = Field(default=2, ge=1)
+    # What chooses the epoch of an expert and the head of fusion, on val.
+    select_by: Literal["log_loss", "auroc", "macro_f1"] = "log_loss"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     text_tuning: Literal["full", "top_k", "lora"] = "full"
     vision_tuning: Literal["full", "top_k", "lora"] = "full"
     top_k: int = Field(default=2, ge=0)
@@ -81,21 +98,44 @@ class Settings(BaseModel):
     bf16: bool | None = None
 
     # Step 5
-    fusion_head: Literal["auto", "concat", "align", "align_concat", "bilinear", "cross_attention"]
-    text_feature: Literal["cls", "mean", "logits"] = "cls"
-    vision_feature: Literal["pooled", "logits"] = "logits"
+    fusion_features: Literal["experts", "out_of_fold", "held_out"]
+    folds: int = Field(default=4, ge=2)
+    # Whether the nearest training memes vote on a meme, where the head learns from unseen ones.
+    retrieval: bool = True
+    # A CLIP or SigLIP model beside the experts: a hub name or a folder.
+    dual_encoder: str | None = None
+    # "auto" or a name of `lib.modeling.heads`
+    fusion_head: str
+    text_feature: Literal["cls", "mean", "logits", "dual"] = "cls"
+    vision_feature: Literal["pooled", "logits", "dual"] = "logits"
     # Heads that attend to tokens and patches need N * (L * t + P * w) half floats of memory.
     token_heads: bool = True
     fusion_hidden: int = Field(default=256, ge=1)
+    # The width that heads project text and picture to; four heads of attention share it.
+    fusion_rank: int = Field(default=64, ge=4, multiple_of=4)
+    fusion_dropout: float = Field(default=0.1, ge=0, lt=1)
     fusion_epochs: int = Field(default=20, ge=1)
     fusion_lr: float = Field(default=2e-3, gt=0)
     fusion_l2: float = Field(default=0.01, ge=0)
     fusion_seeds: int = Field(ge=1)
+    # What learns together with the head afterwards: nothing, the last layers, or LoRA adapters.
+    fusion_tuning: Literal["none", "top_k", "lora"] = "none"
+    # How many layers that is; not Step 4's `top_k`, which is 0 where experts stay frozen.
+    fusion_top_k: int = Field(default=2, ge=1)
+    fusion_tuning_epochs: int = Field(default=1, ge=1)
+    fusion_tuning_lr: float = Field(default=1e-5, gt=0)
 
     @field_validator("root", "data")
     @classmethod
     def _absolute(cls, folder: Path | None) -> Path | None:
         return folder and folder.expanduser().resolve()
+
+    @field_validator("text_feature", "vision_feature")
+    @classmethod
+    def _given_by_a_dual_encoder(cls, feature: str, info: ValidationInfo) -> str:
+        if feature == "dual" and info.data.get("dual_encoder") is None:
+            raise ValueError("needs a dual_encoder, such as openai/clip-vit-large-patch14-336")
+        return feature
 
     @model_validator(mode="before")
     @classmethod

@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
-    content = {}
+    content: dict[str, Any] = {}
     if options.config:
         Settings.from_file(options.config)
         content = yaml.safe_load(options.config.read_text(encoding="utf-8")) or {}

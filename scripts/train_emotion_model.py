@@ -3,7 +3,6 @@
 import argparse
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import emotion_cli
@@ -20,7 +19,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from lib.artifacts import fingerprint, guard_overwrite, write_json
 from lib.emotions.classifier import BERTEmotionClassifier, encode
@@ -29,32 +27,7 @@ from lib.emotions.splits import load_split
 from lib.figures.single_plots import training_curve
 from lib.modeling.checkpoints import last_checkpoint
 from lib.modeling.device import bf16_pays, default_device
-
-
-class LikeLengths(Sampler):
-    """Rows in batches of like length, the batches in random order.
-
-    The order is that of seed and epoch alone, so that a resumed run sees the batches it missed.
-    The library's own sampler walks from long to short texts again and again, and the labels with
-    them.
-    """
-
-    def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        rows = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
-        full = len(rows) // self.batch_size
-        for batch in torch.randperm(full, generator=generator).tolist():
-            yield from rows[batch * self.batch_size :][: self.batch_size]
-        yield from rows[full * self.batch_size :]
+from lib.modeling.like_lengths import LikeLengths
 
 
 class EmotionTrainer(Trainer):

@@ -1,7 +1,7 @@
 """Tiny models of the real architectures, and a root in which all steps have run on them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,14 @@ import pandas as pd
 import pytest
 import sentencepiece
 import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import (
+    BertConfig,
+    BertModel,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
     DebertaV2Tokenizer,
+    PreTrainedTokenizerFast,
     SiglipForImageClassification,
     SiglipImageProcessor,
 )
@@ -93,6 +97,37 @@ def _tiny_siglip(folder: Path) -> Path:
     config = SiglipConfig(vision_config=vision, text_config=text | {"intermediate_size": 64})
     SiglipForImageClassification(config).save_pretrained(folder)
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def save_tiny_bert() -> Callable[..., Path]:
+    """Call it with a folder, and the words that the tokenizer shall know."""
+    return _save_tiny_bert
+
+
+def _save_tiny_bert(folder: Path, words: Sequence[str] = ()) -> Path:
+    """Save a BERT of width 16 with random weights and a tokenizer that knows `words`."""
+    letters = list("abcdefghijklmnopqrstuvwxyz?!.,")
+    vocabulary = ["[PAD]", "[UNK]", *letters, *(f"##{c}" for c in letters), *words]
+    tokenizer = Tokenizer(
+        models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]")
+    )
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=64
+    ).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(folder)
     return folder
 
 

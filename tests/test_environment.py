@@ -1,5 +1,7 @@
 """What a newcomer types first: the environment files agree, and `make` does what it says."""
 
+import ast
+import importlib.metadata
 import os
 import re
 import stat
@@ -17,15 +19,27 @@ from packaging.version import Version
 from lib.config import ROOT, Settings
 from lib.run import NOTEBOOKS
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"(?m)^([a-z][a-z-]*):", MAKEFILE))
 DOCUMENTS = [
     "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "benchmarks/README.md",
     "models/README.md",
+    "scripts/README.md",
     "tests/README.md",
     *map("Step_{}.md".format, NOTEBOOKS),
 ]
+# Everything that names files and modules, in words or in code; the changelog may name old ones.
+SPEAKING = [
+    path
+    for pattern in ("*.md", "*/*.md", "Step_*/*.ipynb", "Step_3/*.py", "configs/*.yaml", "Makefile")
+    for path in sorted(ROOT.glob(pattern))
+    if path.name != "CHANGELOG.md"
+] + [path for folder in ("lib", "scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
 
 
 def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
@@ -58,6 +72,42 @@ def test_every_dependency_has_a_reason():
     assert [line.split()[1] for line in bare] == ["conda-forge", "python>=3.11", "pip", "pip:"]
 
 
+def packages_of(folder: str) -> dict[str, str]:
+    """The third-party packages that the files below a folder import, each with one such file."""
+    found = {}
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                found.setdefault(name.partition(".")[0], str(path.relative_to(ROOT)))
+    own = {"lib"} | {path.stem for path in (ROOT / folder).glob("*.py")}
+    return {n: path for n, path in found.items() if n not in sys.stdlib_module_names | own}
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"),
+    [("lib", []), ("scripts", []), ("tests", ["test"]), ("benchmarks", ["test", "bench"])],
+)
+def test_what_is_imported_is_declared(folder, extras):
+    lists = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][e] for e in extras)]
+    declared = {canonicalize_name(Requirement(r).name) for lines in lists for r in lines}
+    sold_as = importlib.metadata.packages_distributions()
+    undeclared = {
+        name: path
+        for name, path in packages_of(folder).items()
+        # What is not installed is named as it is imported.
+        if declared.isdisjoint(map(canonicalize_name, sold_as.get(name, [name])))
+    }
+    assert not undeclared
+
+
+def test_the_calibration_wing_needs_four_packages():
+    assert set(packages_of("lib/calibration")) == {"numpy", "pandas", "scipy", "sklearn"}
+
+
 def test_what_make_installs_is_pinned_within_its_bounds():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
@@ -87,7 +137,7 @@ def test_demo_takes_any_text():
     done = make("demo", *echo, 'TEXT=it\'s "you"', "IMAGE=a b.png")
     assert done.stdout.splitlines() == [
         "-m",
-        "lib.inference",
+        "lib.serving",
         "--text",
         'it\'s "you"',
         "--image",
@@ -103,7 +153,8 @@ def test_demo_takes_any_text():
         (["full"], "lib.run --config configs/full.yaml"),
         (["full", "CONFIG=configs/confounders.yaml"], "--config configs/confounders.yaml"),
         (["full", "FROM=5"], "lib.run --config configs/full.yaml  --from 5"),
-        (["test"], "python -m pytest\n"),
+        (["test"], "python -m pytest --cov=lib"),
+        (["test"], "python -m mypy\n"),
         (["lab"], "-m jupyter lab"),
         (["notebooks"], "-m lib.notebooks"),
     ],
@@ -118,9 +169,17 @@ def test_make_test_runs_every_notebook_through_nbval_outside_the_project():
     assert 'MEMES_ROOT="$root"' in line and "--nbval-current-env" in line
 
 
+def test_before_a_commit_the_checks_of_lint_run():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    (local,) = hooks["repos"]
+    lint = dry_run("--assume-old=.venv/.ready", "lint")
+    assert [hook["entry"] for hook in local["hooks"]] == lint.splitlines()
+
+
 def test_configurations_hold_valid_settings():
     modes = {path.stem: Settings.from_file(path).mode for path in (ROOT / "configs").glob("*.yaml")}
-    assert modes == {"pilot": "pilot", "full": "full", "confounders": "full"}
+    assert modes.pop("pilot") == "pilot"
+    assert {"full", "confounders"} <= modes.keys() and set(modes.values()) == {"full"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -132,6 +191,32 @@ def test_documents_name_targets_and_files_that_exist(document):
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     broken = [link for link in links if not (ROOT / document).parent.joinpath(link).exists()]
     assert not broken
+
+
+def test_files_and_modules_that_are_named_exist():
+    wrong = set()
+    for path in SPEAKING:
+        text, folders = path.read_text(encoding="utf-8"), "lib|tests|scripts|configs|benchmarks"
+        files = re.findall(rf"(?<![\w/.-])((?:{folders})/[\w/.-]*\w(?:\.\w+|/))(?![\w<*])", text)
+        modules = re.findall(r"(?<![\w./-])lib(?:\.\w+)+", text)
+        missing = [name for name in files if not (ROOT / name).exists()]
+        missing += [name for name in modules if not resolves(name)]
+        wrong |= {f"{path.relative_to(ROOT)}: {name}" for name in missing}
+    assert not wrong
+
+
+def resolves(dotted: str) -> bool:
+    """Whether a dotted name under `lib` is a package, a module, or a name in one of them."""
+    place = ROOT
+    for part in dotted.split("."):
+        if (place / part).is_dir():
+            place = place / part
+        elif (place / f"{part}.py").is_file():
+            place = place / f"{part}.py"
+        else:
+            source = place if place.is_file() else place / "__init__.py"
+            return bool(re.search(rf"\b{part}\b", source.read_text(encoding="utf-8")))
+    return True
 
 
 @pytest.mark.parametrize("step", NOTEBOOKS)

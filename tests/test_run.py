@@ -3,7 +3,7 @@ import pytest
 
 from lib import run as runner
 from lib.config import PRESETS
-from lib.run import NOTEBOOKS, StepFailed, main, run
+from lib.run import NOTEBOOKS, StepFailed, main, run_steps
 
 CELLS = {
     "writes": "import pathlib\npathlib.Path(root, 'seen.txt').write_text(f'{mode} {seed!r}')",
@@ -55,7 +55,7 @@ def test_a_failing_cell_is_named_with_its_error_and_the_way_on(notebooks, capsys
 def test_a_failure_stops_the_steps_after_it(notebooks, monkeypatch):
     monkeypatch.setitem(NOTEBOOKS, 3, NOTEBOOKS[4])
     with pytest.raises(StepFailed, match="Step 3 failed"):
-        run({"root": str(notebooks / "root")}, 3, 4)
+        run_steps({"root": str(notebooks / "root")}, 3, 4)
     assert not (notebooks / "root" / "seen.txt").exists()
 
 
@@ -115,7 +115,7 @@ def test_options_win_over_the_configuration(monkeypatch, tmp_path):
 def test_paths_do_not_depend_on_the_notebooks_folder(monkeypatch, tmp_path):
     steps = started(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    run({"root": "here", "data": "mine"}, 3, 3)
+    run_steps({"root": "here", "data": "mine"}, 3, 3)
     assert steps[0][1]["root"] == str(tmp_path / "here")
     assert steps[0][1]["data"] == str(tmp_path / "mine")
 

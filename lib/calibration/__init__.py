@@ -1,28 +1,35 @@
-"""The numeric core: logits and labels flow in, temperatures, cuts, metrics and intervals flow out.
+"""Calibration: logits and labels flow in, temperatures, thresholds, metrics and intervals flow out.
 
 It serves Steps 6 and 7 and the emotion classifier. NumPy, SciPy, pandas and scikit-learn are all it
-imports; tensors are taken by duck typing. Everything to be used from outside is here:
+imports; tensors are recognised by their methods. Everything for use from outside is here:
 `from lib.calibration import fit_temperature, best_threshold, ...`.
+
+    checked_input           the same validation and messages for all
+    temperature             temperature scaling: temperature_problem states the equation,
+                            temperature_solver solves it
+    thresholds, per_label   the best threshold, and one per label: both walk along a ranking
+    joint_grid              F1 over a grid of temperatures and thresholds
+    cross_fitting           both judged on examples that they were not fitted on
+    metrics                 scores of probabilities and decisions; calibration_error for the former
+    intervals               bootstrap intervals, of the named resampled_statistics or any function
 """
 
+from lib.calibration.calibration_error import (
+    brier_decomposition,
+    expected_calibration_error,
+    zero_truth_ece,
+)
 from lib.calibration.cross_fitting import CrossFit, cross_fit
 from lib.calibration.intervals import Interval, bootstrap_ci, bootstrap_difference
 from lib.calibration.joint_grid import joint_search
 from lib.calibration.metrics import (
-    brier_decomposition,
     classification_metrics,
     constant_baselines,
     decision_metrics,
-    expected_calibration_error,
-    zero_truth_ece,
 )
+from lib.calibration.per_label import per_label_thresholds
 from lib.calibration.temperature import TemperatureFit, fit_temperature, prob_hate
-from lib.calibration.thresholds import (
-    BestThreshold,
-    best_threshold,
-    per_label_thresholds,
-    sweep_thresholds,
-)
+from lib.calibration.thresholds import BestThreshold, best_threshold, sweep_thresholds
 
 __all__ = [
     "BestThreshold",

@@ -1,23 +1,27 @@
-"""Anything array-like as checked NumPy: lists, pandas, half precision, tensors on any device.
+"""Input validation for the whole wing: anything array-like becomes a checked NumPy array.
 
-The lowest floor of the numeric core, so that temperature, thresholds and metrics refuse the same
-input with the same words.
+Temperatures, thresholds, metrics and intervals all read their input here, so that all refuse the
+same input with the same message: it names the argument, how many values are bad, where the first
+one is and how to fix them.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 
-def to_numpy(values: ArrayLike, name: str) -> np.ndarray:
-    """Return `values` as float64; integers, booleans and float32 keep their type.
+def to_numpy(values: Any, name: str) -> np.ndarray:
+    """Return lists, arrays, pandas objects and tensors as a NumPy array of real numbers.
 
-    Tensors and data frames are duck-typed, so neither library is imported.
+    Integers, booleans and float32 keep their type, everything else becomes float64. Tensors and
+    data frames are recognised by their methods, so neither library is imported.
     Raises ValueError naming `name` if the values are empty or not real numbers.
     """
     try:
         if isinstance(values, np.ma.MaskedArray):
-            # What is masked is unknown, and refused as such.
-            values = values.astype(np.float64).filled(np.nan)
+            # A masked value is unknown: as NaN it is refused by `finite` like any missing value.
+            values = np.ma.filled(values.astype(np.float64), np.nan)
         elif hasattr(values, "detach"):
             values = values.detach().cpu()
             if values.is_floating_point() and values.itemsize < 4:
@@ -42,6 +46,10 @@ def finite(values: ArrayLike, name: str) -> np.ndarray:
     """Return `values` as float64, without NaN or infinity.
 
     Raises ValueError with the count and the first index of what is not finite.
+
+    >>> finite([0.5, float("nan")], "logits")
+    Traceback (most recent call last):
+    ValueError: logits holds 1 of 2 values that are NaN or infinite, the first at index 1; ...
     """
     array = to_numpy(values, name)
     # The extremes carry any NaN or infinity, and cost no temporary array.
@@ -82,6 +90,16 @@ def binary_labels(labels: ArrayLike, name: str = "labels") -> np.ndarray:
     return ones
 
 
+def scores_and_labels(prob: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return p(hate) as float64 (N,) and its 0/1 labels as bool (N,).
+
+    Raises ValueError as `probabilities` and `binary_labels` do, and if the shapes differ.
+    """
+    p, y = probabilities(prob), binary_labels(labels)
+    check_same_shape(p, "prob", y)
+    return p, y
+
+
 def check_ndim(array: np.ndarray, name: str, ndim: int) -> None:
     """Raise ValueError unless `array` has `ndim` dimensions."""
     if array.ndim != ndim:
@@ -108,11 +126,16 @@ def refuse(bad: np.ndarray, name: str, what: str, fix: str) -> None:
     )
 
 
-def in_precision_of(scores: ArrayLike, cuts: np.ndarray) -> np.ndarray:
-    """Round `cuts` to the floating type of `scores`, as float64.
+def in_precision_of(scores: Any, cuts: np.ndarray) -> np.ndarray:
+    """Round `cuts` to the floating type of `scores`, and return them as float64.
 
     A float32 score of 0.7 is below the float64 0.7, though a user who compares it with 0.7 compares
     in float32.
+
+    >>> float(np.float32(0.7)) >= 0.7
+    False
+    >>> float(np.float32(0.7)) >= in_precision_of(np.float32([0.7]), np.array([0.7]))
+    array([ True])
     """
     if hasattr(scores, "new_tensor"):
         if not scores.is_floating_point():

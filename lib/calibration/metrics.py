@@ -1,44 +1,62 @@
-"""What p(hate) is worth: discrimination, calibration, and the constant scores to beat."""
+"""What p(hate) and the decisions made from it are worth, and the constant scores to beat."""
 
 import math
 import warnings
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr
 from sklearn import metrics as sk
-from sklearn.isotonic import isotonic_regression
 
+from lib.calibration.calibration_error import (
+    brier_decomposition,
+    expected_calibration_error,
+    zero_truth_ece,
+)
 from lib.calibration.checked_input import (
     binary_labels,
     check_same_shape,
     finite,
     in_precision_of,
-    probabilities,
+    scores_and_labels,
 )
-
-Strategy = Literal["uniform", "quantile"]
-
-N_BINS = 15
 
 
 def classification_metrics(
     prob: ArrayLike, labels: ArrayLike, threshold: float = 0.5
 ) -> dict[str, float]:
-    """Every reported metric of p(hate), shape (N,), against 0/1 labels, shape (N,).
+    """Compute every reported metric of p(hate).
 
-    `prob >= threshold` counts as hate. Precision without a positive decision is 0. `nll` is in
-    nats, clipped as scikit-learn's `log_loss` does; `brier` = `brier_reliability` -
-    `brier_resolution` + `brier_uncertainty` (see `brier_decomposition`); the four `ece` are those
-    of `expected_calibration_error` and `zero_truth_ece`.
+    Parameters
+    ----------
+    prob
+        p(hate), shape (N,).
+    labels
+        0 or 1, shape (N,). With one class only, what needs two is NaN, and one warning names it.
+    threshold
+        `prob >= threshold` counts as hate, compared in the precision of `prob`.
 
-    With one class only, what needs two is NaN, and one warning names it.
-    Raises ValueError for what is empty, mismatched, not finite, outside [0, 1] or not 0/1, and for
-    a threshold that is not finite.
+    Returns
+    -------
+    n; accuracy, macro_f1, precision, recall and f1 of the decisions (see `decision_metrics`);
+    auroc; average_precision; nll, in nats, clipped as scikit-learn's `log_loss` does; brier and its
+    parts brier_reliability, brier_resolution and brier_uncertainty (see `brier_decomposition`); and
+    ece, ece_quantile, ece_debiased and ece_zero_truth (see `expected_calibration_error` and
+    `zero_truth_ece`), all in 15 bins.
+
+    Raises
+    ------
+    ValueError
+        For input that is empty, of different shapes, not finite, outside [0, 1] or not 0/1, and for
+        a threshold that is not finite.
+
+    Examples
+    --------
+    >>> values = classification_metrics([0.2, 0.4, 0.6, 0.9], [0, 1, 0, 1])
+    >>> values["n"], values["accuracy"], values["auroc"], round(values["brier"], 4)
+    (4, 0.5, 0.75, 0.1925)
     """
-    p, y = read_scores(prob, labels)
-    hate = p >= cut_like(prob, threshold)
+    p, y = scores_and_labels(prob, labels)
+    hate = p >= threshold_like(prob, threshold)
     values = {
         "n": len(p),
         **decision_metrics(hate, y),
@@ -65,11 +83,38 @@ def classification_metrics(
 
 
 def decision_metrics(decision: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Accuracy, macro-F1, and precision, recall and F1 of the positive class.
+    """Compute what decisions are worth, whatever the probabilities behind them.
 
-    `decision` and `labels` are 0/1, shape (N,). Macro-F1 is the mean of both classes' F1; a ratio
+    Parameters
+    ----------
+    decision
+        0 or 1, shape (N,).
+    labels
+        0 or 1, shape (N,). One class only is no error here: the F1 of a class that neither occurs
+        nor is predicted counts 0 in the macro-F1.
+
+    Returns
+    -------
+    accuracy; macro_f1, the mean of both classes' F1; precision, recall and f1 of class 1. A ratio
     without denominator is 0.
-    Raises ValueError for what is empty, mismatched or not 0/1.
+
+    Raises
+    ------
+    ValueError
+        For input that is empty, of different shapes or not 0/1.
+
+    Examples
+    --------
+    Of three positive decisions two are right, and no positive is missed. Class 1 has the F1
+    2 * 2 / (3 + 2) = 4/5 and class 0, with one decision for two examples, 2 * 1 / (1 + 2) = 2/3:
+
+    >>> for name, value in decision_metrics([1, 1, 1, 0], [1, 1, 0, 0]).items():
+    ...     print(f"{name} {value:.4f}")
+    accuracy 0.7500
+    macro_f1 0.7333
+    precision 0.6667
+    recall 1.0000
+    f1 0.8000
     """
     hate, y = binary_labels(decision, "decision"), binary_labels(labels)
     check_same_shape(hate, "decision", y)
@@ -86,9 +131,29 @@ def decision_metrics(decision: ArrayLike, labels: ArrayLike) -> dict[str, float]
 
 
 def constant_baselines(labels: ArrayLike, threshold: float = 0.5) -> dict[str, dict[str, float]]:
-    """The metrics of three constant scores: always_negative (0), always_positive (1) and prior.
+    """Compute the metrics of three scores that do not look at the meme.
 
-    The prior is the labels' mean; `labels` (N,) are 0/1.
+    Parameters
+    ----------
+    labels
+        0 or 1, shape (N,).
+    threshold
+        As in `classification_metrics`.
+
+    Returns
+    -------
+    The metrics of always_negative (a score of 0), always_positive (1) and prior (the labels' mean).
+
+    Raises
+    ------
+    ValueError
+        For labels that are empty or not 0/1, and for a threshold that is not finite.
+
+    Examples
+    --------
+    >>> rows = constant_baselines([1, 0, 0, 0])
+    >>> {name: row["accuracy"] for name, row in rows.items()}
+    {'always_negative': 0.75, 'always_positive': 0.25, 'prior': 0.75}
     """
     y = binary_labels(labels)
     constants = {"always_negative": 0.0, "always_positive": 1.0, "prior": float(y.mean())}
@@ -98,104 +163,6 @@ def constant_baselines(labels: ArrayLike, threshold: float = 0.5) -> dict[str, d
     }
 
 
-def brier_decomposition(prob: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Split the Brier score: brier = reliability - resolution + uncertainty, exactly.
-
-    Murphy's terms (1973) with the isotonic regression of labels on scores for bins, which needs no
-    choice of bins and leaves no remainder: Dimitriadis, Gneiting and Jordan (PNAS 2021), who call
-    them miscalibration, discrimination and uncertainty. `prob` and 0/1 `labels` have shape (N,).
-    """
-    p, y = read_scores(prob, labels)
-    group = np.unique(p, return_inverse=True)[1]
-    size = np.bincount(group)
-    rate = np.bincount(group, y) / size
-    recalibrated = isotonic_regression(rate, sample_weight=size, y_min=0, y_max=1)[group]
-    base = float(y.mean())
-    uncertainty = base * (1 - base)
-    best = float(np.mean((recalibrated - y) ** 2))
-    return {
-        "reliability": float(np.mean((p - y) ** 2)) - best,
-        "resolution": uncertainty - best,
-        "uncertainty": uncertainty,
-    }
-
-
-def expected_calibration_error(
-    prob: ArrayLike,
-    labels: ArrayLike,
-    n_bins: int = N_BINS,
-    strategy: Strategy = "uniform",
-    *,
-    debias: bool = False,
-) -> float:
-    """The binary expected calibration error of p(hate): sum of n_b / n |mean p - mean y| over bins.
-
-    `prob` (N,) is p(hate) and the labels (N,) are 0/1: this is not the top-label ECE of a
-    classifier's confidences. "uniform" bins have the edges `linspace(0, 1, n_bins + 1)`,
-    "quantile" bins the quantiles of `prob`, equal ones merged; a bin holds its lower edge, the last
-    also its upper one.
-
-    The plain estimate is biased up, the more the fewer examples (see `zero_truth_ece`). `debias`
-    subtracts, in each bin, the expected rise of |d| under the sampling noise of mean y, taken as
-    normal (Kumar, Liang and Ma, NeurIPS 2019); the result is not below 0.
-
-    Raises ValueError for what is empty, mismatched, not finite, outside [0, 1] or not 0/1.
-    """
-    p, y = read_scores(prob, labels)
-    bins = bin_of(p, n_bins, strategy)
-    error = np.abs(np.bincount(bins, p - y)) / len(p)
-    if not debias:
-        return float(error.sum())
-    size = np.maximum(np.bincount(bins), 1)
-    rate = np.bincount(bins, y) / size
-    noise = np.sqrt(size * rate * (1 - rate)) / len(p)
-    return float(max((2 * error - _folded_normal_mean(error, noise)).sum(), 0.0))
-
-
-def zero_truth_ece(prob: ArrayLike, n_bins: int = N_BINS, strategy: Strategy = "uniform") -> float:
-    """The ECE to expect of these probabilities, shape (N,), if they were perfectly calibrated.
-
-    The mean over labels drawn from the probabilities themselves: what a measured ECE must exceed
-    to mean anything. Exact, as the mean absolute deviation of each bin's Poisson-binomial count,
-    for bins of up to 256 examples; larger bins are taken as normal.
-    """
-    p = probabilities(prob)
-    bins = bin_of(p, n_bins, strategy)
-    in_bins = np.split(p[np.argsort(bins, kind="stable")], np.cumsum(np.bincount(bins))[:-1])
-    return sum(map(_mean_absolute_deviation, in_bins)) / len(p)
-
-
-def _mean_absolute_deviation(p: np.ndarray) -> float:
-    if len(p) > 256:
-        return math.sqrt(2 / math.pi * float((p * (1 - p)).sum()))
-    counts = np.ones(1)
-    for q in p:
-        counts = np.append(counts * (1 - q), 0) + np.append(0, counts * q)
-    return float(np.abs(np.arange(len(p) + 1) - p.sum()) @ counts)
-
-
-def _folded_normal_mean(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    ratio = np.divide(mean, sd, out=np.full_like(mean, np.inf), where=sd > 0)
-    peak = np.sqrt(2 / np.pi) * sd * np.exp(-(ratio**2) / 2)
-    return peak + mean * (2 * ndtr(ratio) - 1)
-
-
-def read_scores(prob: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    p, y = probabilities(prob), binary_labels(labels)
-    check_same_shape(p, "prob", y)
-    return p, y
-
-
-def cut_like(prob: ArrayLike, threshold: float) -> float:
+def threshold_like(prob: ArrayLike, threshold: float) -> float:
+    """A finite threshold, in the floating type of `prob`."""
     return float(in_precision_of(prob, finite([threshold], "threshold"))[0])
-
-
-def bin_of(p: np.ndarray, n_bins: int, strategy: Strategy) -> np.ndarray:
-    if n_bins < 1:
-        raise ValueError(f"n_bins must be at least 1, got {n_bins}")
-    if strategy not in get_args(Strategy):
-        raise ValueError(f"strategy must be one of {get_args(Strategy)}, got {strategy!r}")
-    edges = np.linspace(0, 1, n_bins + 1)
-    if strategy == "quantile":
-        edges = np.unique(np.quantile(p, edges))
-    return np.searchsorted(edges[1:-1], p, side="right")

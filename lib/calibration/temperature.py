@@ -1,23 +1,19 @@
-"""Temperature scaling (Guo, Pleiss, Sun and Weinberger, ICML 2017): exact, or it says why not."""
+"""Temperature scaling: the exact optimum, or a status that says why there is none.
+
+Dividing all logits by one T > 0 changes how sure a model is but not what it predicts, and T is
+chosen to make the labels most likely. `temperature_problem` states that as one equation, with an
+example to follow by hand, and `temperature_solver` solves it.
+"""
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from lib.calibration.checked_input import binary_labels, check_same_shape, finite, refuse, to_numpy
-from lib.calibration.temperature_solver import MAX, blocks, solve, solve_minute, tangent
-
-Status = Literal["ok", "separable", "uninformative", "one_class"]
-
-# Below this share of `wrong`, `right` is summed exactly: its sign decides the status, its digits T.
-CANCELLED = 1e-4
-
-# The binary exponent up to which the cubes of gaps can be summed.
-CUBED = 256
+from lib.calibration.temperature_problem import Problem, Status
 
 
 @dataclass(frozen=True)
@@ -42,19 +38,45 @@ class TemperatureFit:
         """Where the likelihood leads: T, 0 (separable), inf (uninformative) or NaN (one class).
 
         For intervals: a resample without an optimum must not count as T = 1.
+
+        >>> fit_temperature([3.0, -1.0], [1, 0]).limit
+        0.0
         """
-        ends = {"separable": 0.0, "uninformative": math.inf, "one_class": math.nan}
-        if np.ndim(self.status) == 0:
+        ends: dict[str, float | np.ndarray] = {
+            "separable": 0.0,
+            "uninformative": math.inf,
+            "one_class": math.nan,
+        }
+        if isinstance(self.status, str):
             return ends.get(self.status, self.temperature)
-        pairs = zip(self.status, self.temperature, strict=True)
+        pairs = zip(self.status, np.asarray(self.temperature), strict=True)
         return np.array([ends.get(status, t) for status, t in pairs])
 
 
 def prob_hate(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
-    """p(hate) at a temperature: sigmoid(z / T), shape (N,).
+    """Return the probability of hate at a temperature, sigmoid(z / T).
 
-    `logits` is (N, 2), hate second, or binary margins (N,).
-    Raises ValueError for another shape, for values that are not finite, and unless T > 0.
+    Parameters
+    ----------
+    logits
+        Shape (N, 2), hate second, or binary margins, hate minus the other, shape (N,).
+    temperature
+        T > 0; 1 leaves the model as it is, a larger one makes it less sure.
+
+    Returns
+    -------
+    p(hate), shape (N,).
+
+    Raises
+    ------
+    ValueError
+        For logits of another shape, empty or not finite, and for a temperature that is not positive
+        and finite.
+
+    Examples
+    --------
+    >>> prob_hate([[0.0, 2.0], [1.0, 1.0]], temperature=2.0).round(4).tolist()
+    [0.7311, 0.5]
     """
     z = finite(logits, "logits")
     if not (math.isfinite(temperature) and temperature > 0):
@@ -71,22 +93,57 @@ def prob_hate(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
 def fit_temperature(
     logits: ArrayLike, labels: ArrayLike, *, per_label: bool = False, shrinkage: float = 0.0
 ) -> TemperatureFit:
-    """Find the T > 0 that minimises the negative log-likelihood of logits / T.
-
-    `logits` (N, K) with integer labels (N,) is softmax; (N, L) with multi-hot labels (N, L) is
-    sigmoid with one shared T, or one per label with `per_label`; (N,) with 0/1 labels (N,) is
-    binary margins, log p(1) - log p(0). NumPy, pandas and torch, any floating type; float64 inside.
+    """Find the T > 0 that minimises the negative log-likelihood of logits / T [1]_.
 
     The optimum is finite only if some true label is not the largest logit and the true logits
-    exceed the mean logits on average; otherwise `status` says "separable" (T -> 0) or
-    "uninformative" (T -> inf), or "one_class" if the labels are all the same, and T = 1.
+    exceed the mean logits on average. Otherwise T = 1, and the status is "separable" (T -> 0),
+    "uninformative" (T -> infinity), or "one_class" if the labels are all the same.
 
-    `shrinkage` adds that many pseudo-examples with the uniform distribution as label, Laplace's
-    rule of succession: a separable small set then has a finite T, and T still scales with the
-    logits.
+    Parameters
+    ----------
+    logits
+        Shape (N, K) for softmax, (N, L) for independent sigmoids, or (N,) for binary margins,
+        log p(1) - log p(0). NumPy, pandas or torch, of any floating type; computed in float64.
+    labels
+        Integer classes (N,) for softmax, multi-hot (N, L) for sigmoids, 0 or 1 (N,) for margins.
+    per_label
+        For multi-hot labels: fit a temperature for each label instead of a shared one.
+    shrinkage
+        How many pseudo-examples to add that have the uniform distribution as label, Laplace's rule
+        of succession. A small separable set then has a finite T, which still scales with the
+        logits.
 
-    Raises ValueError for shapes that fit no case, for values that are empty, NaN, infinite or not
-    labels (with their count and first index), and for a negative shrinkage.
+    Returns
+    -------
+    The temperature, its status, and the negative log-likelihood before and after.
+
+    Raises
+    ------
+    ValueError
+        For shapes that fit no case, for values that are empty, not finite or not labels, and for a
+        negative shrinkage.
+
+    References
+    ----------
+    .. [1] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On Calibration of Modern Neural
+       Networks", ICML 2017
+
+    Examples
+    --------
+    Three of four equal margins are right, so the optimum is sigmoid(2 / T) = 3/4:
+
+    >>> fit = fit_temperature([2.0, 2.0, -2.0, 2.0], [1, 1, 0, 0])
+    >>> round(fit.temperature, 4), fit.status
+    (1.8205, 'ok')
+    >>> prob_hate([2.0], fit.temperature).round(4).tolist()
+    [0.75]
+
+    Without a mistake the likelihood rises for ever as T falls, unless shrinkage holds it:
+
+    >>> fit_temperature([2.0, -2.0], [1, 0]).status
+    'separable'
+    >>> round(fit_temperature([2.0, -2.0], [1, 0], shrinkage=1).temperature, 4)
+    1.2427
     """
     z, y = _read(logits, labels)
     if not (math.isfinite(shrinkage) and shrinkage >= 0):
@@ -126,111 +183,15 @@ def _class_indices(y: np.ndarray, n_classes: int) -> np.ndarray:
     return values.astype(np.intp)
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """A fit in terms of gaps, the largest logit minus each: find b = 1 / T with U(b) = wrong.
-
-    The likelihood is stationary where the gap the model expects, U(b) = sum of p g over examples
-    and classes, equals the gap observed at the true labels, `wrong`. U falls from `chance`, at
-    uniform p, to 0, so there is exactly one root if 0 < wrong < chance. `right` is
-    chance - wrong, summed without cancellation.
-
-    `gaps` is (N, K), or (N,) where the other of two gaps is 0; they are logits times 2^-shift.
-    """
-
-    gaps: np.ndarray
-    wrong: float
-    right: float
-    shift: int
-
-    @property
-    def chance(self) -> float:
-        return self.wrong + self.right
-
-
 def _fit(z: np.ndarray, y: np.ndarray, shrinkage: float) -> TemperatureFit:
     n = len(z)
-    problem = _reduce(z, y)
-    before = _nll(problem, 1.0)
-    status = _status(problem, y, shrinkage)
+    problem = Problem.of(z, y)
+    before = problem.nll(1.0)
+    status = "one_class" if (y == y.flat[0]).all() else problem.status(shrinkage)
     if status != "ok":
         return TemperatureFit(1.0, status, before, before, n, 0)
-    b, shift, iterations = _optimum(problem, n, shrinkage)
-    with np.errstate(over="ignore", under="ignore", divide="ignore"):
-        t = float(np.ldexp(np.divide(1, b), shift))
+    t, iterations = problem.optimum(n, shrinkage)
     if not 0 < t < math.inf:
         # Logits near the ends of float64 can have an optimum that float64 cannot hold.
         return TemperatureFit(1.0, "separable" if t == 0 else "uninformative", before, before, n, 0)
-    return TemperatureFit(t, "ok", before, _nll(problem, t), n, iterations)
-
-
-def _optimum(problem: _Problem, n: int, shrinkage: float) -> tuple[float, int, int]:
-    """b = 1 / T of logits times 2^-shift, that shift, and the passes; n counts the examples."""
-    kept, added = n / (n + shrinkage), shrinkage / (n + shrinkage)
-    target = kept * problem.wrong + added * problem.chance
-    down = max(math.frexp(problem.gaps.max())[1] - CUBED, 0)
-    gaps = np.ldexp(problem.gaps, -down) if down else problem.gaps
-    right = math.ldexp(kept * problem.right, -down)
-    if target < 1e-30 * problem.chance:
-        with np.errstate(divide="ignore"):
-            log_target = np.logaddexp(
-                np.log(n) + np.log(problem.wrong), np.log(shrinkage) + np.log(problem.chance)
-            ) - np.log(n + shrinkage)
-        log_start = math.log(tangent(gaps, right)) - down * math.log(2)
-        b, iterations = solve_minute(problem.gaps, log_target, log_start)
-        return b, problem.shift, iterations
-    if right == 0:
-        # Logits this far apart have an optimum beyond float64.
-        return 0.0, problem.shift + down, 0
-    b, iterations = solve(gaps, math.ldexp(target, -down), right)
-    return b, problem.shift + down, iterations
-
-
-def _status(problem: _Problem, y: np.ndarray, shrinkage: float) -> Status:
-    if (y == y.flat[0]).all():
-        return "one_class"
-    if problem.right <= 0:
-        return "uninformative"
-    return "ok" if problem.wrong > 0 or shrinkage > 0 else "separable"
-
-
-def _reduce(z: np.ndarray, y: np.ndarray) -> _Problem:
-    shift = _shift(z)
-    if shift:
-        z = np.ldexp(z, -shift)
-    if y.dtype == bool:
-        margins = (z[:, 1] - z[:, 0] if z.ndim > y.ndim else z).ravel()
-        gaps, missed = np.abs(margins), (margins > 0) != y.ravel()
-        wrong = float(np.einsum("i,i->", gaps, missed))
-        right = float(gaps.sum()) / 2 - wrong
-        if right < CANCELLED * wrong:
-            right = math.fsum(gaps * (0.5 - missed))
-        return _Problem(gaps, wrong, right, shift)
-    gaps = z.max(axis=1, keepdims=True) - z
-    observed = gaps[np.arange(len(y)), y]
-    wrong = float(observed.sum())
-    right = float(gaps.mean(axis=1).sum()) - wrong
-    if right < CANCELLED * wrong:
-        k = z.shape[1]
-        right = math.fsum(np.append(np.repeat(z[np.arange(len(y)), y], k), -z)) / k
-    return _Problem(gaps, wrong, right, shift)
-
-
-def _shift(z: np.ndarray) -> int:
-    """The power of two that takes logits off the ends of float64, so that all can be summed."""
-    exponent = math.frexp(max(z.max(), -z.min()))[1]
-    return max(exponent + z.size.bit_length() - 1022, 0) + min(exponent + CUBED, 0)
-
-
-def _nll(problem: _Problem, t: float) -> float:
-    # By way of the exponents, because 1 / t of a subnormal t is infinite.
-    fraction, exponent = math.frexp(t)
-    total = 0.0
-    # Logits near the ends of float64 may overflow, into a probability of exactly 0.
-    with np.errstate(over="ignore"):
-        b = min(float(np.ldexp(1 / fraction, problem.shift - exponent)), MAX)
-        for gaps in blocks(problem.gaps):
-            e = np.exp(-b * gaps)
-            total += float((np.log1p(e) if gaps.ndim == 1 else np.log(e.sum(axis=1))).sum())
-    n = len(problem.gaps)
-    return total / n + b * (problem.wrong / n)
+    return TemperatureFit(t, "ok", before, problem.nll(t), n, iterations)

@@ -1,26 +1,32 @@
-"""Cuts on p(hate): the exact optimum over all distinct scores, and the documented grids."""
+"""Thresholds on p(hate): the exact optimum over all distinct scores, and counts on a grid.
+
+`best_threshold` walks along a `Ranking`, one sort of the scores. `sweep_thresholds` counts on a
+grid that somebody chose, for tables and plots; it compares every score with every threshold when
+these are few, and searches a `Ranking` when they are many.
+
+Objectives that add two ratios are compared by one division, (a d + c b) / (b d), because a sum of
+two rounded ratios can differ where the exact sums are equal, and the lowest of the best thresholds
+would be missed:
+
+>>> 1 / 10 + 2 / 10 == 3 / 10 + 0 / 10
+False
+>>> _sum_of_ratios(1, 10, 2, 10) == _sum_of_ratios(3, 10, 0, 10) == 0.3
+True
+"""
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from lib.calibration.checked_input import (
-    binary_labels,
-    check_ndim,
-    check_same_shape,
-    finite,
-    in_precision_of,
-    probabilities,
-)
+from lib.calibration.checked_input import check_ndim, finite, in_precision_of, scores_and_labels
 from lib.calibration.ranking import BLOCK, Ranking, Value
 
 GRID = np.round(np.arange(10, 91, 5) / 100, 2)
 
-Average = Literal["micro", "macro", "weighted"]
 Objective = Literal[
     "f1",
     "macro_f1",
@@ -31,13 +37,16 @@ Objective = Literal[
     "recall_at_precision",
 ]
 
-# Up to this many cuts, comparing every score with every cut is faster than sorting the scores.
-FEW_CUTS = 64
+# Up to this many thresholds, comparing every score with each is faster than sorting the scores.
+FEW = 64
 
 
 @dataclass(frozen=True)
 class BestThreshold:
-    """A cut, `prob >= threshold` is positive, and what it scores; `value` is the objective's."""
+    """A threshold, `prob >= threshold` is positive, and the scores of its decisions.
+
+    `value` is the objective's; `f1`, `precision` and `recall` are those of the positive class.
+    """
 
     threshold: float
     f1: float
@@ -49,21 +58,43 @@ class BestThreshold:
 def sweep_thresholds(
     prob: ArrayLike, labels: ArrayLike, grid: ArrayLike | None = None
 ) -> pd.DataFrame:
-    """Counts and scores of `prob >= threshold` at every threshold of `grid`, in its order.
+    """Count and score the decisions `prob >= threshold` at every threshold of a grid.
 
-    `prob` and 0/1 `labels` have shape (N,); `grid` is 0.10, 0.15, ..., 0.90 by default, and is
-    compared in the precision of `prob`. Columns: threshold, precision, recall, f1, tp, fp, tn, fn;
-    a ratio without denominator is 0.
-    Raises ValueError for what is empty, mismatched, not finite, outside [0, 1] or not 0/1.
+    Parameters
+    ----------
+    prob
+        p(hate), shape (N,).
+    labels
+        0 or 1, shape (N,).
+    grid
+        Thresholds, shape (G,), in any order; 0.10, 0.15, ..., 0.90 by default. They are compared in
+        the precision of `prob`, so that a float32 score of 0.7 meets a threshold of 0.7.
+
+    Returns
+    -------
+    A row per threshold, in the order of `grid`, with the columns threshold, precision, recall, f1,
+    tp, fp, tn and fn. A ratio without denominator is 0.
+
+    Raises
+    ------
+    ValueError
+        For input that is empty, of different shapes, not finite, outside [0, 1] or not 0/1.
+
+    Examples
+    --------
+    >>> sweep_thresholds([0.2, 0.4, 0.6, 0.9], [0, 1, 0, 1], grid=[0.3, 0.7])
+       threshold  precision  recall        f1  tp  fp  tn  fn
+    0        0.3   0.666667     1.0  0.800000   2   1   1   0
+    1        0.7   1.000000     0.5  0.666667   1   0   2   1
     """
-    p, y = read_pair(prob, labels)
-    cuts = GRID if grid is None else finite(grid, "grid")
-    check_ndim(cuts, "grid", 1)
-    tp, flagged = _counts(p, y, in_precision_of(prob, cuts))
-    fp, positives = flagged - tp, np.count_nonzero(y)
+    p, y = scores_and_labels(prob, labels)
+    thresholds = GRID if grid is None else finite(grid, "grid")
+    check_ndim(thresholds, "grid", 1)
+    tp, flagged = _counts(p, y, in_precision_of(prob, thresholds))
+    fp, positives = flagged - tp, int(np.count_nonzero(y))
     return pd.DataFrame(
         {
-            "threshold": cuts,
+            "threshold": thresholds,
             "precision": ratio(tp, flagged),
             "recall": ratio(tp, positives),
             "f1": ratio(2 * tp, flagged + positives),
@@ -84,21 +115,60 @@ def best_threshold(
     costs: tuple[float, float] = (1.0, 1.0),
     floor: float = 0.0,
 ) -> BestThreshold:
-    """The best cut over all distinct scores, tied scores kept together, and above all of them.
+    """Find the threshold with the best objective among all that decide differently.
 
-    `prob` and 0/1 `labels` have shape (N,). The cut lies midway to the next lower score (0 below
-    the lowest); of equally good cuts the lowest is returned.
+    Equal scores are decided alike. The threshold lies midway between the lowest flagged score and
+    the next lower one (0 below the lowest score, 1 above the highest); of equally good thresholds
+    the lowest is returned.
 
-    Objectives: "f1"; "macro_f1", the mean of the F1 of both classes; "f_beta" with `beta`
-    (van Rijsbergen 1979); "balanced_accuracy"; "cost", the mean of `costs` = (per false positive,
-    per false negative), whose `value` is negative; "precision_at_recall" and "recall_at_precision",
-    the best of the one with the other at least `floor` (of equal recalls the more precise).
+    Parameters
+    ----------
+    prob
+        p(hate), shape (N,).
+    labels
+        0 or 1, shape (N,), both of them present.
+    objective
+        "f1"; "macro_f1", the mean of both classes' F1; "f_beta" [1]_; "balanced_accuracy";
+        "cost", the mean cost of an example, whose `value` is negative; "precision_at_recall", the
+        best precision with a recall of at least `floor`; "recall_at_precision", the other way
+        round, and of equal recalls the more precise.
+    beta
+        For "f_beta": how many times as much recall counts as precision.
+    costs
+        For "cost": those of a false positive and of a false negative.
+    floor
+        For "precision_at_recall" and "recall_at_precision": the least recall or precision.
 
-    Raises ValueError for what is empty, mismatched, not finite, outside [0, 1] or not 0/1, for one
-    class only, and for a `floor` that no cut reaches.
+    Returns
+    -------
+    The threshold with its objective, F1, precision and recall.
+
+    Raises
+    ------
+    ValueError
+        For input that is empty, of different shapes, not finite, outside [0, 1] or not 0/1, for
+        labels of one class, for options out of range and for a `floor` that no threshold reaches.
+
+    References
+    ----------
+    .. [1] C. J. van Rijsbergen, "Information Retrieval", 2nd edition, Butterworths, 1979, chapter 7
+
+    Examples
+    --------
+    Flagging 0.4, 0.6 and 0.9 finds both positives with one false positive, F1 = 2 * 2 / (3 + 2):
+
+    >>> best_threshold([0.2, 0.4, 0.6, 0.9], [0, 1, 0, 1])
+    BestThreshold(threshold=0.3..., f1=0.8, precision=0.66..., recall=1.0, value=0.8)
+
+    A false positive that costs three times a false negative moves the threshold up:
+
+    >>> best = best_threshold([0.2, 0.4, 0.6, 0.9], [0, 1, 0, 1], "cost", costs=(3, 1))
+    >>> best.threshold, best.value
+    (0.75, -0.25)
     """
-    p, y = read_pair(prob, labels)
-    _refuse_one_class(y)
+    p, y = scores_and_labels(prob, labels)
+    refuse_one_class(y)
+    _check_options(objective, beta, costs, floor)
     ranking = Ranking.of(p, y)
     value = _value(objective, ranking.positives, len(y), beta, costs, floor)
     i, tp, best = ranking.best(value, last=objective == "recall_at_precision")
@@ -107,7 +177,7 @@ def best_threshold(
         raise ValueError(f"no threshold has precision {floor}; the highest is {reached:.6g}")
     flagged = len(y) - i
     return BestThreshold(
-        threshold=ranking.cut(i, prob),
+        threshold=ranking.threshold(i, prob),
         f1=2 * tp / (flagged + ranking.positives),
         precision=tp / flagged if flagged else 0.0,
         recall=tp / ranking.positives,
@@ -115,11 +185,25 @@ def best_threshold(
     )
 
 
-def _refuse_one_class(y: np.ndarray) -> None:
+def refuse_one_class(y: np.ndarray) -> None:
+    """Raise ValueError unless both labels occur."""
     if y.all() or not y.any():
         raise ValueError(
             f"labels holds class {int(y.flat[0])} only; a threshold needs examples of both classes"
         )
+
+
+def _check_options(objective: str, beta: float, costs: tuple[float, float], floor: float) -> None:
+    if objective not in get_args(Objective):
+        raise ValueError(f"objective must be one of {get_args(Objective)}, got {objective!r}")
+    if objective == "f_beta" and not 0 < beta * beta < math.inf:
+        raise ValueError(f"beta must be positive and finite, and beta**2 too, got {beta}")
+    if objective == "cost" and not (
+        len(costs) == 2 and all(math.isfinite(c) and c >= 0 for c in costs)
+    ):
+        raise ValueError(f"costs must be two finite numbers, not negative, got {costs}")
+    if objective.endswith(("_at_recall", "_at_precision")) and not 0 <= floor <= 1:
+        raise ValueError(f"floor must be within [0, 1], got {floor}")
 
 
 def _value(
@@ -130,120 +214,50 @@ def _value(
     costs: tuple[float, float],
     floor: float,
 ) -> Value:
-    """The function that `best_threshold` maximises."""
+    """The function of true positives and flagged examples that `best_threshold` maximises."""
     negatives = n - positives
-    if objective == "f1":
-        return lambda tp, flagged: 2 * tp / (flagged + positives)
-    if objective == "macro_f1":
-        # The negatives' F1: n - flagged are given, negatives - (flagged - tp) of them rightly.
-        return lambda tp, flagged: _sum_of_ratios(
+    values: dict[Objective, Value] = {
+        "f1": lambda tp, flagged: 2 * tp / (flagged + positives),
+        # The negatives' F1: n - flagged are cleared, negatives - (flagged - tp) of them rightly.
+        "macro_f1": lambda tp, flagged: _sum_of_ratios(
             tp, flagged + positives, negatives - flagged + tp, n - flagged + negatives
-        )
-    if objective == "f_beta":
-        if not 0 < beta * beta < math.inf:
-            raise ValueError(f"beta must be positive and finite, and beta**2 too, got {beta}")
-        return lambda tp, flagged: (1 + beta**2) * tp / (flagged + beta**2 * positives)
-    if objective == "balanced_accuracy":
-        return lambda tp, flagged: (
+        ),
+        "f_beta": lambda tp, flagged: (1 + beta**2) * tp / (flagged + beta**2 * positives),
+        "balanced_accuracy": lambda tp, flagged: (
             _sum_of_ratios(tp, positives, negatives - flagged + tp, negatives) / 2
-        )
-    if objective == "cost":
-        if len(costs) != 2 or not all(math.isfinite(c) and c >= 0 for c in costs):
-            raise ValueError(f"costs must be two finite numbers, not negative, got {costs}")
-        return lambda tp, flagged: -(costs[0] * (flagged - tp) + costs[1] * (positives - tp)) / n
-    if objective not in ("precision_at_recall", "recall_at_precision"):
-        raise ValueError(f"objective must be one of {get_args(Objective)}, got {objective!r}")
-    if not 0 <= floor <= 1:
-        raise ValueError(f"floor must be within [0, 1], got {floor}")
-    if objective == "precision_at_recall":
-        return lambda tp, flagged: np.where(tp / positives >= floor, ratio(tp, flagged), -math.inf)
-    return lambda tp, flagged: np.where(ratio(tp, flagged) >= floor, tp / positives, -math.inf)
+        ),
+        "cost": lambda tp, flagged: -(costs[0] * (flagged - tp) + costs[1] * (positives - tp)) / n,
+        "precision_at_recall": lambda tp, flagged: np.where(
+            tp / positives >= floor, ratio(tp, flagged), -math.inf
+        ),
+        "recall_at_precision": lambda tp, flagged: np.where(
+            ratio(tp, flagged) >= floor, tp / positives, -math.inf
+        ),
+    }
+    return values[objective]
 
 
-def _sum_of_ratios(
-    a: np.ndarray, b: np.ndarray | int, c: np.ndarray, d: np.ndarray | int
-) -> np.ndarray:
+def _sum_of_ratios(a: Any, b: Any, c: Any, d: Any) -> Any:
     """a / b + c / d of whole numbers, rounded once, so that equal sums are equal."""
     return (a * d + c * b) / (b * d)
 
 
-def _counts(p: np.ndarray, y: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """True positives and positives of `p >= cut`, each of shape (len(cuts),)."""
-    if len(cuts) > FEW_CUTS:
+def _counts(p: np.ndarray, y: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """True positives and flagged examples of `p >= threshold`, each of shape (len(thresholds),)."""
+    if len(thresholds) > FEW:
         ranking = Ranking.of(p, y)
-        # Every cut above 1 flags none, and the bits of those from 2 on would lose one.
-        first = np.searchsorted(ranking.keys, cuts.clip(0.0, 1.5).view(np.uint64) << 1)
+        # Only bits of what is not negative ascend; a threshold below 0 flags all, as 0 does.
+        first = np.searchsorted(ranking.keys, thresholds.clip(0.0).view(np.uint64) << 1)
         passed = np.concatenate([[0], np.cumsum((ranking.keys & 1).view(np.int64))])
         return ranking.positives - passed[first], len(p) - first
-    tp, flagged = [0] * len(cuts), [0] * len(cuts)
+    tp, flagged = [0] * len(thresholds), [0] * len(thresholds)
     for i in range(0, len(p), BLOCK):
         scores, positive = p[i : i + BLOCK], y[i : i + BLOCK]
-        for j, cut in enumerate(cuts.tolist()):
-            hit = scores >= cut
-            flagged[j] += np.count_nonzero(hit)
-            tp[j] += np.count_nonzero(hit & positive)
+        for j, threshold in enumerate(thresholds.tolist()):
+            hit = scores >= threshold
+            flagged[j] += int(np.count_nonzero(hit))
+            tp[j] += int(np.count_nonzero(hit & positive))
     return np.array(tp), np.array(flagged)
-
-
-def per_label_thresholds(
-    prob: ArrayLike, labels: ArrayLike, min_positives: int = 30, average: Average = "macro"
-) -> np.ndarray:
-    """One cut per label, shape (L,): the exact optimum of the averaged F1.
-
-    `prob` and multi-hot `labels` have shape (N, L). Macro and weighted F1 are highest where every
-    label's own F1 is; micro F1 couples the labels, and is solved by Dinkelbach's method (1967). A
-    label with fewer than `min_positives` positives, or without negatives, takes the global cut:
-    the best F1 of all labels pooled.
-    Raises ValueError for what is empty, mismatched, not finite, outside [0, 1] or not 0/1, and if
-    the pooled labels are all the same.
-    """
-    p, y = probabilities(prob, ndim=2), binary_labels(labels)
-    check_same_shape(p, "prob", y)
-    if average not in ("micro", "macro", "weighted"):
-        raise ValueError(f"average must be one of {get_args(Average)}, got {average!r}")
-    _refuse_one_class(y)
-    pooled = Ranking.of(p.ravel(), y.ravel())
-    shared = pooled.cut(_own_cuts([pooled])[0], prob)
-    support = np.count_nonzero(y, axis=0)
-    own = np.flatnonzero((support >= max(min_positives, 1)) & (support < len(y)))
-    rankings = [Ranking.of(np.ascontiguousarray(p[:, j]), y[:, j]) for j in own]
-    cuts = np.full(p.shape[1], shared)
-    others = np.delete(np.arange(p.shape[1]), own)
-    hits = p[:, others] >= shared
-    rest = (
-        np.count_nonzero(hits & y[:, others]),
-        np.count_nonzero(hits) + int(support[others].sum()),
-    )
-    best = _micro_cuts(rankings, *rest) if average == "micro" else _own_cuts(rankings)
-    cuts[own] = [r.cut(i, prob) for r, i in zip(rankings, best, strict=True)]
-    return cuts
-
-
-def _own_cuts(rankings: list[Ranking]) -> list[int]:
-    return [r.best(lambda tp, flagged, p=r.positives: tp / (flagged + p))[0] for r in rankings]
-
-
-def _micro_cuts(rankings: list[Ranking], tp: int, size: int) -> list[int]:
-    """Maximise tp / (flagged + positives), a ratio of sums, by maximising top - ratio * bottom.
-
-    `tp` and `size` (flagged + positives) belong to the labels whose cut is given.
-    """
-    ratio = 0.0
-    while True:
-        best = [r.best(lambda tp, flagged, c=ratio: tp - c * flagged) for r in rankings]
-        top = tp + sum(b[1] for b in best)
-        bottom = size + sum(
-            len(r.keys) - b[0] + r.positives for r, b in zip(rankings, best, strict=True)
-        )
-        if not best or top / bottom <= ratio:
-            return [b[0] for b in best]
-        ratio = top / bottom
-
-
-def read_pair(prob: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    p, y = probabilities(prob), binary_labels(labels)
-    check_same_shape(p, "prob", y)
-    return p, y
 
 
 def ratio(top: np.ndarray, bottom: np.ndarray | int) -> np.ndarray:

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ import pandas as pd
 import torch
 import webdataset as wds
 from PIL import Image
+
+from lib.data.pictures import blank_picture
 
 PACK = "python Step_3/pack_examples.py"
 
@@ -37,8 +40,9 @@ class MemeShards(torch.utils.data.Dataset):
     """Random access to the memes of some shards, pictures read only when asked for.
 
     An item is `{"id", "text", "image", "label", "split", "meta"}`: `image` an RGB PIL picture,
-    `label` 0 or 1 (`labels.abuse_hate`), `meta` the packed JSON. With `transform`, an item is what
-    it makes of that. Texts and labels are held in memory; pictures never are.
+    `label` 0 or 1 (`labels.abuse_hate`), `meta` the packed JSON. Where a meme has no picture the
+    image is `blank_picture`. With `transform`, an item is what it makes of that. Texts and labels
+    are held in memory; pictures never are.
     Raises ValueError naming shard, member and fault when a member is missing or broken, and when
     an id occurs twice.
     """
@@ -53,7 +57,7 @@ class MemeShards(torch.utils.data.Dataset):
         self.pictures = pictures
         self.metas: list[dict[str, Any]] = []
         self.texts: list[str] = []
-        self._images: list[_Member] = []
+        self._images: list[_Member | None] = []
         for shard in shards:
             self._index(str(shard))
         repeated = pd.Index(self.ids)[pd.Index(self.ids).duplicated()]
@@ -67,6 +71,11 @@ class MemeShards(torch.utils.data.Dataset):
     @property
     def labels(self) -> list[int]:
         return [meta["labels"]["abuse_hate"] for meta in self.metas]
+
+    @property
+    def groups(self) -> list[str]:
+        """The name of each meme's group; a meme packed without one is alone."""
+        return [str(meta.get("group") or f"alone {meta['id']}") for meta in self.metas]
 
     def frame(self) -> pd.DataFrame:
         """One row a meme: id, split, dataset, text, label, and every packed field beyond these."""
@@ -87,13 +96,19 @@ class MemeShards(torch.utils.data.Dataset):
             "meta": self.metas[index],
         }
         if self.pictures:
-            member = self._images[index]
-            with open(member.shard, "rb") as stream:
-                stream.seek(member.offset)
-                sample["image"] = decode_picture(
-                    stream.read(member.size), f"{member.shard}:{member.name}"
-                )
+            sample["image"] = self._picture(self._images[index])
         return self.transform(sample) if self.transform else sample
+
+    @property
+    def with_picture(self) -> list[int]:
+        """The indices of the memes that have a picture."""
+        return [index for index, member in enumerate(self._images) if member is not None]
+
+    def _picture(self, member: _Member | None) -> Image.Image:
+        if member is None:
+            return blank_picture()
+        with open(member.shard, "rb") as stream:
+            return decode_picture(_read(stream, member), f"{member.shard}:{member.name}")
 
     def _index(self, shard: str) -> None:
         with tarfile.open(shard) as tar:
@@ -108,13 +123,14 @@ class MemeShards(torch.utils.data.Dataset):
                 text, meta = (_read(stream, parts[kind]) for kind in ("txt", "json"))
                 self.metas.append(decode_metadata(meta, f"{shard}:{key}.json"))
                 self.texts.append(text.decode("utf-8"))
-                self._images.append(parts["png"])
+                self._images.append(parts.get("png"))
 
 
-def stream(shards: Sequence[str | Path]) -> wds.WebDataset:
+def stream(shards: Sequence[str | Path], pictures: bool = True) -> wds.WebDataset:
     """One ordered pass over shards through webdataset, split by node and by worker.
 
-    Yields `{"id", "text", "image", "label", "meta"}` like `MemeShards`. Raises ValueError naming
+    Yields `{"id", "text", "image", "label", "meta"}` like `MemeShards`, without `pictures` no
+    "image". Raises ValueError naming
     shard and member when one is missing or broken.
     """
     return wds.WebDataset(
@@ -123,7 +139,7 @@ def stream(shards: Sequence[str | Path]) -> wds.WebDataset:
         nodesplitter=wds.split_by_node,
         workersplitter=wds.split_by_worker,
         empty_check=False,
-    ).map(_decode)
+    ).map(partial(_decode, pictures=pictures))
 
 
 def decode_picture(content: bytes, where: str) -> Image.Image:
@@ -149,21 +165,25 @@ def decode_metadata(content: bytes, where: str) -> dict[str, Any]:
     return meta
 
 
-def _decode(sample: Mapping[str, Any]) -> dict[str, Any]:
+def _decode(sample: Mapping[str, Any], pictures: bool) -> dict[str, Any]:
     where = f"{sample['__url__']}:{sample['__key__']}"
     _require_parts(sample, where)
     meta = decode_metadata(sample["json"], f"{where}.json")
-    return {
+    decoded = {
         "id": meta["id"],
         "text": sample["txt"].decode("utf-8"),
-        "image": decode_picture(sample["png"], f"{where}.png"),
         "label": meta["labels"]["abuse_hate"],
         "meta": meta,
     }
+    if pictures and "png" in sample:
+        decoded["image"] = decode_picture(sample["png"], f"{where}.png")
+    elif pictures:
+        decoded["image"] = blank_picture()
+    return decoded
 
 
 def _require_parts(parts: Mapping[str, Any], where: str) -> None:
-    missing = [kind for kind in ("png", "txt", "json") if kind not in parts]
+    missing = [kind for kind in ("txt", "json") if kind not in parts]
     if missing:
         raise ValueError(f"{where}: no .{missing[0]} beside it; pack again: {PACK}")
 

@@ -63,6 +63,11 @@ def letterbox(image: Image.Image, size: int = SIZE) -> Image.Image:
     return ImageOps.pad(image, (size, size), color=PADDING)
 
 
+def blank_picture(size: int = SIZE) -> Image.Image:
+    """What the models are shown where a meme has no picture: nothing but the padding's grey."""
+    return Image.new("RGB", (size, size), PADDING)
+
+
 def picture_hash(picture: Image.Image) -> int | None:
     """The 64-bit perceptual hash (pHash: signs of low DCT frequencies), None for a flat picture."""
     thumbnail = picture.convert("L").resize((32, 32), Image.Resampling.BOX)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from lib.config import Settings
 from lib.data.confounders.design import generate
-from lib.data.readers.example import Example, Rejected
+from lib.data.example import Example, Rejected
 from lib.data.readers.manifest import MANIFEST, read_manifest
 from lib.data.readers.registry import READERS
 

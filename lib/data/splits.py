@@ -24,7 +24,7 @@ _HASH_BITS = 64
 class Item:
     """What splitting needs to know of an example.
 
-    `group`, where given, is its only tie to others; else equal text and near pictures are.
+    Equal groups (within a data set), equal texts and near pictures tie it to others.
     """
 
     id: str
@@ -109,11 +109,13 @@ class Ties:
 
 
 def _keys(item: Item) -> list[tuple[str, Any]]:
-    if item.group is not None:
-        return [("group", (item.dataset, item.group))]
     text = normalise_text(item.text)
-    keys: list[tuple[str, Any]] = [("text", text)] if text else []
-    return keys if item.picture is None else [*keys, ("picture", item.picture)]
+    keys = {
+        "group": None if item.group is None else (item.dataset, item.group),
+        "text": text or None,
+        "picture": item.picture,
+    }
+    return [(kind, key) for kind, key in keys.items() if key is not None]
 
 
 def assign_splits(items: Sequence[Item], seed: int = 0) -> tuple[dict[str, str], dict[str, Any]]:
@@ -126,7 +128,7 @@ def assign_splits(items: Sequence[Item], seed: int = 0) -> tuple[dict[str, str],
     Raises ValueError if there are too few groups to fill the splits.
     """
     ties = Ties(items)
-    split_of: list[str | None] = [item.split for item in items]
+    split_of: list[Any] = [item.split for item in items]
     dropped = find_leaks(items, split_of, ties)
     gone = {leak["id"] for leak in dropped}
     kept = [i for i, item in enumerate(items) if item.id not in gone]
@@ -144,6 +146,17 @@ def assign_splits(items: Sequence[Item], seed: int = 0) -> tuple[dict[str, str],
         "groups": len(set(group_of.tolist())),
     }
     return {item.id: split for item, split in zip(items, split_of, strict=True)}, report
+
+
+def groups_of(items: Sequence[Item]) -> dict[str, str]:
+    """Id to the name of its group, the id of the group's first member.
+
+    Members of a group share a text, a picture or a group of their own, directly or through others:
+    they are not independent of each other.
+    """
+    first: dict[int, str] = {}
+    number = Ties(items).components().tolist()
+    return {item.id: first.setdefault(k, item.id) for item, k in zip(items, number, strict=True)}
 
 
 def find_leaks(

@@ -164,7 +164,7 @@ def _union(said: Sequence[Mapping[str, Value]], names: list[str], where: str) ->
     return unified
 
 
-def _majority(votes: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+def _majority(votes: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
     """Most votes decide on hate (a tie: hate), then the target most named by those who agree."""
     hate = int(2 * sum(vote["abuse_hate"] for vote in votes) >= len(votes))
     agreeing = [vote for vote in votes if vote["abuse_hate"] == hate]

@@ -1,10 +1,18 @@
 """The packed text of a meme: the one text preparation, for training and for serving."""
 
+MARKERS = ("[OCR]", "[/OCR]", "[CAP]", "[/CAP]", "[ASR]", "[/ASR]")
 
-def combined_text(ocr: str, caption: str = "", lang: str = "en") -> str:
-    """The text of a meme, `[OCR] … [/OCR] [CAP] … [/CAP] <lang=en>`, white space collapsed."""
-    words = ["[OCR]", *ocr.split(), "[/OCR]", "[CAP]", *caption.split(), "[/CAP]", f"<lang={lang}>"]
-    return " ".join(words)
+
+def combined_text(ocr: str, caption: str = "", lang: str = "en", asr: str = "") -> str:
+    """The text of a meme, `[OCR] … [/OCR] [CAP] … [/CAP] <lang=en>`, white space collapsed.
+
+    A transcript of its sound, `asr`, stands as `[ASR] … [/ASR]` before the language; a meme
+    without one has no such markers.
+    """
+    words = ["[OCR]", *ocr.split(), "[/OCR]", "[CAP]", *caption.split(), "[/CAP]"]
+    if asr.strip():
+        words += ["[ASR]", *asr.split(), "[/ASR]"]
+    return " ".join([*words, f"<lang={lang}>"])
 
 
 def packed(text: str) -> str:
@@ -14,4 +22,9 @@ def packed(text: str) -> str:
 
 def is_marker(word: str) -> bool:
     """Whether a word of a packed text is one of its markers."""
-    return word in ("[OCR]", "[/OCR]", "[CAP]", "[/CAP]") or word.startswith("<lang=")
+    return word in MARKERS or word.startswith("<lang=")
+
+
+def words_of(text: str) -> str:
+    """The words of a packed text without its markers."""
+    return " ".join(word for word in text.split() if not is_marker(word))

@@ -72,7 +72,7 @@ class DecisionBundle:
             thresholds={m: round(float(best[m].threshold), DECIMALS) for m in MODELS},
             fits={m: asdict(fits[m]) for m in MODELS},
             intervals=intervals,
-            review_band=(max(0.0, low), min(1.0, high)),
+            review_band=(max(0.0, low or 0.0), 1.0 if high is None else min(1.0, high)),
             fingerprints=model_fingerprints(settings.models)
             | {"predictions": fingerprint(settings.artifact(6, "predictions.parquet"))},
         )
@@ -151,17 +151,19 @@ def _intervals(
         for name, statistic in statistics.items()
     }
     return {
-        name: [side if math.isfinite(side) else None for side in (interval.low, interval.high)]
+        name: [
+            float(side) if math.isfinite(side) else None for side in (interval.low, interval.high)
+        ]
         for name, interval in found.items()
     }
 
 
 def _temperature_limit(margins: np.ndarray, labels: np.ndarray) -> float:
-    return fit_temperature(margins, labels).limit
+    return float(fit_temperature(margins, labels).limit)
 
 
 def _threshold_at_own_temperature(margins: np.ndarray, labels: np.ndarray) -> float:
-    temperature = fit_temperature(margins, labels).temperature
+    temperature = float(fit_temperature(margins, labels).temperature)
     return best_threshold(prob_hate(margins, temperature), labels).threshold
 
 

@@ -72,7 +72,7 @@ def slices(table: pd.DataFrame, memes: pd.DataFrame) -> pd.DataFrame:
 
 def _slice_columns(table: pd.DataFrame, memes: pd.DataFrame) -> pd.DataFrame:
     columns = table[["models_agree", "in_review_band"]].copy()
-    long = table["text"].str.split().str.len() > LONG_TEXT
+    long = table["text"].str.split().map(len) > LONG_TEXT
     columns["text length"] = np.where(long, f"over {LONG_TEXT} words", f"up to {LONG_TEXT} words")
     columns["dataset"] = memes["dataset"]
     targets = [labels.get("target_type") for labels in memes["labels"]]

@@ -12,9 +12,10 @@ from lib.calibration import bootstrap_ci, classification_metrics, constant_basel
 from lib.config import MODELS, Settings
 from lib.data.confounders.design import bounds
 from lib.data.datasets import PACK, MemeShards
+from lib.data.example import Example
 from lib.data.sources import examples_for
 from lib.modeling.encoders import Encoders
-from lib.modeling.features import encode_for_fusion
+from lib.modeling.features import encode_splits
 from lib.modeling.prediction_table import logits_of
 from lib.modeling.predictions import packed_splits
 
@@ -38,8 +39,9 @@ def evaluate(
     A number that does not exist (one class only) is None.
     """
     report: dict[str, Any] = {name: {} for name in (*MODELS, "baselines")}
-    apart = frame[frame["id"].isin(concepts or {})]
-    names = [f"{row.split} {concepts[row.id]}" for row in apart.itertuples()]
+    concepts = concepts or {}
+    apart = frame[frame["id"].isin(concepts)]
+    names = [f"{s} {concepts[id_]}" for s, id_ in zip(apart["split"], apart["id"], strict=True)]
     groups = pd.concat([frame, apart.assign(split=names)])
     for split, rows in groups.groupby("split", sort=False):
         for model in MODELS:
@@ -62,7 +64,7 @@ def evaluate_experts(settings: Settings) -> pd.DataFrame:
 
     The constant predictions stand beside them.
     """
-    train, val = encode_for_fusion(settings, Encoders.load(settings.models, settings.autocast))
+    train, val = encode_splits(settings, Encoders.load(settings.models, settings.autocast))
     scored = train if val is None else val
     labels = scored.labels.numpy()
     rows = {
@@ -90,7 +92,8 @@ def single_modality_bounds(settings: Settings) -> pd.DataFrame:
         return pd.DataFrame(columns=["text", "image", "both"])
     by_split = defaultdict(list)
     for example in examples_for(settings):
-        by_split[example.split].append(example)
+        if isinstance(example, Example):
+            by_split[example.split].append(example)
     return pd.DataFrame({split: bounds(memes) for split, memes in by_split.items()}).T.round(3)
 
 

@@ -40,8 +40,8 @@ def robustness_table(
         rng = np.random.default_rng(seed)
         changed = _encode(model, [change(text, rng) for text in texts], None, name)
         rows += _rows(name, _judge(model, plain | changed, labels, decision), before)
-    for name, change in IMAGE_PERTURBATIONS.items():
-        changed = _encode(model, None, [change(image) for image in images], name)
+    for name, redraw in IMAGE_PERTURBATIONS.items():
+        changed = _encode(model, None, [redraw(image) for image in images], name)
         rows += _rows(name, _judge(model, plain | changed, labels, decision), before)
     return pd.DataFrame(rows)
 
@@ -56,11 +56,12 @@ def _encode(
 ) -> dict[str, torch.Tensor]:
     """Encode the given modalities; all texts in one batch width, so that token axes agree."""
     tokens = model.head.reads_tokens
-    encoders, parts = model.encoders, {}
-    n = len(texts if texts is not None else images)
+    encoders = model.encoders
+    parts: dict[str, list[torch.Tensor]] = {}
+    n = len(texts if texts is not None else images or ())
     for start in tqdm(range(0, n, batch_size), desc=name, leave=False):
         part = slice(start, start + batch_size)
-        encoded = {}
+        encoded: dict[str, torch.Tensor] = {}
         if texts is not None:
             padding = "max_length" if tokens else "longest"
             encoded |= encoders.encode_texts(texts[part], tokens, padding)

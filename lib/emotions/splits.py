@@ -47,11 +47,11 @@ def _tune_half(whole: EmotionData) -> np.ndarray:
     """
     frequency = whole.labels.sum(axis=0)
     rarest = np.where(whole.labels > 0, frequency, len(whole) + 1).min(axis=1)
-    rank = {}
+    rank: dict[str, tuple[int, str]] = {}
     for text, count in zip(whole.texts, rarest, strict=True):
         key = text.strip().lower()
         rank.setdefault(key, (count, hashlib.sha256(key.encode()).hexdigest()))
-    tuned = set(sorted(rank, key=rank.get)[::2])
+    tuned = set(sorted(rank, key=rank.__getitem__)[::2])
     return np.array([text.strip().lower() in tuned for text in whole.texts], dtype=bool)
 
 

@@ -1,73 +1,97 @@
 """The notebooks' whole figures, composed of single plots."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.calibration import Interval, sweep_thresholds
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibrated
-from lib.decisions.evaluation import results_table
 from lib.figures.single_plots import (
     contact_sheet,
+    grid_of,
     reliability_diagram,
     threshold_curve,
     training_curve,
 )
+from lib.figures.style import GREY, MODEL_STYLES, PALE, PLAIN, ROLES, share_legend, style_of
 
-GREYS = ("0.75", "0.5", "0")
 CUTS = np.linspace(0, 1, 201)
+STYLES = [MODEL_STYLES[model] for model in MODELS]
+METRIC_NAMES = {"macro_f1": "macro-F1", "auroc": "AUROC", "f1": "F1", "nll": "NLL", "ece": "ECE"}
 
 
-def meme_sheet(samples: Sequence[Mapping[str, Any]], columns: int = 5) -> Figure:
+def meme_sheet(samples: Sequence[Mapping[str, Any]], columns: int | None = None) -> Figure:
     """Packed memes side by side, each under its label."""
-    rows = -(-len(samples) // columns)
+    rows, columns = grid_of(len(samples), columns)
     figure = plt.figure(figsize=(2.1 * columns, 2.4 * rows), layout="constrained")
     names = {0: "non-hate", 1: "hate"}
-    contact_sheet(figure, [s["image"] for s in samples], [names[s["label"]] for s in samples])
+    titles = [names[sample["label"]] for sample in samples]
+    return contact_sheet(figure, [sample["image"] for sample in samples], titles, columns)
+
+
+def training_figure(
+    histories: Mapping[str, list[dict[str, float]]], n_train: int | None = None
+) -> Figure:
+    """Training curves, a column a model: losses beside that of answering one half, then macro-F1.
+
+    `histories` are by the model's name, as in the tables or in words. The number of optimiser
+    steps stands in the title where it was logged, and there are panels of macro-F1 where it was.
+    """
+    entries = [entry for history in histories.values() for entry in history]
+    ratios = (2, 1) if any("eval_macro_f1" in entry for entry in entries) else (1,)
+    figure, axes = _panels(len(histories), height=3.7 + len(ratios) // 2, ratios=ratios)
+    for column, (name, history) in zip(axes.T, histories.items(), strict=True):
+        ax, style = column[0], style_of(name)
+        ax.axhline(math.log(2), **ROLES["reference"], label="always answering one half: ln 2")
+        training_curve(ax, history, style, f1_ax=column[-1] if len(column) > 1 else None)
+        steps = max((int(entry["step"]) for entry in history if "step" in entry), default=None)
+        title = name if style is PLAIN else style.label
+        ax.set_title(title if steps is None else f"{title}, {steps} optimiser steps")
+    _only_outer_labels(axes)
+    if n_train is not None:
+        figure.suptitle(f"Loss while training on train, n = {n_train}")
     return figure
 
 
-def training_figure(histories: Mapping[str, list[dict[str, float]]]) -> Figure:
-    """Training curves side by side, one panel a model."""
-    figure, axes = _panels(len(histories))
-    for ax, (name, history) in zip(axes, histories.items(), strict=True):
-        training_curve(ax, history)
-        ax.set_title(name)
-    return figure
+def results_figure(
+    report: Mapping[str, Any], split: str, metrics: Sequence[str] = ("macro_f1", "auroc")
+) -> Figure:
+    """A panel a metric: each model a point with its 95% interval, spelt out at the right.
 
-
-def results_figure(report: Mapping[str, Any], split: str, metric: str = "macro_f1") -> Figure:
-    """One metric of a split: the models as points with 95% intervals, baselines as lines."""
-    table = results_table(report, split)
-    figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
-    for place, model in enumerate(MODELS):
-        low, high = report[model][split]["intervals"][metric]
-        ax.plot([low, high], [place, place], color="0.5", linewidth=3)
-        ax.plot(table.loc[model, metric], place, "o", color="black")
-    for style, name in zip((":", "--", "-."), report["baselines"][split], strict=False):
-        ax.axvline(table.loc[name, metric], color="0.4", linestyle=style, label=name)
-    ax.set_yticks(range(len(MODELS)), MODELS)
-    ax.invert_yaxis()
-    ax.set_xlabel(f"{metric} on {split}, n = {report[MODELS[0]][split]['n']}")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    `report` is what `evaluate` returns. Baselines are dashed lines; equal ones share a line, and
+    each line has its name above.
+    """
+    figure, axes = _panels(len(metrics), width=5, height=3)
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        found = {model: report[model][split] for model in MODELS}
+        _metric_rows(ax, [(m[metric], *m["intervals"][metric]) for m in found.values()])
+        baselines = {name: row[metric] for name, row in report["baselines"][split].items()}
+        _baseline_lines(ax, baselines)
+        ax.set_xlabel(METRIC_NAMES.get(metric, metric))
+    figure.suptitle(f"{_described(split, found[MODELS[0]]['n'])}, with 95% intervals")
     return figure
 
 
 def reliability_figure(frame: pd.DataFrame, decision: DecisionBundle) -> Figure:
     """Reliability diagrams: a column a model, before temperature scaling above, after below."""
-    figure, axes = plt.subplots(2, 3, figsize=(12, 8), layout="constrained")
+    figure, axes = _panels(len(MODELS), height=8.5, ratios=(3, 1, 3, 1))
+    axes[3, 0].sharey(axes[1, 0])
     stages = {"before": dict.fromkeys(MODELS, 1.0), "after": decision.temperatures}
-    for row, (stage, temperatures) in zip(axes, stages.items(), strict=True):
+    for rows, (stage, temperatures) in zip((axes[:2], axes[2:]), stages.items(), strict=True):
         prob = calibrated(frame, temperatures)
-        for ax, model in zip(row, MODELS, strict=True):
-            reliability_diagram(ax, prob[model], frame["label"])
-            ax.set_title(f"{model}, {stage}: T = {temperatures[model]:.2f}")
+        for (ax, share_ax), (model, style) in zip(rows.T, MODEL_STYLES.items(), strict=True):
+            reliability_diagram(ax, prob[model], frame["label"], style=style, share_ax=share_ax)
+            ax.set_title(f"{style.label}, {stage}: T = {temperatures[model]:.2f}")
+    _only_outer_labels(axes)
+    figure.suptitle(f"{_described_frame(frame)}, before and after temperature scaling")
     return figure
 
 
@@ -75,49 +99,132 @@ def threshold_figure(frame: pd.DataFrame, decision: DecisionBundle) -> Figure:
     """Precision, recall and F1 over the threshold, one panel a model, the chosen cut marked."""
     figure, axes = _panels(len(MODELS))
     prob = calibrated(frame, decision.temperatures)
-    for ax, model in zip(axes, MODELS, strict=True):
+    for ax, model, style in zip(axes[0], MODELS, STYLES, strict=True):
         chosen = decision.thresholds[model]
         # The chosen cut is a point of its curve, so that its mark shows the F1 it has.
         curve = sweep_thresholds(prob[model], frame["label"], np.union1d(CUTS, [chosen]))
-        interval = Interval(chosen, *decision.intervals[model]["threshold"])
-        threshold_curve(ax, curve, chosen, interval)
-        ax.set_title(model)
+        low, high = decision.intervals[model]["threshold"]
+        interval = Interval(chosen, 0 if low is None else low, 1 if high is None else high)
+        threshold_curve(ax, curve, chosen, interval, style)
+        ax.set_title(f"{style.label}\n{ax.get_title()}")
+    _only_outer_labels(axes)
+    figure.suptitle(f"{_described_frame(frame)}, after temperature scaling")
     return figure
 
 
-def robustness_figure(table: pd.DataFrame) -> Figure:
-    """Change of macro-F1 under each perturbation, one bar a model."""
+def robustness_figure(table: pd.DataFrame, split: str) -> Figure:
+    """Change of macro-F1 under each perturbation, one mark a model; `table` of `split`'s memes."""
     wide = table.pivot(index="perturbation", columns="model", values="macro_f1_change")
     wide = wide.loc[table["perturbation"].unique()[1:], list(MODELS)]
-    figure, ax = plt.subplots(figsize=(9, 5), layout="constrained")
+    figure, ax = plt.subplots(figsize=(8, 5.6), layout="constrained")
     places = np.arange(len(wide))
-    for offset, (model, grey) in zip(
-        (-0.27, 0, 0.27), zip(MODELS, GREYS, strict=True), strict=True
-    ):
-        ax.barh(places + offset, wide[model], height=0.25, color=grey, label=model)
+    for offset, model, style in zip((-0.25, 0, 0.25), MODELS, STYLES, strict=True):
+        at = places + offset
+        ax.hlines(at, 0, wide[model], color=style.color, linewidth=2)
+        ax.plot(wide[model], at, style.marker, color=style.color, label=style.label)
+    ax.hlines(places[1:] - 0.5, 0, 1, transform=ax.get_yaxis_transform(), color=PALE, linewidth=0.8)
+    ax.axvline(0, color=GREY, linewidth=0.8, zorder=1)
     ax.set_yticks(places, wide.index)
-    ax.invert_yaxis()
-    ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_xlabel("change of macro-F1")
-    ax.legend()
+    ax.set(ylim=(len(wide) - 0.5, -0.5), xlabel="change of macro-F1")
+    ax.tick_params(axis="y", length=0)
+    figure.suptitle(
+        f"{_described(split, table['n'].iloc[0])}, each meme changed in one way at a time"
+    )
+    share_legend(figure)
     return figure
 
 
 def predictions_figure(
-    images: Sequence[Any], predictions: pd.DataFrame, columns: int = 3
+    images: Sequence[Any],
+    predictions: pd.DataFrame,
+    split: str | None = None,
+    columns: int | None = None,
 ) -> Figure:
-    """Pictures with the classifier's answer under each."""
-    rows = -(-len(images) // columns)
-    figure = plt.figure(figsize=(3.2 * columns, 3.6 * rows), layout="constrained")
+    """Pictures with the classifier's answer above each; `split` says where they are from."""
+    rows, columns = grid_of(len(images), columns)
+    figure = plt.figure(figsize=(2.8 * columns, 3.1 * rows), layout="constrained")
     titles = [
         f"p(hate) = {row.prob_hate:.2f}: {'hate' if row.label else 'non-hate'}"
         + (" (review)" if row.review else "")
         for row in predictions.itertuples()
     ]
-    contact_sheet(figure, list(images), titles)
+    contact_sheet(figure, list(images), titles, columns)
+    if split is not None:
+        figure.suptitle(_described(split, len(images)))
     return figure
 
 
-def _panels(n: int) -> tuple[Figure, np.ndarray]:
-    figure, axes = plt.subplots(1, n, figsize=(4 * n, 3.6), layout="constrained", squeeze=False)
-    return figure, axes[0]
+def _metric_rows(ax: Axes, rows: Iterable[tuple[float | None, ...]]) -> None:
+    """A row a model: (value, low, high) as a mark on its interval, and in numbers at the right."""
+    spelt = []
+    for place, (style, (value, low, high)) in enumerate(zip(STYLES, rows, strict=True)):
+        if value is None:
+            spelt.append("does not exist")
+            continue
+        ends = [value if end is None else end for end in (low, high)]
+        ax.plot(ends, [place] * 2, "|-", color=style.color, linewidth=2.5, markersize=10)
+        ax.plot(value, place, style.marker, color=style.color, markersize=9)
+        spelt.append(f"{value:.3f} ({ends[0]:.3f} to {ends[1]:.3f})")
+    ax.set_yticks(range(len(STYLES)), [style.label for style in STYLES])
+    right = ax.secondary_yaxis("right")
+    right.set_yticks(range(len(STYLES)), spelt)
+    for axis in (ax, right):
+        axis.tick_params(axis="y", length=0)
+    ax.set_ylim(len(STYLES) - 0.5, -0.5)
+    ax.margins(x=0.08)
+
+
+def _baseline_lines(ax: Axes, baselines: Mapping[str, float | None]) -> None:
+    """A dashed line for each distinct value, the names of its baselines above it."""
+    names: dict[float, list[str]] = {}
+    for name, value in baselines.items():
+        if value is not None:
+            names.setdefault(round(value, 6), []).append(name)
+    for value in names:
+        ax.axvline(value, **ROLES["reference"], zorder=1)
+    middle = sum(ax.get_xlim()) / 2
+    for level, (value, same) in enumerate(sorted(names.items())):
+        ax.annotate(
+            f"{' = '.join(same)}: {value:.3f}",
+            (value, 1),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(0, 4 + 12 * level),
+            textcoords="offset points",
+            ha="left" if value < middle else "right",
+            fontsize=8,
+        )
+
+
+def _only_outer_labels(axes: np.ndarray) -> None:
+    """Keep the labels of the y axis at the left and those of the x axis at the foot of a grid."""
+    for ax in axes[:, 1:].flat:
+        ax.set_ylabel("")
+    for ax in axes[:-1].flat:
+        ax.set_xlabel("")
+
+
+def _described_frame(frame: pd.DataFrame) -> str:
+    return _described(" and ".join(frame["split"].unique()), len(frame))
+
+
+def _described(split: str, n: int) -> str:
+    """A split and its size; on train the models are judged by what they were trained on."""
+    return f"{split}{' (in-sample)' if split == 'train' else ''}, n = {n}"
+
+
+def _panels(
+    columns: int, width: float = 3.5, height: float = 3.7, ratios: Sequence[float] = (1,)
+) -> tuple[Figure, np.ndarray]:
+    """Axes of shape (len(ratios), columns): rows share their y axis, columns their x axis."""
+    figure, axes = plt.subplots(
+        len(ratios),
+        columns,
+        figsize=(width * columns, height),
+        height_ratios=ratios,
+        sharex="col",
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
+    figure.get_layout_engine().set(w_pad=0.08)
+    return figure, axes

@@ -1,18 +1,26 @@
-"""The two experts as frozen encoders: loading them, and what they see in texts and pictures."""
+"""Frozen encoders of memes: the two experts, and what else fusion reads."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import torch
+
+from lib.data.text import words_of
 
 EXPERTS = ("text_expert", "vision_expert")
 
 
-def load_expert(folder: str | Path) -> tuple[Any, Any]:
+def load_expert(
+    folder: str | Path, state: Mapping[str, torch.Tensor] | None = None
+) -> tuple[Any, Any]:
     """Load an expert in eval mode with its tokenizer or image processor.
 
+    With `state` its weights are these, and the folder needs to hold none.
     Raises FileNotFoundError naming the folder and the step that fills it.
     """
     folder = Path(folder)
@@ -21,13 +29,26 @@ def load_expert(folder: str | Path) -> tuple[Any, Any]:
             f"{folder} holds no trained expert; train it with Step 4: python -m lib.run --from 4"
         )
     # Imported here because they take longer than all else that serving imports together.
-    if folder.name == "text_expert":
+    if folder.name.startswith("text"):
         from transformers import AutoModelForSequenceClassification as Model
         from transformers import AutoTokenizer as Processor
     else:
         from transformers import AutoImageProcessor as Processor
         from transformers import AutoModelForImageClassification as Model
-    return Model.from_pretrained(folder).eval(), Processor.from_pretrained(folder)
+    model = Model.from_pretrained(folder) if state is None else rebuilt(Model, folder, state)
+    return model.eval(), Processor.from_pretrained(folder)
+
+
+def rebuilt(auto_class: Any, folder: Path, state: Mapping[str, torch.Tensor]) -> Any:
+    """The model that a folder's configuration describes, in eval mode, with the weights `state`.
+
+    Raises RuntimeError if they are not those of such a model.
+    """
+    from transformers import AutoConfig
+
+    model = auto_class.from_config(AutoConfig.from_pretrained(folder))
+    model.load_state_dict(state)
+    return model.eval()
 
 
 def head_name(model: Any) -> str:
@@ -38,25 +59,119 @@ def head_name(model: Any) -> str:
     return next(name for name in ("classifier", "score") if hasattr(model, name))
 
 
-class Encoders(torch.nn.Module):
-    """The two experts as frozen feature extractors with their tokenizer and image processor."""
+class Source(torch.nn.Module):
+    """An encoder of texts ("text") or pictures ("vision").
 
-    def __init__(self, text: tuple[Any, Any], vision: tuple[Any, Any], bf16: bool = False) -> None:
+    `prepare` makes its inputs from texts or pictures; it holds nothing of the model, so that a
+    loader's worker takes no copy of that. Called on them the encoder gives arrays of `Features`.
+    """
+
+    modality: ClassVar[str]
+    model: Any
+    prepare: Callable[..., Any]
+
+    def forward(self, inputs: Any, tokens: bool) -> dict[str, torch.Tensor]:
+        raise NotImplementedError
+
+    def tower(self) -> torch.nn.Module:
+        """The part of the model that gives the features."""
+        return self.model
+
+    def fingerprint(self) -> str:
+        """What tells its features from those of other encoders: weights and preparation."""
+        raise NotImplementedError
+
+    def save(self, folder: Path, weights: bool = True) -> None:
+        """Write what loads it again; without `weights` only what rebuilds it."""
+        raise NotImplementedError
+
+
+class TextEncoder(Source):
+    """A text classifier of transformers with its tokenizer."""
+
+    modality = "text"
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__()
-        self.text_expert, self.tokenizer = text
-        self.vision_expert, self.processor = vision
-        self.vision_expert.to(memory_format=torch.channels_last)
+        self.model, self.tokenizer = model, tokenizer
+        self.prepare = partial(tokenise, tokenizer, drop_markers=drops_markers(model))
+
+    def forward(self, inputs: dict[str, torch.Tensor], tokens: bool) -> dict[str, torch.Tensor]:
+        encoded = encode_text(self.model, inputs)
+        if not tokens:
+            del encoded["text_tokens"], encoded["text_mask"]
+        return encoded
+
+    def fingerprint(self) -> str:
+        """What tells this model and its inputs from others."""
+        shown = "words" if drops_markers(self.model) else "all"
+        prepared = f"{shown}, {self.tokenizer.model_max_length} tokens"
+        return weights_fingerprint(self.model, prepared=prepared)
+
+    def save(self, folder: Path, weights: bool = True) -> None:
+        """Write model (or its configuration alone) and tokenizer as `load_expert` reads them."""
+        save_model(self.model, folder, weights)
+        self.tokenizer.save_pretrained(folder)
+
+
+class VisionEncoder(Source):
+    """An image classifier of transformers with its image processor."""
+
+    modality = "vision"
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        super().__init__()
+        self.model, self.processor = model.to(memory_format=torch.channels_last), processor
+        self.prepare = partial(pixels_of, processor)
+
+    def forward(self, pixels: torch.Tensor, tokens: bool) -> dict[str, torch.Tensor]:
+        encoded = encode_image(self.model, pixels, patches=tokens)
+        # The pooled feature gives the logits, which are therefore not kept beside it.
+        del encoded["vision_logits"]
+        return encoded
+
+    def logits(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Logits (B, 2) from pooled features (B, v)."""
+        return self.model.get_submodule(head_name(self.model))(pooled)
+
+    def fingerprint(self) -> str:
+        """What tells this model and its inputs from others, the classifier left out: its input is
+        kept."""
+        prepared = fingerprint_of_processor(self.processor)
+        return weights_fingerprint(self.model, (f"{head_name(self.model)}.",), prepared)
+
+    def save(self, folder: Path, weights: bool = True) -> None:
+        """Write model (or its configuration alone) and processor as `load_expert` reads them."""
+        save_model(self.model, folder, weights)
+        self.processor.save_pretrained(folder)
+
+
+class Encoders(torch.nn.Module):
+    """Frozen feature extractors: the experts, and the encoders that fusion has of its own.
+
+    The logits are always the experts'. Their hidden features are too, unless there is an encoder
+    of fusion's own for that modality (`text_encoder`, `vision_encoder`), which then gives them;
+    `dual_encoder`, a text and an image tower, adds its embeddings. `Features` has the names.
+    """
+
+    def __init__(self, sources: Mapping[str, Source], bf16: bool = False) -> None:
+        super().__init__()
+        self.sources = torch.nn.ModuleDict(sources)
         self.bf16 = bf16
 
     @classmethod
-    def load(cls, models: str | Path, bf16: bool = False) -> "Encoders":
-        """Load both experts from the `models/` folder, in eval mode."""
+    def load(
+        cls, models: str | Path, bf16: bool = False, own: Mapping[str, Source] | None = None
+    ) -> "Encoders":
+        """Load both experts from the `models/` folder, in eval mode, with `own` beside them."""
         text, vision = (load_expert(Path(models) / name) for name in EXPERTS)
-        return cls(text, vision, bf16).eval()
+        sources: dict[str, Source] = {"text_expert": TextEncoder(*text)}
+        sources |= {"vision_expert": VisionEncoder(*vision), **(own or {})}
+        return cls(sources, bf16).eval()
 
     @property
     def device(self) -> torch.device:
-        return self.text_expert.device
+        return next(self.parameters()).device
 
     def forward(
         self, texts: Sequence[str], images: Sequence[Any], tokens: bool = False
@@ -68,57 +183,66 @@ class Encoders(torch.nn.Module):
         self, texts: Sequence[str], tokens: bool = False, padding: str = "longest"
     ) -> dict[str, torch.Tensor]:
         """The text half of `Features`."""
-        return self._encode_inputs(tokenise(self.tokenizer, texts, padding), tokens)
+        return self._encode("text", texts, tokens, padding=padding)
 
     def encode_images(self, images: Sequence[Any], tokens: bool = False) -> dict[str, torch.Tensor]:
         """The vision half of `Features`."""
-        return self._encode_pixels(pixels_of(self.processor, images), tokens)
+        return self._encode("vision", images, tokens)
 
-    def encode_batch(self, batch: "Batch", tokens: bool = False) -> dict[str, torch.Tensor]:
-        """Like calling the module, on what `collate` has prepared."""
-        return self._encode_inputs(batch.inputs, tokens) | self._encode_pixels(batch.pixels, tokens)
+    def _encode(
+        self, modality: str, items: Sequence[Any], tokens: bool, **how: str
+    ) -> dict[str, torch.Tensor]:
+        sources = {n: source for n, source in self.sources.items() if source.modality == modality}
+        prepared = {name: source.prepare(items, **how) for name, source in sources.items()}
+        return self.named(self.encode_prepared(prepared, tokens))
 
-    def _encode_inputs(self, inputs: dict[str, torch.Tensor], tokens: bool) -> dict:
-        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-        with self._precision():
-            encoded = encode_text(self.text_expert, inputs)
-        if not tokens:
-            del encoded["text_tokens"], encoded["text_mask"]
-        return {name: tensor.float() for name, tensor in encoded.items()}
+    def encode_prepared(
+        self, prepared: dict[str, Any], tokens: bool = False
+    ) -> dict[str, dict[str, torch.Tensor]]:
+        """What each source makes of its own prepared inputs, by its name."""
+        encoded = {}
+        for name, inputs in prepared.items():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                found = self.sources[name](_moved(inputs, self.device), tokens)
+            encoded[name] = {key: tensor.float() for key, tensor in found.items()}
+        return encoded
 
-    def _encode_pixels(self, pixels: torch.Tensor, tokens: bool) -> dict[str, torch.Tensor]:
-        with self._precision():
-            encoded = encode_image(self.vision_expert, pixels.to(self.device), patches=tokens)
-        return {name: tensor.float() for name, tensor in encoded.items()}
+    def named(self, encoded: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """The sources' outputs under the names of `Features`: whose logits, whose hidden states."""
+        features: dict[str, torch.Tensor] = {}
+        for name in self.sources:
+            if name not in encoded:
+                continue
+            found = dict(encoded[name])
+            if name == "vision_expert":
+                features["vision_logits"] = self._vision_logits(found["vision_pooled"])
+            if name == "text_expert":
+                features["text_logits"] = found["text_logits"]
+            # What comes later, fusion's own encoders, takes the experts' place.
+            features |= {key: value for key, value in found.items() if not key.endswith("_logits")}
+        return features
 
-    def _precision(self) -> Any:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+    def _vision_logits(self, pooled: torch.Tensor) -> torch.Tensor:
+        expert = self.sources["vision_expert"]
+        return expert.logits(pooled.to(self.device)).to(pooled.device)
 
 
-class Batch(NamedTuple):
-    """A batch of memes ready for the encoders, prepared by a loader's worker."""
-
-    ids: list[str]
-    labels: list[int]
-    inputs: dict[str, torch.Tensor]
-    pixels: torch.Tensor
+def drops_markers(model: Any) -> bool:
+    """Whether a text model is shown the words of a packed text without its markers."""
+    return getattr(model.config, "text_markers", "keep") == "drop"
 
 
-def collate(tokenizer: Any, processor: Any, samples: Sequence[Mapping[str, Any]]) -> Batch:
-    """Tokenize and process samples of `stream` into one batch."""
-    return Batch(
-        [s["id"] for s in samples],
-        [s["label"] for s in samples],
-        tokenise(tokenizer, [s["text"] for s in samples]),
-        pixels_of(processor, [s["image"] for s in samples]),
-    )
+def shown_texts(texts: Sequence[str], drop_markers: bool) -> list[str]:
+    """Packed texts as a text model reads them."""
+    return [words_of(text) for text in texts] if drop_markers else list(texts)
 
 
 def tokenise(
-    tokenizer: Any, texts: Sequence[str], padding: str = "longest"
+    tokenizer: Any, texts: Sequence[str], padding: str = "longest", drop_markers: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Token ids and mask of B texts, (B, L) each, cut at the tokenizer's own maximum."""
-    return dict(tokenizer(list(texts), padding=padding, truncation=True, return_tensors="pt"))
+    """Token ids and mask of B packed texts, (B, L) each, cut at the tokenizer's own maximum."""
+    shown = shown_texts(texts, drop_markers)
+    return dict(tokenizer(shown, padding=padding, truncation=True, return_tensors="pt"))
 
 
 def pixels_of(processor: Any, images: Sequence[Any]) -> torch.Tensor:
@@ -155,6 +279,38 @@ def encode_image(
         last = output.hidden_states[-1]
         encoded["vision_patches"] = last.flatten(2).transpose(1, 2) if last.ndim == 4 else last
     return encoded
+
+
+def weights_fingerprint(
+    model: torch.nn.Module, without: tuple[str, ...] = (), prepared: str = ""
+) -> str:
+    """SHA-256 over names and bytes of a model's tensors, shortened to 16 digits.
+
+    Tensors whose name begins with one of `without` do not count; `prepared` says how the inputs
+    are made, which counts too.
+    """
+    digest = hashlib.sha256(prepared.encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if not name.startswith(without):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_of_processor(processor: Any) -> str:
+    """All settings of an image processor."""
+    return json.dumps(processor.to_dict(), sort_keys=True, default=str)
+
+
+def save_model(model: Any, folder: Path, weights: bool) -> None:
+    """Write a model of transformers to a folder, or its configuration alone."""
+    (model if weights else model.config).save_pretrained(folder)
+
+
+def _moved(inputs: Any, device: torch.device) -> Any:
+    if isinstance(inputs, dict):
+        return {name: tensor.to(device) for name, tensor in inputs.items()}
+    return inputs.to(device)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""The Trainer of an expert: its samples, batches, loss, metrics and arguments."""
+"""The Trainer of an expert: its batches, loss, metrics and arguments."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+import math
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,9 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from sklearn.utils.class_weight import compute_class_weight
-from timm.utils.model import freeze_batch_norm_2d
-from torchvision.transforms import RandomHorizontalFlip
+from torch.utils.data import Sampler, Subset
 from tqdm import tqdm
 from transformers import (
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
     EarlyStoppingCallback,
     EvalPrediction,
     Trainer,
@@ -26,18 +21,36 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lib.calibration import decision_metrics
+from lib.calibration import classification_metrics, prob_hate
 from lib.config import Settings
-from lib.data.datasets import MemeShards
-from lib.modeling import backbones, trainable_layers
 from lib.modeling.device import bf16_pays, default_device
-from lib.modeling.encoders import head_name
+from lib.modeling.expert_inputs import ExpertInputs, frozen
+from lib.modeling.like_lengths import LikeLengths
 
-ID2LABEL = {0: "non-hate", 1: "hate"}
+# A setting's name for what chooses the epoch -> the Trainer's, and whether more of it is better.
+SELECTED_BY = {
+    "log_loss": ("loss", False),
+    "auroc": ("auroc", True),
+    "macro_f1": ("macro_f1", True),
+}
 
 
-class _MemeTrainer(Trainer):
-    """Stops at the first loss that is not finite, naming the memes of that batch."""
+class MemeTrainer(Trainer):
+    """Stops at the first loss that is not finite, naming the memes of that batch.
+
+    With `lengths`, one a training example, batches hold examples of like length.
+    """
+
+    def __init__(
+        self, *args: Any, lengths: Sequence[int] | None = None, batch: int = 1, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.lengths, self.batch = lengths, batch
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        if self.lengths is None:
+            return super()._get_train_sampler(train_dataset)
+        return LikeLengths(self.lengths, self.batch, self.args.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, **options):
         ids = inputs.pop("ids")
@@ -75,23 +88,35 @@ class _Bar(TrainerCallback):
 
 
 def make_trainer(
-    name: str, settings: Settings, train: list[Path], val: list[Path], checkpoints: Path
-) -> Trainer:
-    build = _text_parts if name == "text_expert" else _vision_parts
-    model, processor, train_set, val_set, collate = build(settings, train, val)
+    name: str,
+    settings: Settings,
+    inputs: ExpertInputs,
+    folder: Path,
+    rows: Sequence[int] | None = None,
+) -> MemeTrainer:
+    """A trainer of an expert on its inputs, of the examples `rows` alone if given.
+
+    Checkpoints go to `folder`. With memes to validate on, training stops early and ends with the
+    best epoch by `settings.select_by`.
+    """
+    chosen = range(len(inputs.train)) if rows is None else rows
+    labels = [inputs.labels[row] for row in chosen]
+    lengths = inputs.lengths and [inputs.lengths[row] for row in chosen]
     callbacks = [_Bar()]
-    if val:
+    if inputs.val is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
-    trainer = _MemeTrainer(
-        model=model,
-        args=_arguments(name, settings, checkpoints, evaluate=bool(val)),
-        data_collator=collate,
-        train_dataset=train_set,
-        eval_dataset=val_set,
-        processing_class=processor,
-        compute_loss_func=_loss(train_set.labels, settings.class_weights),
+    trainer = MemeTrainer(
+        model=inputs.model,
+        args=_arguments(name, settings, folder, evaluate=inputs.val is not None),
+        data_collator=inputs.collate,
+        train_dataset=Subset(inputs.train, list(chosen)),
+        eval_dataset=inputs.val,
+        processing_class=inputs.processor,
+        compute_loss_func=_loss(labels, settings.class_weights, settings.label_smoothing),
         compute_metrics=_metrics,
         callbacks=callbacks,
+        lengths=lengths,
+        batch=settings.batch_size,
     )
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
@@ -106,6 +131,7 @@ def _arguments(
     processes = PartialState(cpu=device == "cpu").num_processes
     # On a CPU the backward pass of depthwise convolutions is slower in bfloat16 than in float32.
     auto = bf16_pays(device) and (text or device != "cpu")
+    metric, more_is_better = SELECTED_BY[settings.select_by]
     return TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.text_epochs if text else settings.vision_epochs,
@@ -124,11 +150,12 @@ def _arguments(
         save_strategy="epoch" if evaluate else "no",
         save_total_limit=2,
         load_best_model_at_end=evaluate,
-        metric_for_best_model="macro_f1",
+        metric_for_best_model=metric,
+        greater_is_better=more_is_better,
         logging_strategy="steps",
         logging_steps=1 if settings.mode == "pilot" else 10,
         seed=settings.seed,
-        dataloader_num_workers=0 if text else settings.workers,
+        dataloader_num_workers=0 if text or frozen(name, settings) else settings.workers,
         remove_unused_columns=False,
         report_to="none",
         disable_tqdm=True,
@@ -136,80 +163,12 @@ def _arguments(
     )
 
 
-def _text_parts(settings: Settings, train: list[Path], val: list[Path]) -> tuple:
-    model = backbones.load(AutoModelForSequenceClassification, settings.text_model, **_head())
-    model = _trainable(model, settings.text_tuning, settings)
-    tokenizer = backbones.load(AutoTokenizer, settings.text_model)
-    tokenizer.model_max_length = min(tokenizer.model_max_length, settings.max_length)
-    encode = partial(_tokenized, tokenizer)
-    train_set, val_set = (
-        MemeShards(shards, encode, pictures=False) if shards else None for shards in (train, val)
-    )
-    return model, tokenizer, train_set, val_set, partial(_pad, DataCollatorWithPadding(tokenizer))
-
-
-def _vision_parts(settings: Settings, train: list[Path], val: list[Path]) -> tuple:
-    model = backbones.load(AutoModelForImageClassification, settings.vision_model, **_head())
-    model = _trainable(model, settings.vision_tuning, settings)
-    model = model.to(memory_format=torch.channels_last)
-    # Batch statistics of a few memes would drown those of the pre-training, and would differ
-    # between one process and several.
-    freeze_batch_norm_2d(model)
-    processor = backbones.load(AutoImageProcessor, settings.vision_model)
-    flip = RandomHorizontalFlip(0.5)
-    train_set = MemeShards(train, partial(_pixels, processor, flip))
-    val_set = MemeShards(val, partial(_pixels, processor, None)) if val else None
-    return model, processor, train_set, val_set, _stack
-
-
-def _trainable(model: Any, kind: trainable_layers.Tuning, settings: Settings) -> Any:
-    return trainable_layers.prepare(
-        model, head_name(model), kind, settings.top_k, settings.lora_rank
-    )
-
-
-def _head() -> dict[str, Any]:
-    label2id = {label: index for index, label in ID2LABEL.items()}
-    return {
-        "num_labels": len(ID2LABEL),
-        "id2label": ID2LABEL,
-        "label2id": label2id,
-        "ignore_mismatched_sizes": True,
-    }
-
-
-def _tokenized(tokenizer: Any, sample: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(tokenizer(sample["text"], truncation=True)) | {
-        "labels": sample["label"],
-        "ids": sample["id"],
-    }
-
-
-def _pad(pad: DataCollatorWithPadding, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    ids = [row.pop("ids") for row in rows]
-    return dict(pad(rows)) | {"ids": ids}
-
-
-def _pixels(processor: Any, flip: Any, sample: Mapping[str, Any]) -> dict[str, Any]:
-    image = flip(sample["image"]) if flip else sample["image"]
-    pixels = processor(image, return_tensors="pt")["pixel_values"][0]
-    return {"pixel_values": pixels, "labels": sample["label"], "ids": sample["id"]}
-
-
-def _stack(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    pixels = torch.stack([row["pixel_values"] for row in rows])
-    return {
-        "pixel_values": pixels.contiguous(memory_format=torch.channels_last),
-        "labels": torch.tensor([row["labels"] for row in rows]),
-        "ids": [row["ids"] for row in rows],
-    }
-
-
-def _loss(labels: Sequence[int], balanced: bool) -> Callable[..., torch.Tensor]:
+def _loss(labels: Sequence[int], balanced: bool, smoothing: float = 0.0) -> Callable:
     """Cross-entropy averaged over an optimiser step's memes, however they are spread.
 
     Not over a batch: neither accumulation nor a second process may change the step. `balanced`
-    weights a class by n / (2 * its count), which is 1 on average over the memes.
+    weights a class by n / (2 * its count), which is 1 on average over the memes. `smoothing` moves
+    that share of each label's weight to both classes alike (Szegedy et al. 2016).
     """
     weights = None
     if balanced:
@@ -219,12 +178,19 @@ def _loss(labels: Sequence[int], balanced: bool) -> Callable[..., torch.Tensor]:
     def loss(outputs, labels, num_items_in_batch=None):
         logits = outputs["logits"].float()
         weight = None if weights is None else weights.to(logits.device)
-        total = torch.nn.functional.cross_entropy(logits, labels, weight, reduction="sum")
+        total = torch.nn.functional.cross_entropy(
+            logits, labels, weight, reduction="sum", label_smoothing=smoothing
+        )
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
     return loss
 
 
 def _metrics(evaluated: EvalPrediction) -> dict[str, float]:
-    scores = decision_metrics(evaluated.predictions.argmax(axis=1), evaluated.label_ids)
-    return {name: scores[name] for name in ("accuracy", "macro_f1")}
+    prob = prob_hate(evaluated.predictions)
+    with warnings.catch_warnings():
+        # With one class only there is no AUROC; the loss then says which epoch is best.
+        warnings.filterwarnings("ignore", message="labels holds class")
+        scores = classification_metrics(prob, evaluated.label_ids)
+    found = {name: scores.get(name, math.nan) for name in ("accuracy", "macro_f1", "auroc")}
+    return {name: value for name, value in found.items() if math.isfinite(value)}

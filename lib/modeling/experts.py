@@ -24,7 +24,9 @@ from lib.modeling import trainable_layers
 from lib.modeling.checkpoints import last_checkpoint, same_job
 from lib.modeling.device import default_device
 from lib.modeling.encoders import EXPERTS
+from lib.modeling.expert_inputs import ExpertInputs, expert_inputs
 from lib.modeling.expert_trainer import make_trainer
+from lib.modeling.folds import head_rows
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,14 @@ class Expert:
 def train_expert(name: str, settings: Settings) -> Expert:
     """Fine-tune "text_expert" or "vision_expert" on the packed shards and save it under `models/`.
 
-    A full run evaluates on val after each epoch, keeps the epoch of best macro-F1, stops early,
-    takes up the last checkpoint of a killed run, and returns at once what an equal run finished.
+    A full run evaluates on val after each epoch, keeps the best epoch by `settings.select_by`,
+    stops early, takes up the last checkpoint of a killed run, and returns at once what an equal
+    run finished.
     Raises FileNotFoundError where shards are missing, FileExistsError where a full run's expert
     from other data or backbone would be lost, FloatingPointError when the loss turns NaN.
     """
     transformers.set_seed(settings.seed)
-    train = shard_paths(settings.shards, "train")
-    val = shard_paths(settings.shards, "val") if settings.mode == "full" else []
-    job = _job(name, settings, [*train, *val])
+    job = expert_job(name, settings)
     folder = settings.model_folder(name)
     finished = same_job(folder / "training.json", job)
     if settings.mode == "full" and not settings.overwrite and finished:
@@ -56,25 +57,38 @@ def train_expert(name: str, settings: Settings) -> Expert:
     checkpoints = settings.models / ".training" / name
     with PartialState(cpu=default_device() == "cpu").main_process_first():
         resume = last_checkpoint(checkpoints, job)
-    trainer = make_trainer(name, settings, train, val, checkpoints)
+    inputs = expert_inputs(name, settings, evaluate=settings.mode == "full")
+    trainer = make_trainer(name, settings, inputs, checkpoints, _rows(settings, inputs))
     trainer.train(resume_from_checkpoint=resume)
     history = [_epoch_log(entry) for entry in trainer.state.log_history]
     if trainer.is_world_process_zero():
-        _save(trainer, folder, origin, job, history)
+        _save(inputs, trainer, folder, origin, job, history)
         shutil.rmtree(checkpoints)
     trainer.accelerator.wait_for_everyone()
     return Expert(folder, history)
 
 
-def _job(name: str, settings: Settings, shards: list[Path]) -> dict[str, Any]:
+def _rows(settings: Settings, inputs: ExpertInputs) -> list[int] | None:
+    """The examples an expert may learn from, None for all: what fusion holds out is not shown."""
+    if settings.fusion_features != "held_out":
+        return None
+    held_out = set(head_rows(settings).tolist())
+    return [place for place, row in enumerate(inputs.rows) if row not in held_out]
+
+
+def expert_job(name: str, settings: Settings) -> dict[str, Any]:
     """All that decides the weights of the expert to be trained."""
     text = name == "text_expert"
-    knobs = ("seed", "batch_size", "gradient_accumulation", "max_length", "class_weights")
-    knobs += ("top_k", "lora_rank")
+    train = shard_paths(settings.shards, "train")
+    val = shard_paths(settings.shards, "val") if settings.mode == "full" else []
+    knobs: tuple[str, ...] = ("seed", "batch_size", "gradient_accumulation", "max_length")
+    knobs += ("class_weights", "top_k", "lora_rank", "select_by", "label_smoothing", "text_markers")
+    if settings.fusion_features == "held_out":
+        knobs += ("fusion_features", "folds")
     return {
         "mode": settings.mode,
         "backbone": settings.text_model if text else settings.vision_model,
-        "data": fingerprint(*shards),
+        "data": fingerprint(*train, *val),
         "epochs": settings.text_epochs if text else settings.vision_epochs,
         "learning_rate": settings.text_lr if text else settings.vision_lr,
         "tuning": settings.text_tuning if text else settings.vision_tuning,
@@ -93,18 +107,19 @@ def _epoch_log(entry: Mapping[str, float]) -> dict[str, float]:
 
 
 def _save(
+    inputs: ExpertInputs,
     trainer: Trainer,
     folder: Path,
     origin: Mapping[str, Any],
     job: Mapping[str, Any],
     history: list[dict[str, float]],
 ) -> None:
-    model = trainable_layers.merge(trainer.model)
+    model = trainable_layers.merge(trainer.model if inputs.whole is inputs.model else inputs.whole)
     unfreeze_batch_norm_2d(model)
     with atomic_path(folder) as new:
         new.mkdir()
         model.save_pretrained(new)
-        trainer.processing_class.save_pretrained(new)
+        inputs.processor.save_pretrained(new)
         write_json(new / "history.json", history)
         write_json(new / "training.json", job)
         write_json(new / "made_from.json", origin)

@@ -13,8 +13,10 @@ from torch import nn
 from lib.artifacts import atomic_path, fingerprint, guard_overwrite, read_json, require, write_json
 from lib.config import Settings
 from lib.modeling.device import default_device
-from lib.modeling.encoders import Encoders
+from lib.modeling.encoders import Encoders, Source
 from lib.modeling.heads import FusionConfig, FusionHead, build_head, head_class
+from lib.modeling.own_encoders import load_own, own_sources, own_state, save_own
+from lib.modeling.stacking import SPACES, VOTES
 
 TRAIN_EXPERTS = "python -m lib.run --from 4"
 TRAIN_FUSION = "python -m lib.run --from 5"
@@ -38,7 +40,13 @@ class FusionModel(nn.Module):
 
 
 def model_logits(head: FusionHead, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Logits (N, 2) of the three models from the encoders' outputs."""
+    """Logits (N, 2) of the three models from the encoders' outputs.
+
+    Votes of the nearest training memes are taken where `encoded` does not hold them yet.
+    """
+    if head.neighbours is not None and VOTES[0] not in encoded:
+        spaces = (encoded[SPACES[vote][0]] for vote in VOTES)
+        encoded = {**encoded, **head.neighbours(*spaces)}
     return {
         "text_expert": encoded["text_logits"],
         "vision_expert": encoded["vision_logits"],
@@ -48,17 +56,18 @@ def model_logits(head: FusionHead, encoded: Mapping[str, torch.Tensor]) -> dict[
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """A trained head, its log (an entry an epoch), its best val macro-F1 (None without val)."""
+    """A trained head and its log, an entry an epoch."""
 
     head: FusionHead
     history: list[dict[str, float]]
-    macro_f1: float | None
 
 
-def save_fusion(trained: TrainedHead, settings: Settings) -> Path:
-    """Write `fusion_model.pt` (the head's state_dict) and `config.json` to `models/mm_fusion/`.
+def save_fusion(trained: TrainedHead, settings: Settings, encoders: Encoders) -> Path:
+    """Write a fusion model to `models/mm_fusion/`: `fusion_model.pt`, `config.json`, `encoders/`.
 
-    The experts stay where Step 4 saved them; the config holds their fingerprints.
+    The experts stay where Step 4 saved them. `encoders/` holds those encoders of fusion's own that
+    the head reads; the config holds the fingerprints of both. The weights of tuned encoders stand
+    beside the head's in `fusion_model.pt`.
     Raises FileExistsError where a full run's model from other experts would be lost.
     """
     folder = settings.model_folder("mm_fusion")
@@ -66,31 +75,43 @@ def save_fusion(trained: TrainedHead, settings: Settings) -> Path:
     guard_overwrite(folder / "made_from.json", origin, settings.overwrite)
     with atomic_path(folder) as new:
         new.mkdir()
-        torch.save(trained.head.state_dict(), new / "fusion_model.pt")
-        write_json(new / "config.json", trained.head.config.model_dump())
+        own, tuned = own_sources(encoders, trained.head.config.reads), trained.head.config.tuned
+        save_own(own, new / "encoders", tuned)
+        found = sorted((new / "encoders").glob("*")) if (new / "encoders").exists() else []
+        config = trained.head.config.model_copy(
+            update={"encoders": {own.name: fingerprint(own) for own in found}}
+        )
+        state = trained.head.state_dict()
+        if tuned:
+            state = {f"head.{name}": tensor for name, tensor in state.items()}
+            state |= own_state(own, tuned)
+        torch.save(state, new / "fusion_model.pt")
+        write_json(new / "config.json", config.model_dump())
         write_json(new / "history.json", trained.history)
         write_json(new / "made_from.json", origin)
     return folder
 
 
 def load_fusion(models: str | Path, device: str | None = None) -> FusionModel:
-    """Load the fusion model and its experts from the `models/` folder, in eval mode.
+    """Load the fusion model and its encoders from the `models/` folder, in eval mode.
 
     Raises FileNotFoundError naming the missing part and its step, and ValueError if a file is
-    broken or an expert is not the one the head was trained on.
+    broken or an encoder is not the one the head was trained on.
     """
     models = Path(models)
     folder = models / "mm_fusion"
     config = _read_config(folder / "config.json")
-    for name, trained_on in config.experts.items():
-        if fingerprint(require(models / name, TRAIN_EXPERTS)) != trained_on:
+    trained_on = {models / name: (found, TRAIN_EXPERTS) for name, found in config.experts.items()}
+    for name, found in config.encoders.items():
+        trained_on[folder / "encoders" / name] = (found, TRAIN_FUSION)
+    for encoder, (found, made_by) in trained_on.items():
+        if fingerprint(require(encoder, made_by)) != found:
             raise ValueError(
-                f"{models / name} is not the expert that {folder} was trained on; "
+                f"{encoder} is not the one that {folder} was trained on; "
                 f"train fusion again: {TRAIN_FUSION}"
             )
-    head = build_head(config)
-    _read_weights(head, require(folder / "fusion_model.pt", TRAIN_FUSION))
-    encoders = Encoders.load(models, config.bf16)
+    head, own = _read_weights(config, require(folder / "fusion_model.pt", TRAIN_FUSION))
+    encoders = Encoders.load(models, config.bf16, own)
     return FusionModel(encoders, head).eval().to(device or default_device())
 
 
@@ -109,11 +130,29 @@ def _read_config(file: Path) -> FusionConfig:
     return config
 
 
-def _read_weights(head: FusionHead, file: Path) -> None:
+def _read_weights(config: FusionConfig, file: Path) -> tuple[FusionHead, dict[str, Source]]:
+    """The head and fusion's own encoders, from `fusion_model.pt` and the folders beside it."""
+    head = build_head(config)
     try:
-        head.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except (RuntimeError, UnpicklingError, EOFError) as error:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        parts = _parts(state, config.tuned)
+        head.load_state_dict(parts["head"])
+        return head, load_own(file.parent / "encoders", list(config.encoders), parts)
+    except (RuntimeError, KeyError, UnpicklingError, EOFError) as error:
         raise ValueError(
             f"{file} is broken or not of the config beside it ({type(error).__name__}); "
             f"train fusion again: {TRAIN_FUSION}"
         ) from None
+
+
+def _parts(
+    state: Mapping[str, torch.Tensor], tuned: Sequence[str]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The weights of the head and of each tuned encoder; without such, all are the head's."""
+    if not tuned:
+        return {"head": dict(state)}
+    parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in ("head", *tuned)}
+    for name, tensor in state.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    return parts

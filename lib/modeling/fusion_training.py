@@ -1,6 +1,9 @@
 """Training a fusion head on cached features, and comparing the heads."""
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,23 +13,36 @@ from tqdm import tqdm
 from transformers import set_seed
 
 from lib.artifacts import fingerprint
-from lib.calibration import decision_metrics
+from lib.calibration import classification_metrics, prob_hate
 from lib.config import Settings
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.features import Features
 from lib.modeling.fusion import TrainedHead
-from lib.modeling.heads import HEADS, FusionConfig, FusionHead, build_head
+from lib.modeling.heads import HEADS, FusionConfig, FusionHead, build_head, head_class
 from lib.modeling.predictions import feature_logits
+from lib.modeling.stacking import SPACES, VOTES
+
+# The text and the vision feature that a dual encoder gives.
+DUAL = ("dual", "dual")
 
 
 def fusion_config(features: Features, settings: Settings, **choice: str) -> FusionConfig:
     """The configuration of a head for these features; `choice` overrides the settings' kind."""
-    kind = {
+    kind: dict[str, Any] = {
         "head": "concat" if settings.fusion_head == "auto" else settings.fusion_head,
         "text_feature": settings.text_feature,
         "vision_feature": settings.vision_feature,
     } | choice
-    draft = FusionConfig(text_dim=0, vision_dim=0, hidden=settings.fusion_hidden, **kind)
+    # Stacking pays where the head learns from logits of experts that have not seen the memes.
+    unseen = settings.fusion_features != "experts"
+    kind["stack"] = unseen or head_class(kind["head"]).is_stack
+    if VOTES[0] in features.arrays:
+        kind["voters"] = len(features)
+        for name in ("text", "vision"):
+            space = SPACES[f"{name}_vote"][0]
+            kind[f"voters_{name}_dim"] = features.arrays[space].shape[-1]
+    sizes: dict[str, Any] = {"hidden": settings.fusion_hidden, "rank": settings.fusion_rank}
+    draft = FusionConfig(text_dim=0, vision_dim=0, dropout=settings.fusion_dropout, **sizes, **kind)
     text, vision = (features.arrays[name].shape[-1] for name in draft.inputs[:2])
     experts = {name: fingerprint(settings.model_folder(name)) for name in EXPERTS}
     return draft.model_copy(
@@ -48,20 +64,18 @@ def train_fusion(
 ) -> TrainedHead:
     """Train a head on cached features by 2-class cross-entropy with Adam and an L2 penalty.
 
-    With `val` the epoch of best macro-F1 on it is kept, without it the last.
+    With `val` the epoch that is best on it by `settings.select_by` is kept, without it the last.
     Raises FloatingPointError naming the epoch when the loss turns NaN.
     """
     seed = settings.seed if seed is None else seed
     set_seed(seed)
     head = build_head(config)
     inputs = [train.arrays[name] for name in config.inputs]
-    head.text_scale.fit(inputs[0], inputs[2] if len(inputs) > 2 else None)
-    head.vision_scale.fit(inputs[1])
-    # Few memes, many features: the penalty sits in the loss (Adam), where it binds, and not beside
-    # the step (AdamW), where at this length of training it would not.
-    optimiser = torch.optim.Adam(
-        head.parameters(), lr=settings.fusion_lr, weight_decay=settings.fusion_l2
-    )
+    head.fit(train.labels, *inputs)
+    if head.neighbours is not None:
+        text, vision = (train.arrays[SPACES[vote][0]] for vote in VOTES)
+        head.neighbours.keep(text, vision, train.labels)
+    optimiser = torch.optim.Adam(_parameter_groups(head, settings.fusion_l2), settings.fusion_lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.fusion_epochs)
     order = torch.Generator().manual_seed(seed)
     history, best = [], None
@@ -69,13 +83,34 @@ def train_fusion(
         entry = {"epoch": epoch} | _train_epoch(head, inputs, train.labels, optimiser, order)
         schedule.step()
         if val is not None:
-            entry |= _evaluate(head, val)
-            if best is None or entry["eval_macro_f1"] > best[0]:
-                best = (entry["eval_macro_f1"], _copy(head.state_dict()))
+            entry |= {f"eval_{name}": value for name, value in head_scores(head, val).items()}
+            goodness = goodness_of(entry, settings, prefix="eval_")
+            if best is None or goodness > best[0]:
+                best = (goodness, _copy(head.state_dict()))
         history.append(entry)
     if best is not None:
         head.load_state_dict(best[1])
-    return TrainedHead(head.eval(), history, best[0] if best else None)
+    return TrainedHead(head.eval(), history)
+
+
+def _parameter_groups(head: FusionHead, penalty: float) -> list[dict[str, Any]]:
+    """All parameters with an L2 penalty but the few weights of the stacked scores.
+
+    Few memes, many features: the penalty sits in the loss (Adam), where it binds, and not beside
+    the step (AdamW), where at this length of training it would not.
+    """
+    free: list[nn.Parameter] = [] if head.stack is None else list(head.stack.parameters())
+    known = {id(parameter) for parameter in free}
+    bound = [parameter for parameter in head.parameters() if id(parameter) not in known]
+    groups = [(bound, penalty), (free, 0.0)]
+    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+
+
+def goodness_of(scores: Mapping[Any, float], settings: Settings, prefix: str = "") -> float:
+    """What `settings.select_by` makes of scores: the higher the better."""
+    if settings.select_by == "log_loss":
+        return -scores[f"{prefix}loss"]
+    return scores[f"{prefix}{settings.select_by}"]
 
 
 def _train_epoch(
@@ -86,7 +121,8 @@ def _train_epoch(
     order: torch.Generator,
 ) -> dict[str, float]:
     head.train()
-    losses, hits = [], 0
+    losses: list[float] = []
+    hits = 0
     for rows in torch.randperm(len(labels), generator=order).split(64):
         logits = head(*(tensor[rows] for tensor in inputs))
         loss = nn.functional.cross_entropy(logits, labels[rows])
@@ -103,13 +139,10 @@ def _train_epoch(
     return {"loss": sum(losses) / len(labels), "accuracy": hits / len(labels)}
 
 
-@torch.inference_mode()
-def _evaluate(head: FusionHead, features: Features) -> dict[str, float]:
+def head_scores(head: FusionHead, features: Features) -> dict[str, float]:
+    """The head's loss (nats), accuracy, macro-F1 and AUROC on encoded memes."""
     head.eval()
-    logits = feature_logits(head, features)["mm_fusion"]
-    loss = nn.functional.cross_entropy(logits, features.labels)
-    scores = {f"eval_{name}": value for name, value in _scores(features.labels, logits).items()}
-    return {"eval_loss": loss.item()} | scores
+    return _scores(features.labels, feature_logits(head, features)["mm_fusion"])
 
 
 def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -119,8 +152,9 @@ def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def compare_heads(train: Features, settings: Settings, val: Features | None = None) -> pd.DataFrame:
     """Train every candidate head over `fusion_seeds` seeds and score it on val (else on train).
 
-    One row a candidate: head, text_feature, vision_feature, mean and deviation of macro-F1 over
-    the seeds, and `scored_on`, "val" or "train (in-sample)".
+    One row a candidate: head, text_feature, vision_feature, the mean over the seeds of loss, AUROC
+    and macro-F1, the deviation of what `settings.select_by` names, and `scored_on`, "val" or
+    "train (in-sample)".
     """
     scored = train if val is None else val
     rows = []
@@ -130,34 +164,45 @@ def compare_heads(train: Features, settings: Settings, val: Features | None = No
             train_fusion(train, config, settings, val, seed=settings.seed + offset)
             for offset in range(settings.fusion_seeds)
         ]
-        scores = [_evaluate(each.head, scored)["eval_macro_f1"] for each in trained]
-        rows.append(choice | {"macro_f1": np.mean(scores), "std": np.std(scores)})
+        scores = pd.DataFrame([head_scores(each.head, scored) for each in trained])
+        chosen_by = "loss" if settings.select_by == "log_loss" else settings.select_by
+        means = scores[["loss", "auroc", "macro_f1"]].mean().to_dict()
+        rows.append(choice | means | {"std": scores[chosen_by].std(ddof=0)})
     frame = pd.DataFrame(rows)
     frame["scored_on"] = "val" if val is not None else "train (in-sample)"
     return frame
 
 
 def candidates(features: Features) -> list[dict[str, str]]:
-    """The heads to compare and what each reads; those that read tokens only where there are any."""
+    """The heads to compare and what each reads.
+
+    Heads that read tokens are compared only where there are any; the others read the embeddings of
+    a dual encoder too, where there is one.
+    """
     readable = "text_tokens" in features.arrays
+    dual = (DUAL,) if "text_dual" in features.arrays else ()
     return [
         {"head": name, "text_feature": text, "vision_feature": vision}
         for name, head in HEADS.items()
         if readable or not head.reads_tokens
-        for text, vision in head.tries
+        for text, vision in (*head.tries, *(() if head.reads_tokens or head.is_stack else dual))
     ]
 
 
 def choose_head(comparison: pd.DataFrame, train: Features, settings: Settings) -> FusionConfig:
-    """The head to train: the configured one, or with "auto" the best of `compare_heads` on val."""
+    """The head to train: the configured one, or with "auto" the best of `compare_heads`.
+
+    The best is that of the best mean over the seeds of what `settings.select_by` names.
+    """
     if settings.fusion_head != "auto":
         return fusion_config(train, settings)
-    best = comparison.loc[comparison["macro_f1"].idxmax()]
+    goodness = [goodness_of(row, settings) for row in comparison.to_dict("records")]
+    best = comparison.iloc[int(np.argmax(goodness))]
     return fusion_config(train, settings, **best[["head", "text_feature", "vision_feature"]])
 
 
 def compare_models(head: FusionHead, features: Features) -> pd.DataFrame:
-    """Accuracy and macro-F1 of the three models on encoded memes, a row a model."""
+    """Loss, accuracy, macro-F1 and AUROC of the three models on encoded memes, a row a model."""
     rows = {
         model: _scores(features.labels, logits)
         for model, logits in feature_logits(head, features).items()
@@ -166,5 +211,10 @@ def compare_models(head: FusionHead, features: Features) -> pd.DataFrame:
 
 
 def _scores(labels: torch.Tensor, logits: torch.Tensor) -> dict[str, float]:
-    scores = decision_metrics(logits.argmax(1), labels)
-    return {name: scores[name] for name in ("accuracy", "macro_f1")}
+    prob = prob_hate(logits)
+    with warnings.catch_warnings():
+        # One class only has no AUROC; it is then NaN.
+        warnings.filterwarnings("ignore", message="labels holds class")
+        scores = classification_metrics(prob, labels)
+    found = {name: scores.get(name, math.nan) for name in ("accuracy", "macro_f1", "auroc")}
+    return {"loss": scores["nll"]} | found

@@ -1,12 +1,14 @@
 """The fusion heads: a class each, registered by name. To add one, add its class here."""
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 from torch.nn.functional import normalize
+
+from lib.modeling.stacking import LOGITS, SPACES, VOTES, Neighbours, Stack
 
 HEADS: dict[str, type["FusionHead"]] = {}
 
@@ -34,8 +36,13 @@ class FusionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     head: str = "concat"
-    text_feature: Literal["cls", "mean", "logits"] = "cls"
-    vision_feature: Literal["pooled", "logits"] = "logits"
+    text_feature: Literal["cls", "mean", "logits", "dual"] = "cls"
+    vision_feature: Literal["pooled", "logits", "dual"] = "logits"
+    stack: bool = False
+    # How many training memes vote on others (0: none do), and the widths they are near in.
+    voters: int = 0
+    voters_text_dim: int = 0
+    voters_vision_dim: int = 0
     text_dim: int
     vision_dim: int
     hidden: int = 256
@@ -43,13 +50,23 @@ class FusionConfig(BaseModel):
     dropout: float = 0.1
     bf16: bool = False
     experts: dict[str, str] = {}
+    encoders: dict[str, str] = {}
+    # The folders in `encoders` whose weights were tuned with the head's and lie beside them.
+    tuned: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the features the head reads, in the order of its arguments."""
+        scores = (*LOGITS, *(VOTES if self.voters else ())) if self.stack else ()
         if head_class(self.head).reads_tokens:
-            return "text_tokens", "vision_patches", "text_mask"
-        return f"text_{self.text_feature}", f"vision_{self.vision_feature}"
+            return ("text_tokens", "vision_patches", *scores, "text_mask")
+        return (f"text_{self.text_feature}", f"vision_{self.vision_feature}", *scores)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of all features that the encoders must give."""
+        spaces = [SPACES[name][0] for name in self.inputs if name in SPACES]
+        return (*(name for name in self.inputs if name not in SPACES), *spaces)
 
 
 def build_head(config: FusionConfig) -> "FusionHead":
@@ -65,19 +82,29 @@ class FusionHead(nn.Module):
     standardised by the training set's mean and deviation first: two logits would drown beside 384
     hidden units of another scale.
 
+    With `config.stack` the weighted scores of `stacking` are added to the outcome: what the head
+    learns from the features is then a correction of what the experts and the nearest training memes
+    say. It pays where the logits are those of experts that have not seen the memes.
+
     `tries` are the pairs of text and vision feature that Step 5 compares. A head that
     `reads_tokens` is given token states (B, L, t), patches (B, P, v) and the text's mask (B, L)
-    instead of one vector a meme and modality.
+    instead of one vector a meme and modality. One that `is_stack` is nothing but the
+    weighted scores.
     """
 
     tries: ClassVar[tuple[tuple[str, str], ...]] = (("mean", "pooled"),)
     reads_tokens: ClassVar[bool] = False
+    is_stack: ClassVar[bool] = False
+    neighbours: Neighbours | None
+    stack: Any
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.config = config
-        self.text_scale = Standardise(config.text_dim)
-        self.vision_scale = Standardise(config.vision_dim)
+        self.neighbours = self.stack = None
+        self.scales = nn.ModuleList(
+            Standardise(width) for width in (config.text_dim, config.vision_dim)
+        )
         width = self.build(config)
         self.mlp = nn.Sequential(
             nn.Linear(width, config.hidden),
@@ -85,6 +112,17 @@ class FusionHead(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(config.hidden, 2),
         )
+        self.add_stack()
+
+    def add_stack(self) -> None:
+        """Make what stacks other models' scores, where the configuration asks for it."""
+        config = self.config
+        if config.voters:
+            self.neighbours = Neighbours(
+                config.voters, config.voters_text_dim, config.voters_vision_dim
+            )
+        if config.stack:
+            self.stack = Stack(len(LOGITS) + len(VOTES) * bool(config.voters))
 
     def build(self, config: FusionConfig) -> int:
         """Make the layers that `fuse` needs, and return the width of what it returns."""
@@ -96,11 +134,26 @@ class FusionHead(nn.Module):
         """Standardised features to the fused vectors (B, width)."""
         raise NotImplementedError
 
-    def forward(
-        self, text: torch.Tensor, vision: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Features as the encoders give them, in the order of `config.inputs`, to logits (B, 2)."""
-        return self.mlp(self.fuse(self.text_scale(text), self.vision_scale(vision), mask))
+    def fit(self, labels: torch.Tensor, *features: torch.Tensor) -> None:
+        """Take scales and the weights of stacked scores from the training set.
+
+        `labels` is (N,), `features` are in the order of `config.inputs`.
+        """
+        mask = features[-1] if self.reads_tokens else None
+        self.scales[0].fit(features[0], mask)
+        self.scales[1].fit(features[1])
+        if self.stack is not None:
+            self.stack.fit(labels, *self._scores(features))
+
+    def forward(self, *features: torch.Tensor) -> torch.Tensor:
+        """Features in the order of `config.inputs` to logits (B, 2)."""
+        mask = features[-1] if self.reads_tokens else None
+        text, vision = self.scales[0](features[0]), self.scales[1](features[1])
+        logits = self.mlp(self.fuse(text, vision, mask))
+        return logits if self.stack is None else logits + self.stack(*self._scores(features))
+
+    def _scores(self, features: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return features[2:-1] if self.reads_tokens else features[2:]
 
 
 @register_head("concat")
@@ -200,7 +253,30 @@ class Standardise(nn.Module):
         rows = features[mask.bool()] if mask is not None else features.flatten(0, -2)
         rows = rows.float()
         self.mean.copy_(rows.mean(0))
-        self.std.copy_(rows.std(0).clamp_min(1e-6))
+        # A feature that is the same in all training memes must not become huge in another meme, or
+        # when its encoder is tuned.
+        std = rows.std(0)
+        self.std.copy_(std.clamp_min(max(1e-6, 0.01 * std.median().item())))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return (features.float() - self.mean) / self.std
+
+
+@register_head("late")
+class Late(FusionHead):
+    """Late fusion, the baseline that a head must beat: nothing but the weighted scores."""
+
+    tries = (("logits", "logits"),)
+    is_stack = True
+
+    def __init__(self, config: FusionConfig) -> None:
+        nn.Module.__init__(self)
+        self.config = config
+        self.neighbours = self.stack = None
+        self.add_stack()
+
+    def fit(self, labels: torch.Tensor, *features: torch.Tensor) -> None:
+        self.stack.fit(labels, *features[2:])
+
+    def forward(self, *features: torch.Tensor) -> torch.Tensor:
+        return self.stack(*features[2:])

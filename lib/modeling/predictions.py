@@ -8,7 +8,6 @@ import torch
 
 from lib.config import MODELS, Settings
 from lib.data.datasets import shard_paths
-from lib.modeling.encoders import EXPERTS
 from lib.modeling.features import Features, encode_shards
 from lib.modeling.fusion import FusionModel, load_fusion, model_logits
 from lib.modeling.heads import FusionHead
@@ -22,7 +21,7 @@ def feature_logits(
 
     Token states of a whole data set would not fit beside their projections.
     """
-    device = head.mlp[0].weight.device
+    device = next(head.parameters()).device
     parts = []
     for start in range(0, len(features), rows):
         part = {k: v[start : start + rows].to(device) for k, v in features.arrays.items()}
@@ -57,11 +56,10 @@ def predict_shards(
     """
     models = Path(models)
     fusion = load_fusion(models)
-    experts = [models / name for name in EXPERTS]
     frames = []
     for split, paths in shards.items():
         features = encode_shards(
-            paths, fusion.encoders, experts, cache, fusion.head.reads_tokens, workers=workers
+            paths, fusion.encoders, cache, fusion.head.reads_tokens, workers=workers
         )
         frames.append(_frame(split, features, fusion))
     return pd.concat(frames, ignore_index=True)

@@ -8,8 +8,8 @@ from torch import nn
 Tuning = Literal["full", "top_k", "lora"]
 
 
-def prepare(model: nn.Module, head: str, tuning: Tuning, top_k: int, rank: int) -> nn.Module:
-    """Leave learnable what `tuning` says; the layer named `head` always learns.
+def prepare(model: nn.Module, head: str | None, tuning: Tuning, top_k: int, rank: int) -> nn.Module:
+    """Leave learnable what `tuning` says; the layer named `head`, if one is, always learns.
 
     "full" is everything, "top_k" the last `top_k` blocks (0: the head alone), "lora" adapters of
     `rank` on every linear layer (Hu et al. 2022, LoRA). Raises ValueError if the backbone has
@@ -39,18 +39,19 @@ def blocks(model: nn.Module) -> nn.ModuleList | nn.Sequential:
     return max(stacks, key=_weights)
 
 
-def _top_layers(model: nn.Module, head: str, k: int) -> nn.Module:
+def _top_layers(model: nn.Module, head: str | None, k: int) -> nn.Module:
     stack = blocks(model)
     if k > len(stack):
         raise ValueError(f"top_k={k}, but {type(model).__name__} has {len(stack)} blocks")
     model.requires_grad_(False)
     for block in list(stack)[len(stack) - k :]:
         block.requires_grad_(True)
-    model.get_submodule(head).requires_grad_(True)
+    if head is not None:
+        model.get_submodule(head).requires_grad_(True)
     return model
 
 
-def _adapters(model: nn.Module, head: str, rank: int) -> nn.Module:
+def _adapters(model: nn.Module, head: str | None, rank: int) -> nn.Module:
     linear = [
         name
         for name, module in model.named_modules()
@@ -60,7 +61,8 @@ def _adapters(model: nn.Module, head: str, rank: int) -> nn.Module:
         raise ValueError(
             f"{type(model).__name__} has no linear layer for LoRA to adapt; tune its top layers"
         )
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear, modules_to_save=[head])
+    saved = None if head is None else [head]
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear, modules_to_save=saved)
     return get_peft_model(model, config)
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lib.calibration import prob_hate
 from lib.config import MODELS, Settings
-from lib.data.pictures import letterbox, load_picture
+from lib.data.pictures import blank_picture, letterbox, load_picture
 from lib.data.text import packed
 from lib.decisions.bundle import DecisionBundle
 from lib.modeling.fusion import FusionModel, load_fusion
@@ -36,13 +36,13 @@ class MemeClassifier:
         Raises FileNotFoundError naming the missing artifact and the step that writes it, and
         ValueError if the thresholds were fitted on other models than these.
         """
-        settings = Settings(mode=mode, root=root)
+        settings = Settings.model_validate({"mode": mode, "root": root})
         decision = DecisionBundle.load(settings)
         model = load_fusion(settings.models, device)
         decision.verify(settings.models)
         return cls(model, decision)
 
-    def predict(self, text: str, image_path: str | Path) -> dict[str, Any]:
+    def predict(self, text: str, image_path: str | Path | None) -> dict[str, Any]:
         """Decide on one meme; see `predict_batch`."""
         return self.predict_batch([text], [image_path])[0]
 
@@ -50,11 +50,12 @@ class MemeClassifier:
     def predict_batch(
         self,
         texts: Sequence[str],
-        image_paths: Sequence[str | Path | Image.Image],
+        image_paths: Sequence[str | Path | Image.Image | None],
         batch_size: int = 16,
     ) -> list[dict[str, Any]]:
         """Decide on memes given by their overlaid text and picture (a file or a PIL image).
 
+        Where there is no picture (None) the models are shown plain grey, as in training.
         A text may already have the packed form `[OCR] … [/OCR] …`. Each answer holds `prob_hate`
         (fusion's calibrated probability), `label` (1 = hate or abuse), `threshold`, `review`
         (whether the probability lies in the review band), `logits` of fusion, and `experts`,
@@ -68,7 +69,7 @@ class MemeClassifier:
         starts = range(0, len(texts), batch_size)
         for start in tqdm(starts, desc="predicting", disable=len(starts) < 2):
             part = slice(start, start + batch_size)
-            images = [letterbox(load_picture(path)) for path in image_paths[part]]
+            images = [_shown(picture) for picture in image_paths[part]]
             logits = self.model([packed(text) for text in texts[part]], images)
             answers += self._answers({name: value.double().cpu() for name, value in logits.items()})
         return answers
@@ -101,3 +102,7 @@ class MemeClassifier:
             }
             for row, prob in enumerate(probs["mm_fusion"])
         ]
+
+
+def _shown(picture: str | Path | Image.Image | None) -> Image.Image:
+    return blank_picture() if picture is None else letterbox(load_picture(picture))

@@ -187,6 +187,16 @@ def test_shrinkage_in_closed_form(shrinkage):
     assert fit.temperature == pytest.approx(1 / math.atanh(2 / (4 + shrinkage)), rel=1e-13)
 
 
+def test_shrinkage_counts_examples_not_entries():
+    # A pseudo-example has a uniform label in each of its three entries, like three margins.
+    z, _ = sample(30, 3)
+    y = np.random.default_rng(1).random(z.shape) < expit(z / 2)
+    fit = fit_temperature(z, y, shrinkage=2)
+    flat = fit_temperature(z.ravel(), y.ravel(), shrinkage=6)
+    assert fit.temperature == pytest.approx(flat.temperature, rel=1e-14)
+    assert fit.nll_after == pytest.approx(flat.nll_after, rel=1e-14)
+
+
 def test_vanishing_shrinkage_still_has_an_optimum():
     # Of 2 + s examples s / 2 are wrong, so that e^(1 / T), the odds, is 4 / s but for s itself.
     fit = fit_temperature([1.0, -1.0], [1, 0], shrinkage=5e-324)

@@ -16,8 +16,8 @@ import webdataset
 from PIL import Image
 
 from lib.config import Settings
+from lib.data.example import Example, Rejected
 from lib.data.packing.pack import pack
-from lib.data.readers.example import Example, Rejected
 from lib.data.readers.registry import READERS
 from lib.data.sources import examples_for
 from lib.data.text import combined_text
@@ -81,6 +81,7 @@ def test_a_shard_holds_picture_text_and_metadata(tmp_path):
         "dataset": "memes",
         "labels": {"abuse_hate": 1, "offensive": None, "target_type": "group"},
         "split": "train",
+        "group": "m1",
         "lang": "fr",
         "width": 40,
         "height": 30,
@@ -91,6 +92,20 @@ def test_a_shard_holds_picture_text_and_metadata(tmp_path):
 def test_text_that_is_no_unicode_is_packed_all_the_same(tmp_path):
     pack([meme(0, ocr="half \ud83d emoji", extra={"note": "\ud83d"})], tmp_path)
     assert samples_of(tmp_path)[0]["txt"].decode().startswith("[OCR] half ? emoji [/OCR]")
+
+
+def test_a_meme_without_a_picture_is_packed_as_text(tmp_path):
+    stats = pack([*memes(3), meme(3, image=None, asr="spoken")], tmp_path)
+    assert stats["skipped"]["count"] == 0
+    sample = samples_of(tmp_path)[3]
+    assert "png" not in sample and "width" not in json.loads(sample["json"])
+    assert b"[ASR] spoken [/ASR] <lang=" in sample["txt"]
+
+
+def test_memes_that_share_a_text_carry_one_group(tmp_path):
+    pack([meme(0), meme(1, ocr="shared"), meme(2, ocr="shared")], tmp_path)
+    zero, one, two = (meta["group"] for meta in metas_of(tmp_path))
+    assert one == two != zero
 
 
 def test_text_without_caption():

@@ -5,18 +5,19 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from lib.data.readers.example import Rejected
+from lib.data.example import Rejected
 from lib.data.readers.manifest import read_manifest
 from lib.data.readers.registry import READERS
 
 
-def lay_out(root, rows, ocr=None):
+def lay_out(root, rows, ocr=None, asr=None):
     (root / "Step_2").mkdir(parents=True)
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     (root / "Step_2/data_manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    if ocr is not None:
-        lines = [json.dumps({"id": id_, "text": text}) for id_, text in ocr.items()]
-        (root / "Step_2/ocr.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    for name, texts in (("ocr", ocr), ("asr", asr)):
+        if texts is not None:
+            lines = [json.dumps({"id": id_, "text": text}) for id_, text in texts.items()]
+            (root / f"Step_2/{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return root
 
 
@@ -51,6 +52,25 @@ def test_an_empty_ocr_line_is_an_answer(tmp_path):
     assert example.ocr == ""
 
 
+def test_a_transcript_joins_the_meme_of_its_id(tmp_path):
+    rows = [row("a", text="own"), row("b", text="own")]
+    found = list(read_manifest(lay_out(tmp_path, rows, asr={"b": "spoken"})))
+    assert [(example.ocr, example.asr) for example in found] == [("own", ""), ("own", "spoken")]
+
+
+def test_a_broken_transcript_is_rejected_by_file_and_line(tmp_path):
+    lay_out(tmp_path, [row("a")])
+    (tmp_path / "Step_2/asr.jsonl").write_text('{"id": "a"}', encoding="utf-8")
+    rejected, example = read_manifest(tmp_path)
+    assert (rejected.where, example.id) == ("asr.jsonl:1", "a")
+
+
+@pytest.mark.parametrize("image", [None, ""])
+def test_a_row_without_a_picture_is_a_meme_of_text_alone(tmp_path, image):
+    (example,) = read_manifest(lay_out(tmp_path, [row(image=image)]))
+    assert example.image is None
+
+
 def test_manifest_without_ocr_file(tmp_path):
     (example,) = read_manifest(lay_out(tmp_path, [row(text="own")]))
     assert example.ocr == "own"
@@ -69,7 +89,6 @@ def test_labels_of_a_known_data_set_are_mapped(tmp_path):
         ("[1, 2]", ["data_manifest.jsonl:2", "row"]),
         (row("b", labels=...), ["data_manifest.jsonl:2", "labels", "required"]),
         (row("b", labels=1), ["data_manifest.jsonl:2", "labels"]),
-        (row("b", image=...), ["data_manifest.jsonl:2", "image"]),
         (row(...), ["data_manifest.jsonl:2", "id"]),
         (row("b", split="dev"), ["data_manifest.jsonl:2", "split", "'val'"]),
         (

@@ -13,6 +13,7 @@ from lib.data.splits import (
     assign_splits,
     find_duplicates,
     find_leaks,
+    groups_of,
     near_pairs,
     normalise_text,
 )
@@ -80,14 +81,19 @@ def test_memes_without_text_are_not_one_group():
     assert len(set(Ties(items).components().tolist())) == 2
 
 
-def test_an_own_group_is_the_only_tie():
+def test_an_own_group_ties_beside_text_and_picture():
     items = [
-        item("a", text="same", picture=5, group="g"),
-        item("b", text="same", picture=5, group="h"),
-        item("c", text="other", picture=9, group="g"),
+        item("a", text="one", group="g"),
+        item("b", text="two", group="g"),
+        item("c", text="two", group="h"),
+        item("d", text="three", group="i"),
     ]
-    groups = Ties(items).components()
-    assert groups[0] == groups[2] != groups[1]
+    assert groups_of(items) == {"a": "a", "b": "a", "c": "a", "d": "d"}
+
+
+def test_a_group_ties_within_its_data_set_alone():
+    items = [item("a", text="one", group="7"), item("b", text="two", group="7", dataset="other")]
+    assert groups_of(items) == {"a": "a", "b": "b"}
 
 
 def test_free_items_are_divided_8_1_1_with_the_labels_in_proportion():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from lib.calibration import fit_temperature
+from lib.calibration import fit_temperature, zero_truth_ece
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import (
@@ -46,6 +46,12 @@ def test_calibration_mends_an_overconfident_model(val, bundle):
     table = calibration_table(val, bundle.temperatures)
     for name in ("nll", "brier", "ece"):
         assert (table[f"{name} after"] < table[f"{name} before"]).all()
+
+
+def test_the_calibration_table_has_the_ece_of_perfect_scores(val, bundle):
+    table = calibration_table(val, bundle.temperatures)
+    expected = calibrated(val, bundle.temperatures).apply(zero_truth_ece)
+    pd.testing.assert_series_equal(table["ece zero-truth"], expected, check_names=False)
 
 
 @pytest.mark.parametrize("other", ["test", "train"])

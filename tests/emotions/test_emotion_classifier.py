@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 from sklearn.metrics import f1_score
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from lib.emotions.classifier import BERTEmotionClassifier, encode, normalise
 from lib.emotions.data import LABEL_COUNTS, LABELS, read_labels, read_tsv
@@ -19,37 +17,12 @@ from lib.emotions.f1 import best_constant_f1, multilabel_f1, smoothed_thresholds
 from lib.emotions.generated import generate
 from lib.emotions.splits import load_split
 
-LETTERS = list("abcdefghijklmnopqrstuvwxyz?!.,")
 MULTI_HOT = arrays(np.uint8, st.tuples(st.integers(2, 12), st.just(4)), elements=st.integers(0, 1))
 
 
-def save_tiny_backbone(folder, words=()):
-    """Save a BERT of width 16 with random weights and a tokenizer that knows `words`."""
-    vocabulary = ["[PAD]", "[UNK]", *LETTERS, *(f"##{c}" for c in LETTERS), *words]
-    tokenizer = Tokenizer(
-        models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]")
-    )
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=64
-    ).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-    )
-    torch.manual_seed(0)
-    BertModel(config).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    return str(save_tiny_backbone(tmp_path_factory.mktemp("backbone")))
+def backbone(save_tiny_bert, tmp_path_factory):
+    return str(save_tiny_bert(tmp_path_factory.mktemp("backbone")))
 
 
 @pytest.fixture

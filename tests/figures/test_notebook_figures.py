@@ -1,6 +1,9 @@
-import matplotlib.pyplot as plt
+import math
+from itertools import combinations, pairwise
+
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 from sklearn.metrics import f1_score
 
@@ -17,13 +20,9 @@ from lib.figures.notebook_figures import (
     threshold_figure,
     training_figure,
 )
+from lib.figures.style import MODEL_STYLES
 
-
-@pytest.fixture(autouse=True)
-def _closed():
-    plt.switch_backend("agg")
-    yield
-    plt.close("all")
+LABELS = [MODEL_STYLES[model].label for model in MODELS]
 
 
 @pytest.fixture
@@ -36,9 +35,18 @@ def decision(val, model_folders):
     return DecisionBundle.fit(val, model_folders, n_resamples=20)
 
 
+@pytest.fixture
+def report(val):
+    return evaluate(val, n_resamples=30)
+
+
 def titles(figure) -> list[str]:
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     return [title for ax in figure.axes if (title := ax.get_title())]
+
+
+def legend(figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_memes_stand_under_their_labels():
@@ -47,53 +55,165 @@ def test_memes_stand_under_their_labels():
     assert titles(meme_sheet(samples)) == [
         "hate" if sample["label"] else "non-hate" for sample in samples
     ]
+    with pytest.raises(ValueError, match="no picture"):
+        meme_sheet([])
 
 
-def test_training_curves_have_a_panel_each():
+def test_training_of_one_epoch_shows_the_steps_beside_ln_2(legend_stands_apart):
+    history = [{"epoch": s / 4, "step": s, "loss": 0.7} for s in (1, 2, 3, 4)]
+    figure = training_figure({"text expert": history, "vision_expert": history}, n_train=50)
+    assert titles(figure) == [f"{name}, 4 optimiser steps" for name in LABELS[:2]]
+    assert figure.get_suptitle() == "Loss while training on train, n = 50"
+    assert legend(figure) == ["always answering one half: ln 2", "training loss"]
+    assert legend_stands_apart(figure)
+    for ax in figure.axes:
+        assert ax.lines[0].get_ydata()[0] == pytest.approx(math.log(2))
+
+
+def test_training_with_validation_has_a_panel_of_macro_f1_below_each(legend_stands_apart):
     history = [{"epoch": e, "loss": 1 / e, "eval_loss": 1.0, "eval_macro_f1": 0.5} for e in (1, 2)]
-    assert titles(training_figure({"text": history, "vision": history[:1]})) == ["text", "vision"]
+    figure = training_figure({"text expert": history, "fusion": history[:1]})
+    assert titles(figure) == ["text expert", "fusion"]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["loss (nats)", "", "val macro-F1", ""]
+    assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "epoch", "epoch"]
+    assert legend_stands_apart(figure)
 
 
-def test_results_show_each_model_at_its_metric_and_within_its_interval(val):
-    report = evaluate(val, n_resamples=30)
-    ax = results_figure(report, "val").axes[0]
-    points = [line for line in ax.lines if line.get_marker() == "o"]
-    shown = [float(point.get_xdata()[0]) for point in points]
-    assert shown == pytest.approx([report[model]["val"]["macro_f1"] for model in MODELS])
-    assert "n = 80" in ax.get_xlabel()
+def test_results_show_each_model_at_its_metric_and_within_its_interval(report):
+    figure = results_figure(report, "val")
+    assert figure.get_suptitle().startswith("val, n = 80")
+    for ax, metric in zip(figure.axes, ("macro_f1", "auroc"), strict=True):
+        marks = [line for line in ax.lines if line.get_marker() in "os^"]
+        shown = [float(mark.get_xdata()[0]) for mark in marks]
+        assert shown == pytest.approx([report[model]["val"][metric] for model in MODELS])
+        ends = [line.get_xdata() for line in ax.lines if line.get_marker() == "|"]
+        assert [list(e) for e in ends] == [
+            report[model]["val"]["intervals"][metric] for model in MODELS
+        ]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == LABELS
 
 
-def test_reliability_has_before_above_after(val, decision):
-    found = titles(reliability_figure(val, decision))
+def test_equal_baselines_share_a_line_and_a_label_outside_the_panel(report, boxes):
+    report["baselines"]["val"]["always_negative"]["macro_f1"] = 0.4
+    figure = results_figure(report, "val")
+    boxes(figure)
+    for ax, expected in zip(
+        figure.axes,
+        (
+            ["always_positive = prior: 0.333", "always_negative: 0.400"],
+            ["always_negative = always_positive = prior: 0.500"],
+        ),
+        strict=True,
+    ):
+        assert [text.get_text() for text in ax.texts] == expected
+        dashed = {line.get_xdata()[0] for line in ax.lines if line.is_dashed()}
+        assert sorted(dashed) == pytest.approx(
+            [float(t.split(": ")[1]) for t in expected], abs=1e-3
+        )
+        places = [text.get_window_extent() for text in ax.texts]
+        assert not any(place.overlaps(ax.get_window_extent()) for place in places)
+        assert not any(a.overlaps(b) for a, b in pairwise(places))
+
+
+def test_a_metric_that_does_not_exist_is_said_to(report):
+    for model in MODELS:
+        report[model]["val"]["auroc"] = None
+        report[model]["val"]["intervals"]["auroc"] = [None, None]
+    for row in report["baselines"]["val"].values():
+        row["auroc"] = None
+    figure = results_figure(report, "val", ["auroc"])
+    (right,) = figure.axes[0].child_axes
+    assert [label.get_text() for label in right.get_yticklabels()] == ["does not exist"] * 3
+
+
+def test_reliability_has_before_above_after(val, decision, legend_stands_apart):
+    figure = reliability_figure(val, decision)
+    found = titles(figure)
     assert len(found) == 6
     assert all("before: T = 1.00" in title for title in found[:3])
     assert f"after: T = {decision.temperatures['mm_fusion']:.2f}" in found[5]
+    assert figure.get_suptitle().startswith("val, n = 80")
+    assert len(legend(figure)) == 3 and legend_stands_apart(figure)
 
 
-def test_threshold_curves_mark_the_chosen_cut_at_its_f1(val, decision):
+def test_reliability_panels_are_aligned_and_share_the_scale_of_shares(val, decision, boxes):
+    figure = reliability_figure(val, decision)
+    places = [ax.get_position() for ax in figure.axes]
+    assert len({round(place.width, 6) for place in places}) == 1
+    assert len({round(place.y0, 6) for place in places}) == 4
+    strips = figure.axes[3:6] + figure.axes[9:]
+    assert len({strip.get_ylim() for strip in strips}) == 1
+    for strip in strips:
+        heights = [bar.get_height() for bar in strip.patches]
+        assert sum(heights) == pytest.approx(1) and max(heights) < strip.get_ylim()[1]
+    around = boxes(figure)
+    assert not any(a.overlaps(b) for a, b in combinations(around, 2))
+
+
+def test_threshold_curves_mark_the_chosen_cut_at_its_f1(val, decision, legend_stands_apart):
     figure = threshold_figure(val, decision)
-    assert titles(figure) == list(MODELS)
     prob = calibrated(val, decision.temperatures)
-    for model, ax in zip(MODELS, figure.axes, strict=False):
+    for model, ax in zip(MODELS, figure.axes, strict=True):
         mark = next(line for line in ax.lines if line.get_marker() == "D")
         cut = decision.thresholds[model]
         f1 = f1_score(val["label"], prob[model] >= cut)
         assert mark.get_xydata().tolist() == [pytest.approx([cut, f1])]
+        assert ax.get_title().startswith(f"{MODEL_STYLES[model].label}\nchosen: {cut:.3f} (")
+    assert len(set(legend(figure))) == len(legend(figure)) == 5
+    assert legend_stands_apart(figure)
+    assert figure.get_suptitle().startswith("val, n = 80")
 
 
-def test_robustness_draws_a_bar_for_every_change():
+def test_a_threshold_without_a_bound_is_shaded_to_the_end(val, decision):
+    decision.intervals["mm_fusion"]["threshold"] = [None, None]
+    assert titles(threshold_figure(val, decision))[2].endswith("(0.00 to 1.00)")
+
+
+def test_a_model_has_its_colour_in_every_figure(val, decision, report):
+    history = [{"epoch": e, "loss": 1 / e} for e in (1, 2)]
+    figures = [
+        training_figure(dict.fromkeys(LABELS, history)),
+        threshold_figure(val, decision),
+        reliability_figure(val, decision),
+    ]
+    for figure in figures:
+        for ax, model in zip(figure.axes[:3], MODELS, strict=True):
+            colors = {to_hex(line.get_color()) for line in ax.lines}
+            assert MODEL_STYLES[model].color in colors
+            others = {style.color for style in MODEL_STYLES.values()} - {"#1b1b3a"}
+            assert not colors & (others - {MODEL_STYLES[model].color})
+
+
+def test_robustness_marks_every_change_even_none(legend_stands_apart):
     names = ["none", "text: removed", "image: grey"]
     rows = [
-        {"perturbation": name, "model": model, "macro_f1_change": -0.1 * place}
-        for place, name in enumerate(names)
-        for model in MODELS
+        {"perturbation": name, "model": model, "n": 80, "macro_f1_change": change}
+        for name, changes in zip(names, ((0, 0, 0), (-0.1, 0, -0.2), (0, 0, 0.1)), strict=True)
+        for model, change in zip(MODELS, changes, strict=True)
     ]
-    ax = robustness_figure(pd.DataFrame(rows)).axes[0]
+    figure = robustness_figure(pd.DataFrame(rows), "test")
+    ax = figure.axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == names[1:]
-    assert sorted(bar.get_width() for bar in ax.patches) == pytest.approx([-0.2] * 3 + [-0.1] * 3)
+    marks = {line.get_label(): line.get_xdata() for line in ax.lines if line.get_marker() != "None"}
+    assert {label: list(at) for label, at in marks.items()} == {
+        label: list(at) for label, at in zip(LABELS, ([-0.1, 0], [0, 0], [-0.2, 0.1]), strict=True)
+    }
+    assert legend(figure) == LABELS and legend_stands_apart(figure)
+    assert figure.get_suptitle().startswith("test, n = 80")
 
 
 def test_predictions_say_what_a_person_should_check():
     frame = pd.DataFrame({"prob_hate": [0.9, 0.5], "label": [1, 0], "review": [False, True]})
-    figure = predictions_figure([Image.new("RGB", (40, 40))] * 2, frame)
+    figure = predictions_figure([Image.new("RGB", (40, 40))] * 2, frame, "train")
     assert titles(figure) == ["p(hate) = 0.90: hate", "p(hate) = 0.50: non-hate (review)"]
+    assert figure.get_suptitle() == "train (in-sample), n = 2"
+
+
+@pytest.mark.parametrize("n, columns, empty", [(6, None, 0), (6, 4, 2), (5, None, 1)])
+def test_six_predictions_fill_their_figure(n, columns, empty):
+    frame = pd.DataFrame({"prob_hate": [0.9] * n, "label": [1] * n, "review": [False] * n})
+    figure = predictions_figure([Image.new("RGB", (40, 40))] * n, frame, columns=columns)
+    assert len([ax for ax in figure.axes if not ax.images]) == empty
+    figure.draw_without_rendering()
+    covered = sum(ax.get_window_extent().size.prod() for ax in figure.axes if ax.images)
+    assert covered / figure.bbox.size.prod() > (0.75 if not empty else 0.5)

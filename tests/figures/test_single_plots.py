@@ -1,7 +1,3 @@
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -13,6 +9,7 @@ from scipy.stats import beta
 from lib.calibration import Interval, joint_search, sweep_thresholds
 from lib.figures.single_plots import (
     contact_sheet,
+    grid_of,
     joint_heatmap,
     reliability_diagram,
     threshold_curve,
@@ -22,10 +19,9 @@ from lib.figures.single_plots import (
 
 @pytest.fixture
 def ax():
-    figure, ax = plt.subplots()
+    figure, ax = plt.subplots(layout="constrained")
     yield ax
-    figure.canvas.draw()
-    plt.close(figure)
+    figure.draw_without_rendering()
 
 
 def sample(n=200):
@@ -35,16 +31,19 @@ def sample(n=200):
 
 
 def legend(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
+    return [text.get_text() for text in ax.figure.legends[0].get_texts()]
 
 
-def test_reliability_diagram_shows_rates_counts_and_intervals(ax):
+def line_of(ax, label):
+    return next(line for line in ax.lines if line.get_label() == label)
+
+
+def test_reliability_diagram_shows_rates_and_intervals(ax):
     p, y = [0.05, 0.15, 0.35, 0.35, 0.35, 0.95], [0, 1, 0, 1, 1, 1]
     assert reliability_diagram(ax, p, y, n_bins=10) is ax
     points = next(line for line in ax.lines if line.get_marker() == "o")
     assert points.get_xdata() == pytest.approx([0.05, 0.15, 0.35, 0.95])
     assert points.get_ydata() == pytest.approx([0, 1, 2 / 3, 1])
-    assert [t.get_text() for t in ax.texts] == ["1", "1", "0", "3", "0", "0", "0", "0", "0", "1"]
     bars = [s.tolist() for s in ax.collections[0].get_segments()]
     low, high = beta(2.5, 1.5).ppf([0.025, 0.975])
     assert bars[2] == [pytest.approx([0.35, low]), pytest.approx([0.35, high])]
@@ -52,20 +51,42 @@ def test_reliability_diagram_shows_rates_counts_and_intervals(ax):
     assert bars[0][0][1] == 0 and bars[3][1][1] == 1
 
 
+def test_below_a_reliability_diagram_stand_shares_and_counts(ax, boxes, legend_stands_apart):
+    p, y = [0.05, 0.15, 0.35, 0.35, 0.35, 0.95], [0, 1, 0, 1, 1, 1]
+    reliability_diagram(ax, p, y, n_bins=10)
+    _, strip = ax.figure.axes
+    shares = [bar.get_height() for bar in strip.patches]
+    assert shares == pytest.approx([1 / 6, 1 / 6, 0, 1 / 2, 0, 0, 0, 0, 0, 1 / 6])
+    counts = [text.get_text() for text in strip.texts]
+    assert counts == ["1", "1", "", "3", "", "", "", "", "", "1"]
+    assert "share" in strip.get_ylabel() and strip.get_xlim() == ax.get_xlim()
+    assert legend_stands_apart(ax.figure)
+    frame, below = ax.get_window_extent(), strip.get_tightbbox()
+    assert below.y1 < frame.y0 and all(box.y0 >= 0 for box in boxes(ax.figure))
+
+
 def test_reliability_diagram_refuses_logits(ax):
     with pytest.raises(ValueError, match="not logits"):
         reliability_diagram(ax, [-2.0, 3.0], [0, 1])
 
 
-def test_threshold_curve_marks_the_chosen_point_and_its_interval(ax):
+def test_threshold_curve_marks_the_chosen_point_and_its_interval(ax, legend_stands_apart):
     curve = sweep_thresholds(*sample())
     threshold_curve(ax, curve.sample(frac=1, random_state=0), 0.5, Interval(0.5, 0.3, np.inf))
     point = next(line for line in ax.lines if line.get_marker() == "D")
     assert point.get_xdata()[0] == 0.5
     assert point.get_ydata()[0] == curve.set_index("threshold").loc[0.5, "f1"]
-    assert {"precision", "recall", "F1", "chosen 0.500"} < set(legend(ax))
+    assert legend(ax) == ["its 95% interval", "precision", "recall", "F1", "chosen threshold"]
+    assert legend_stands_apart(ax.figure)
+    assert ax.get_title() == "chosen: 0.500 (0.30 to 1.00)"
     band = ax.patches[0].get_extents().transformed(ax.transData.inverted())
     assert (band.x0, band.x1) == pytest.approx((0.3, 1))
+
+
+def test_precision_ends_where_no_meme_reaches_the_threshold(ax):
+    threshold_curve(ax, sweep_thresholds([0.2, 0.6], [0, 1], [0.1, 0.5, 0.9]), 0.5)
+    assert line_of(ax, "precision").get_ydata() == pytest.approx([0.5, 1, np.nan], nan_ok=True)
+    assert line_of(ax, "F1").get_ydata() == pytest.approx([2 / 3, 1, 0])
 
 
 def test_joint_heatmap_frames_the_best_pair(ax):
@@ -91,24 +112,67 @@ def test_joint_heatmap_of_one_value(ax):
     assert ax.texts[0].get_text() == "1.00"
 
 
-def test_training_curve_shows_what_the_trainer_logged(ax):
+def test_training_curve_averages_the_losses_of_an_epoch(ax, legend_stands_apart):
     history = [
         {"loss": 0.7, "epoch": 0.5, "step": 1},
         {"loss": 0.5, "epoch": 1.0, "step": 2},
         {"eval_loss": 0.6, "eval_macro_f1": 0.4, "epoch": 1.0, "step": 2},
-        {"train_loss": 0.6, "epoch": 1.0, "step": 2},
+        {"loss": 0.2, "epoch": 1.5, "step": 3},
+        {"train_loss": 0.6, "epoch": 1.5, "step": 3},
     ]
     training_curve(ax, history)
-    assert legend(ax) == ["training loss", "evaluation loss", "evaluation macro-F1"]
-    assert ax.lines[0].get_xydata().tolist() == [[0.5, 0.7], [1, 0.5]]
+    assert legend(ax) == ["training loss", "its mean over an epoch", "val loss", "val macro-F1"]
+    assert legend_stands_apart(ax.figure)
+    points = line_of(ax, "training loss")
+    assert points.get_xydata().tolist() == [[0.5, 0.7], [1, 0.5], [1.5, 0.2]]
+    assert points.get_linestyle() == "None"
+    means = line_of(ax, "its mean over an epoch").get_xydata().tolist()
+    assert means == [pytest.approx([0.75, 0.6]), pytest.approx([1.5, 0.2])]
+    assert line_of(ax, "val loss").get_xydata().tolist() == [[1, 0.6]]
     assert ax.figure.axes[1].lines[0].get_xydata().tolist() == [[1, 0.4]]
 
 
-def test_training_curve_without_evaluation_or_loss(ax):
-    training_curve(ax, [{"loss": 0.7, "epoch": 1.0}])
-    assert legend(ax) == ["training loss"]
-    with pytest.raises(ValueError, match="logs no loss"):
-        training_curve(ax, [{"train_runtime": 3.0, "epoch": 1.0}])
+def test_the_steps_of_one_epoch_are_points_without_a_line(ax):
+    training_curve(ax, [{"loss": 0.7, "epoch": s / 4, "step": s} for s in (1, 2, 3, 4)])
+    (points,) = ax.lines
+    assert points.get_xdata().tolist() == [1, 2, 3, 4]
+    assert points.get_linestyle() == "None" and ax.get_xlabel() == "optimiser step"
+
+
+def test_one_loss_an_epoch_is_a_line(ax):
+    training_curve(ax, [{"loss": 1 / e, "epoch": e} for e in (1, 2, 3)])
+    (line,) = ax.lines
+    assert line.get_linestyle() == "-" and legend(ax) == ["training loss"]
+    assert ax.get_xlabel() == "epoch"
+
+
+def test_training_curve_without_a_loss(ax):
+    for history in ([{"train_runtime": 3.0, "epoch": 1.0}], [], [{"loss": 1.0}]):
+        with pytest.raises(ValueError, match="logs no loss"):
+            training_curve(ax, history)
+
+
+@pytest.mark.parametrize(
+    "n, columns, expected",
+    [
+        (1, None, (1, 1)),
+        (5, None, (2, 3)),
+        (6, None, (2, 3)),
+        (7, None, (2, 4)),
+        (10, None, (2, 5)),
+        (13, None, (3, 5)),
+        (6, 5, (2, 5)),
+        (2, 5, (1, 2)),
+    ],
+)
+def test_grid_has_the_columns_asked_for_or_is_nearly_a_square(n, columns, expected):
+    assert grid_of(n, columns) == expected
+
+
+def test_no_more_than_a_quarter_of_a_grid_is_empty():
+    for n in range(1, 60):
+        rows, columns = grid_of(n)
+        assert 0 <= rows * columns - n <= rows * columns / 4
 
 
 def test_contact_sheet_takes_files_images_and_arrays(tmp_path):
@@ -117,26 +181,25 @@ def test_contact_sheet_takes_files_images_and_arrays(tmp_path):
     images = [picture, tmp_path / "meme.png", np.zeros((6, 8)), str(tmp_path / "meme.png")]
     figure = plt.figure()
     contact_sheet(figure, images, ["you $x", "b", "c", "$^"], columns=3)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     assert [ax.get_title() for ax in figure.axes] == ["you $x", "b", "c", "$^", "", ""]
     assert figure.axes[1].images[0].get_array()[0, 0].tolist() == [255, 0, 0]
-    plt.close(figure)
+
+
+def test_contact_sheet_of_six_leaves_no_place_empty():
+    figure = contact_sheet(plt.figure(), [np.zeros((4, 4))] * 6, list("abcdef"))
+    assert [len(ax.images) for ax in figure.axes] == [1] * 6
+    columns = {round(ax.get_position().x0, 3) for ax in figure.axes}
+    assert len(columns) == 3
 
 
 def test_contact_sheet_needs_a_title_per_image():
     for images, titles in (([], []), ([np.zeros((2, 2))], [])):
         with pytest.raises(ValueError, match="a title per image"):
             contact_sheet(plt.figure(), images, titles)
-    plt.close("all")
 
 
-def lightness(color):
-    return np.array(matplotlib.colors.to_rgb(color)) @ [0.299, 0.587, 0.114]
-
-
-def test_series_differ_in_style_or_by_lightness_in_grey(ax):
+def test_curves_of_a_panel_differ_in_their_dashes(ax):
     threshold_curve(ax, sweep_thresholds(*sample()), 0.5)
-    curves = [line for line in ax.lines if line.get_label() in ("precision", "recall", "F1")]
+    curves = [line_of(ax, label) for label in ("precision", "recall", "F1")]
     assert len({line.get_linestyle() for line in curves}) == 3
-    shades = sorted({lightness(line.get_color()) for line in curves})
-    assert shades[1] - shades[0] > 0.2

@@ -1,6 +1,3 @@
-import shutil
-from types import SimpleNamespace
-
 import pytest
 import torch
 from PIL import Image
@@ -9,9 +6,9 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from lib.config import Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.modeling import backbones, features
-from lib.modeling.encoders import EXPERTS, Encoders, encode_image
+from lib.modeling.encoders import EXPERTS, Encoders, encode_image, pixels_of
 from lib.modeling.experts import train_expert
-from lib.modeling.features import encode_for_fusion, encode_shards
+from lib.modeling.features import encode_shards, encode_splits
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +35,8 @@ def val(trained):
     return shard_paths(trained.shards, "val")
 
 
-def experts_of(settings):
-    return [settings.model_folder(name) for name in EXPERTS]
-
-
 def test_shapes_and_rows_follow_the_shards(trained, encoders, val):
-    found = encode_shards(val, encoders, experts_of(trained), tokens=True)
+    found = encode_shards(val, encoders, tokens=True)
     memes = MemeShards(val, pictures=False)
     n = len(memes)
     assert found.ids == memes.ids
@@ -63,13 +56,16 @@ def test_shapes_and_rows_follow_the_shards(trained, encoders, val):
 
 
 def test_logits_are_those_of_the_expert_alone(trained, encoders, val):
-    found = encode_shards(val, encoders, experts_of(trained))
+    found = encode_shards(val, encoders)
     memes = MemeShards(val)
     for row, sample in enumerate(memes):
-        text = encoders.tokenizer(sample["text"], truncation=True, return_tensors="pt")
-        image = encoders.processor(sample["image"], return_tensors="pt")
+        text = encoders.sources["text_expert"].prepare([sample["text"]])
+        image = encoders.sources["vision_expert"].prepare([sample["image"]])
         with torch.inference_mode():
-            alone = encoders.text_expert(**text).logits, encoders.vision_expert(**image).logits
+            alone = [
+                encoders.sources["text_expert"].model(**text).logits,
+                encoders.sources["vision_expert"].model(pixel_values=image).logits,
+            ]
         torch.testing.assert_close(found.arrays["text_logits"][[row]], alone[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(
             found.arrays["vision_logits"][[row]], alone[1], atol=1e-5, rtol=0
@@ -77,9 +73,10 @@ def test_logits_are_those_of_the_expert_alone(trained, encoders, val):
 
 
 def test_the_pooled_feature_gives_the_logits_through_the_classifier(encoders, trained, val):
-    found = encode_shards(val, encoders, experts_of(trained))
+    found = encode_shards(val, encoders)
     with torch.inference_mode():
-        logits = encoders.vision_expert.classifier(found.arrays["vision_pooled"])
+        classifier = encoders.sources["vision_expert"].model.classifier
+        logits = classifier(found.arrays["vision_pooled"])
     torch.testing.assert_close(logits, found.arrays["vision_logits"], atol=1e-5, rtol=0)
 
 
@@ -96,16 +93,14 @@ def test_mean_and_tokens_leave_padding_out(encoders):
 
 
 def test_long_texts_are_cut_at_the_trained_length(encoders, trained):
-    inputs = features.tokenise(encoders.tokenizer, ["hi " * 1000])
+    inputs = encoders.sources["text_expert"].prepare(["hi " * 1000])
     assert inputs["input_ids"].shape[1] == trained.max_length
 
 
 def test_batch_size_and_workers_change_nothing(trained, encoders):
     shards = [path for split in ("train", "val") for path in shard_paths(trained.shards, split)]
-    one = encode_shards(shards, encoders, experts_of(trained), tokens=True)
-    other = encode_shards(
-        shards, encoders, experts_of(trained), tokens=True, batch_size=7, workers=2
-    )
+    one = encode_shards(shards, encoders, tokens=True)
+    other = encode_shards(shards, encoders, tokens=True, batch_size=7, workers=2)
     assert one.ids == other.ids
     assert torch.equal(one.labels, other.labels)
     for name in one.arrays:
@@ -119,26 +114,45 @@ def test_batch_size_and_workers_change_nothing(trained, encoders):
         torch.testing.assert_close(*shown, atol=tolerance, rtol=0)
 
 
-def test_encoders_run_once_and_the_cache_answers_after(trained, encoders, val, tmp_path):
-    first = encode_shards(val, encoders, experts_of(trained), tmp_path, tokens=True)
-    silent = SimpleNamespace(bf16=False)
+def test_encoders_run_once_and_the_cache_answers_after(
+    trained, encoders, val, tmp_path, monkeypatch
+):
+    first = encode_shards(val, encoders, tmp_path, tokens=True)
+    monkeypatch.setattr(Encoders, "encode_prepared", None)
     for tokens in (True, False):
-        again = encode_shards(val, silent, experts_of(trained), tmp_path, tokens=tokens)
+        again = encode_shards(val, encoders, tmp_path, tokens=tokens)
         assert again.ids == first.ids
         assert torch.equal(again.labels, first.labels)
         assert all(torch.equal(again.arrays[name], first.arrays[name]) for name in first.arrays)
 
 
-def test_a_changed_expert_or_shard_is_encoded_anew(trained, encoders, val, tmp_path):
+def test_a_changed_encoder_is_run_again_and_the_other_is_not(trained, val, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
-    copies = [shutil.copytree(folder, tmp_path / folder.name) for folder in experts_of(trained)]
-    encode_shards(val, encoders, copies, cache)
-    assert len(list(cache.iterdir())) == 1
-    (copies[0] / "config.json").write_text("{}")
-    encode_shards(val, encoders, copies, cache)
+    encode_shards(val, Encoders.load(trained.models), cache)
     assert len(list(cache.iterdir())) == 2
-    encode_shards(shard_paths(trained.shards, "test"), encoders, copies, cache)
-    assert len(list(cache.iterdir())) == 3
+    changed = Encoders.load(trained.models)
+    with torch.no_grad():
+        next(changed.sources["text_expert"].parameters()).add_(1)
+    ran = []
+    encode = Encoders.encode_prepared
+    monkeypatch.setattr(
+        Encoders, "encode_prepared", lambda self, p, t: ran.extend(p) or encode(self, p, t)
+    )
+    encode_shards(val, changed, cache)
+    assert set(ran) == {"text_expert"}
+    encode_shards(shard_paths(trained.shards, "test"), changed, cache)
+    assert set(ran) == {"text_expert", "vision_expert"}
+
+
+def test_another_classifier_on_the_same_backbone_costs_no_new_pass(trained, val, tmp_path):
+    first = encode_shards(val, Encoders.load(trained.models), tmp_path)
+    changed = Encoders.load(trained.models)
+    with torch.no_grad():
+        changed.sources["vision_expert"].model.classifier.bias.add_(torch.tensor([0.0, 1.0]))
+    again = encode_shards(val, changed, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    moved = again.arrays["vision_logits"] - first.arrays["vision_logits"]
+    torch.testing.assert_close(moved, torch.tensor([[0.0, 1.0]]).expand_as(moved))
 
 
 def test_a_killed_encoding_leaves_no_cache(trained, encoders, val, tmp_path, monkeypatch):
@@ -147,16 +161,16 @@ def test_a_killed_encoding_leaves_no_cache(trained, encoders, val, tmp_path, mon
 
     monkeypatch.setattr(features, "save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        encode_shards(val, encoders, experts_of(trained), tmp_path / "cache")
+        encode_shards(val, encoders, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_fusion_gets_train_and_val_and_in_a_pilot_train_alone(trained, encoders):
-    train, val = encode_for_fusion(trained, encoders)
+    train, val = encode_splits(trained, encoders)
     splits = [MemeShards(shard_paths(trained.shards, s), pictures=False) for s in ("train", "val")]
     assert [train.ids, val.ids] == [memes.ids for memes in splits]
     pilot = trained.model_copy(update={"mode": "pilot"})
-    assert encode_for_fusion(pilot, encoders)[1] is None
+    assert encode_splits(pilot, encoders)[1] is None
 
 
 def test_the_packaged_vision_backbone_has_pooled_feature_and_patches():
@@ -167,7 +181,7 @@ def test_the_packaged_vision_backbone_has_pooled_feature_and_patches():
         ignore_mismatched_sizes=True,
     ).eval()
     processor = backbones.load(AutoImageProcessor, "efficientnet_lite0")
-    pixels = features.pixels_of(processor, [Image.new("RGB", (384, 384))])
+    pixels = pixels_of(processor, [Image.new("RGB", (384, 384))])
     with torch.inference_mode():
         found = encode_image(expert, pixels, patches=True)
         logits = expert.timm_model.classifier(found["vision_pooled"])

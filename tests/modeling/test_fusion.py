@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from lib.artifacts import fingerprint
 from lib.config import Settings
 from lib.modeling import fusion, fusion_training
-from lib.modeling.encoders import EXPERTS
+from lib.modeling.encoders import EXPERTS, Encoders
 from lib.modeling.features import Features
 from lib.modeling.fusion import FusionModel, load_fusion, model_logits, save_fusion
 from lib.modeling.fusion_training import (
@@ -22,8 +22,10 @@ from lib.modeling.fusion_training import (
 from lib.modeling.heads import FusionConfig, FusionHead, build_head
 from lib.modeling.predictions import feature_logits
 
-HEADS = ("concat", "align", "align_concat", "bilinear", "cross_attention")
+KINDS = ("concat", "align", "align_concat", "bilinear", "cross_attention")
 T, V, HIDDEN = 6, 5, 8
+# The experts' features are all that these heads read.
+NO_ENCODERS = Encoders({})
 
 
 def features(n=40, seed=0, tokens=True) -> Features:
@@ -60,10 +62,16 @@ def settings(tmp_path) -> Settings:
     for name in EXPERTS:
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "model.safetensors").write_bytes(name.encode())
-    return Settings(mode="full", root=tmp_path, fusion_hidden=HIDDEN, fusion_epochs=4)
+    return Settings(
+        mode="full",
+        root=tmp_path,
+        fusion_features="experts",
+        fusion_hidden=HIDDEN,
+        fusion_epochs=4,
+    )
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_head_gives_two_logits_and_learns_everywhere(kind):
     head, found = build_head(config(kind)), features()
     logits = head(*inputs(head, found))
@@ -90,14 +98,14 @@ def test_align_reads_directions_alone():
 
 def test_padding_does_not_change_cross_attention():
     head, found = build_head(config("cross_attention")).eval(), features()
-    head.text_scale.mean.uniform_(-1, 1)
+    head.scales[0].mean.uniform_(-1, 1)
     text, vision, mask = inputs(head, found)
     padded = torch.cat([text, torch.full_like(text, 9.0)], 1)
     longer = torch.cat([mask, torch.zeros_like(mask)], 1)
     torch.testing.assert_close(head(padded, vision, longer), head(text, vision, mask))
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_features_of_any_scale_are_standardised(kind, settings):
     found = features()
     scaled = {
@@ -122,8 +130,8 @@ def test_standardisation_counts_real_tokens_alone(settings):
     head = train_fusion(
         Features(found.ids, found.labels, arrays), config("cross_attention"), settings
     ).head
-    torch.testing.assert_close(head.text_scale.mean, found.arrays["text_cls"].mean(0))
-    assert head.text_scale.std.max() < 10
+    torch.testing.assert_close(head.scales[0].mean, found.arrays["text_cls"].mean(0))
+    assert head.scales[0].std.max() < 10
 
 
 def test_a_constant_feature_does_no_harm(settings):
@@ -143,17 +151,26 @@ def test_fusion_learns_what_no_single_modality_shows(settings):
     assert run.history[-1]["loss"] < run.history[0]["loss"] / 2
 
 
-def test_the_epoch_best_on_val_is_kept(settings, monkeypatch):
-    scores, states = iter([0.4, 0.9, 0.9, 0.1]), []
+@pytest.mark.parametrize(
+    ("select_by", "values"),
+    [
+        ("log_loss", [0.6, 0.2, 0.2, 0.9]),
+        ("auroc", [0.4, 0.9, 0.9, 0.1]),
+        ("macro_f1", [0.4, 0.9, 0.9, 0.1]),
+    ],
+)
+def test_the_epoch_best_on_val_is_kept(settings, monkeypatch, select_by, values):
+    scores, states = iter(values), []
 
     def scripted(head, _):
         states.append({name: tensor.clone() for name, tensor in head.state_dict().items()})
-        return {"eval_macro_f1": next(scores)}
+        score = next(scores)
+        return {"loss": score, "auroc": score, "macro_f1": score}
 
-    monkeypatch.setattr(fusion_training, "_evaluate", scripted)
-    run = train_fusion(features(), config(), settings, features(seed=1))
-    assert run.macro_f1 == 0.9
-    for name, tensor in run.head.state_dict().items():
+    monkeypatch.setattr(fusion_training, "head_scores", scripted)
+    settings = settings.model_copy(update={"select_by": select_by})
+    trained = train_fusion(features(), config(), settings, features(seed=1))
+    for name, tensor in trained.head.state_dict().items():
         assert torch.equal(tensor, states[1][name])
 
 
@@ -175,9 +192,9 @@ def test_heads_are_compared_over_seeds_and_the_best_on_val_is_chosen(settings):
     settings = settings.model_copy(update={"fusion_head": "auto", "fusion_seeds": 2})
     train, val = features(60), features(60, 1)
     table = compare_heads(train, settings, val)
-    assert set(table["head"]) == set(HEADS)
+    assert set(table["head"]) == {*KINDS, "late"}
     assert set(table["scored_on"]) == {"val"}
-    table["macro_f1"] = [0.9 if place == 2 else 0.1 for place in range(len(table))]
+    table["loss"] = [0.1 if place == 2 else 0.9 for place in range(len(table))]
     chosen = choose_head(table, train, settings)
     assert chosen.head == table.loc[2, "head"]
     assert "cross_attention" not in set(compare_heads(features(tokens=False), settings)["head"])
@@ -197,13 +214,13 @@ def test_scoring_in_pieces_changes_nothing():
         torch.testing.assert_close(logits, whole[model])
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_head_comes_back_as_it_was(settings, kind, monkeypatch):
     monkeypatch.setattr(fusion.Encoders, "load", lambda *_: torch.nn.Identity())
     found = features()
     choice = {"head": kind, "text_feature": "mean", "vision_feature": "pooled"}
     run = train_fusion(found, fusion_config(found, settings, **choice), settings)
-    folder = save_fusion(run, settings)
+    folder = save_fusion(run, settings, NO_ENCODERS)
     state = torch.load(folder / "fusion_model.pt", weights_only=True)
     assert state.keys() == run.head.state_dict().keys()
     back = load_fusion(settings.models, "cpu")
@@ -217,21 +234,23 @@ def test_a_saved_head_comes_back_as_it_was(settings, kind, monkeypatch):
 
 def test_a_head_is_refused_on_other_experts(settings):
     found = features()
-    save_fusion(train_fusion(found, fusion_config(found, settings), settings), settings)
+    save_fusion(
+        train_fusion(found, fusion_config(found, settings), settings), settings, NO_ENCODERS
+    )
     (settings.model_folder("text_expert") / "model.safetensors").write_bytes(b"retrained")
-    with pytest.raises(ValueError, match=r"text_expert is not the expert .*--from 5"):
+    with pytest.raises(ValueError, match=r"text_expert is not the one .*--from 5"):
         load_fusion(settings.models)
 
 
 def test_a_full_runs_fusion_is_not_replaced_unasked(settings):
     found = features()
     run = train_fusion(found, fusion_config(found, settings), settings)
-    save_fusion(run, settings)
+    save_fusion(run, settings, NO_ENCODERS)
     pilot = settings.model_copy(update={"mode": "pilot"})
     with pytest.raises(FileExistsError, match="overwrite=true"):
-        save_fusion(run, pilot)
-    save_fusion(run, pilot.model_copy(update={"overwrite": True}))
-    save_fusion(run, settings)
+        save_fusion(run, pilot, NO_ENCODERS)
+    save_fusion(run, pilot.model_copy(update={"overwrite": True}), NO_ENCODERS)
+    save_fusion(run, settings, NO_ENCODERS)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +259,9 @@ def test_a_full_runs_fusion_is_not_replaced_unasked(settings):
 )
 def test_a_missing_file_names_its_step(settings, missing, step):
     found = features()
-    folder = save_fusion(train_fusion(found, fusion_config(found, settings), settings), settings)
+    folder = save_fusion(
+        train_fusion(found, fusion_config(found, settings), settings), settings, NO_ENCODERS
+    )
     (folder / missing).unlink()
     with pytest.raises(FileNotFoundError, match=f"{missing} does not exist.*{step}"):
         load_fusion(settings.models)
@@ -248,7 +269,9 @@ def test_a_missing_file_names_its_step(settings, missing, step):
 
 def test_a_missing_expert_names_its_step(settings):
     found = features()
-    save_fusion(train_fusion(found, fusion_config(found, settings), settings), settings)
+    save_fusion(
+        train_fusion(found, fusion_config(found, settings), settings), settings, NO_ENCODERS
+    )
     shutil.rmtree(settings.model_folder("vision_expert"))
     with pytest.raises(FileNotFoundError, match=r"vision_expert does not exist.*--from 4"):
         load_fusion(settings.models)
@@ -256,7 +279,9 @@ def test_a_missing_expert_names_its_step(settings):
 
 def test_a_config_with_an_unknown_field_is_refused_by_name(settings):
     found = features()
-    folder = save_fusion(train_fusion(found, fusion_config(found, settings), settings), settings)
+    folder = save_fusion(
+        train_fusion(found, fusion_config(found, settings), settings), settings, NO_ENCODERS
+    )
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(content | {"heads": 3}))
     with pytest.raises(ValueError, match=r"config\.json.*heads"):
@@ -266,7 +291,7 @@ def test_a_config_with_an_unknown_field_is_refused_by_name(settings):
 def test_torn_or_foreign_weights_are_refused_by_name(settings):
     found = features()
     run = train_fusion(found, fusion_config(found, settings), settings)
-    file = save_fusion(run, settings) / "fusion_model.pt"
+    file = save_fusion(run, settings, NO_ENCODERS) / "fusion_model.pt"
     whole = file.read_bytes()
     for content in (whole[: len(whole) // 2], b"", pickle.dumps(print)):
         file.write_bytes(content)

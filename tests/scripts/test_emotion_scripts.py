@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.metrics import f1_score
-from test_emotions import save_tiny_backbone
 
 from lib.config import ROOT
 from lib.emotions import generated, splits
@@ -48,14 +47,14 @@ def train(backbone, folder, *options):
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
+def backbone(save_tiny_bert, tmp_path_factory):
     words = {
         word
         for phrase in itertools.chain(*generated.PHRASES.values(), generated.TOPICS)
         for word in phrase.lower().replace("{t}", "").replace(",", "").split()
         if word.isalpha()
     }
-    return save_tiny_backbone(tmp_path_factory.mktemp("backbone"), sorted(words))
+    return save_tiny_bert(tmp_path_factory.mktemp("backbone"), sorted(words))
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from lib.data.confounders.vocabulary import (
     TIMES,
     caption_of,
 )
-from lib.data.readers.example import Example
+from lib.data.example import Example
 from lib.data.taxonomy import DatasetMapping, flag
 
 MAPPING = DatasetMapping(
@@ -142,8 +142,10 @@ def bounds(examples: Iterable[Example]) -> dict[str, float]:
 
 
 def _bayes_accuracy(examples: Sequence[Example], fields: Sequence[str]) -> float:
-    cells = Counter((tuple(e.extra[f] for f in fields), e.labels["abuse_hate"]) for e in examples)
-    best = Counter()
+    cells = Counter(
+        (tuple((e.extra or {})[f] for f in fields), e.labels["abuse_hate"]) for e in examples
+    )
+    best: Counter[tuple[str, ...]] = Counter()
     for (seen, _), count in cells.items():
         best[seen] = max(best[seen], count)
     return best.total() / len(examples)
@@ -195,7 +197,7 @@ def _blocks(
             for k, p in enumerate(("foul", "nice"))
         )
         ambiguous = [next(phrases["ambiguous"]) for _ in range(3)]
-        cells = [
+        cells: list[tuple[Phrase, Picture]] = [
             *zip(ambiguous, foul, strict=True),
             *zip(ambiguous, nice, strict=True),
             *((next(phrases["hateful"]), picture) for picture in nice[:2]),
@@ -208,7 +210,7 @@ def _blocks(
         }
         yield [
             _example(f"{common['group']}-{place}", *cells[i], captions, concept, common)
-            for place, i in enumerate(order)
+            for place, i in enumerate(map(int, order))
         ]
 
 

@@ -67,7 +67,7 @@ def _hills(rng: np.random.Generator) -> Image.Image:
             rng.uniform(4, 22) * np.sin(x / rng.uniform(25, 90) + rng.uniform(0, 7))
             for _ in range(3)
         )
-        ridge = SIZE * (0.55 + 0.15 * layer) + waves
+        ridge = np.asarray(SIZE * (0.55 + 0.15 * layer) + waves)
         points = [*zip(x.tolist(), ridge.tolist(), strict=True), (SIZE, SIZE), (0, SIZE)]
         draw.polygon(points, fill=_rgb(hue + 0.03 * layer, 0.5, 0.75 - 0.16 * layer))
     return canvas
@@ -199,7 +199,7 @@ def _letter(canvas: Image.Image, text: str, at_top: bool) -> None:
 
 def _line_of_text(line: str) -> Image.Image:
     font = _font(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans-Bold.ttf"), 64)
-    ascent = font.getbbox("X", anchor="ls")[1]
+    ascent = int(font.getbbox("X", anchor="ls")[1])
     tile = Image.new("RGBA", (round(font.getlength(line)) + 16, 16 - ascent))
     ImageDraw.Draw(tile).text(
         (8, 8 - ascent),
@@ -217,7 +217,7 @@ def _glyph(pictogram: str) -> Image.Image:
     """Return the shape of a pictogram, white on black, cut to its bounds."""
     character = chr(int(icons()[pictogram]["unicode"], 16))
     font = _font(fontawesome("webfonts/fa-solid-900.ttf"), 256)
-    left, top, right, bottom = font.getbbox(character)
+    left, top, right, bottom = map(int, font.getbbox(character))
     mask = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(mask).text((-left, -top), character, font=font, fill=255)
     return mask
@@ -243,7 +243,8 @@ def _blend(weight: np.ndarray, one: tuple, zero: tuple) -> Image.Image:
 
 
 def _rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
-    return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue % 1, saturation, value))
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 @functools.cache

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from lib.data.example import Example, Rejected
 from lib.data.pictures import load_picture, picture_hash
-from lib.data.readers.example import Example, Rejected
 from lib.data.readers.registry import UNIFIED
 from lib.data.splits import SPLITS, Item
 
@@ -37,7 +37,7 @@ class Found:
                 id=example.id,
                 dataset=example.dataset,
                 label=example.labels["abuse_hate"],
-                text=example.ocr,
+                text="" if _all_ties_known(example) else example.ocr,
                 picture=self.hashes[example.id],
                 group=example.group,
                 split=example.split,
@@ -100,8 +100,7 @@ def _candidate(row: Example | Rejected, first: dict[str, Example], found: Found)
 
 def _look(example: Example) -> tuple[int | None, str | None]:
     """Open the picture: its perceptual hash, or what is wrong with it."""
-    if callable(example.image) and example.group is not None:
-        # A drawn picture is never broken, and its group says all about what it may be tied to
+    if example.image is None or _all_ties_known(example):
         return None, None
     try:
         return picture_hash(picture_of(example)), None
@@ -110,11 +109,22 @@ def _look(example: Example) -> tuple[int | None, str | None]:
         return None, "picture: " + str(error).replace(path, "/".join(Path(path).parts[-2:]))
 
 
+def _all_ties_known(example: Example) -> bool:
+    """Whether a meme's group says all about what it is tied to, as that of a generated meme does.
+
+    Its picture, drawn and never broken, need not be opened, and it shares texts on purpose.
+    """
+    return callable(example.image) and example.group is not None
+
+
 def picture_of(example: Example) -> Image.Image:
+    """The picture of an example that has one, upright RGB."""
+    assert example.image is not None, example.id
     return load_picture(example.image() if callable(example.image) else example.image)
 
 
 def refuse_if_too_bad(found: Found) -> None:
+    """Raise ValueError with the first reasons if too many examples are bad, or none is good."""
     bad = len(found.skipped)
     rows = bad + len(found.good) + len(found.unlabelled) + len(found.repeated)
     reasons = "; ".join(f"{row['where']} {row['id']}: {row['reason']}" for row in found.skipped[:5])

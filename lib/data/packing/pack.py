@@ -3,18 +3,19 @@
 import contextlib
 import errno
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lib.artifacts import guard_overwrite, write_json
 from lib.config import PILOT_SIZE
+from lib.data.example import Example, Rejected
 from lib.data.packing.checking import Found, collect, refuse_if_too_bad
 from lib.data.packing.statistics import statistics_of
 from lib.data.packing.workers import ordered_map
 from lib.data.packing.writing import SHARD_SIZE, digest_of, plan_shards, write_shards
-from lib.data.readers.example import Example, Rejected
 from lib.data.readers.registry import UNIFIED
-from lib.data.splits import assign_splits, find_duplicates
+from lib.data.splits import assign_splits, find_duplicates, groups_of
 
 
 def pack(
@@ -52,7 +53,8 @@ def pack(
         found = collect(examples, limit, mapped)
         refuse_if_too_bad(found)
         splits, report = _split(found, mode, seed)
-        packed = [example for example in found.good if example.id in splits]
+        groups = groups_of([item for item in found.items() if item.id in splits])
+        packed = [replace(e, group=groups[e.id]) for e in found.good if e.id in groups]
         plan = plan_shards(packed, splits, None if mode == "pilot" else seed, shard_size)
         made_from = {
             "mode": mode,

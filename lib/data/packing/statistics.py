@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from lib.data.example import Example
 from lib.data.packing.checking import Found
 from lib.data.packing.writing import Shard
-from lib.data.readers.example import Example
 from lib.data.readers.registry import UNIFIED
 
 

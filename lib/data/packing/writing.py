@@ -17,9 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 from lib.artifacts import atomic_path, write_json
+from lib.data.example import Example
 from lib.data.packing.checking import picture_of
 from lib.data.pictures import SIZE, letterbox
-from lib.data.readers.example import Example
 from lib.data.splits import SPLITS
 from lib.data.text import combined_text
 
@@ -62,8 +62,9 @@ def digest_of(examples: Iterable[Example], files: bool = False) -> str:
     """Tell one packing job from another by all that is packed; with `files` also by file dates."""
     digest = hashlib.sha256()
     for e in examples:
-        line = [e.id, e.dataset, dict(e.labels), e.ocr, e.caption, e.lang, e.group, e.split]
-        if files and not callable(e.image):
+        line: list[Any] = [e.id, e.dataset, dict(e.labels), e.ocr, e.caption, e.lang]
+        line += [e.group, e.split, e.asr]
+        if files and isinstance(e.image, Path):
             status = os.stat(e.image)
             line += [str(e.image), status.st_size, status.st_mtime_ns]
         digest.update(json.dumps([*line, e.extra], sort_keys=True).encode())
@@ -122,25 +123,26 @@ def _write_shard(path: Path, samples: Iterable[Mapping[str, Any]], progress: tqd
 
 
 def _sample(example: Example) -> dict[str, Any]:
-    picture = picture_of(example)
-    png = io.BytesIO()
-    letterbox(picture).save(png, "PNG", compress_level=PNG_LEVEL)
+    text = combined_text(example.ocr, example.caption, example.lang, example.asr)
     meta = {
         **(example.extra or {}),
         "id": example.id,
         "dataset": example.dataset,
         "labels": dict(example.labels),
         "split": example.split,
+        "group": example.group,
         "lang": example.lang,
-        "width": picture.width,
-        "height": picture.height,
     }
-    return {
-        "__key__": _key(example.id),
-        "png": png.getvalue(),
-        "txt": combined_text(example.ocr, example.caption, example.lang).encode(errors="replace"),
-        "json": json.dumps(meta, sort_keys=True).encode(),
-    }
+    members: dict[str, Any] = {"__key__": _key(example.id)}
+    if example.image is not None:
+        picture = picture_of(example)
+        meta |= {"width": picture.width, "height": picture.height}
+        png = io.BytesIO()
+        letterbox(picture).save(png, "PNG", compress_level=PNG_LEVEL)
+        members["png"] = png.getvalue()
+    members["txt"] = text.encode(errors="replace")
+    members["json"] = json.dumps(meta, sort_keys=True).encode()
+    return members
 
 
 def _key(id_: str) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lib.data.readers.example import Example, Rejected
+from lib.data.example import Example, Rejected
 from lib.data.readers.files import require_found, table_rows, tables_with
 from lib.data.readers.rows import PICTURE_SUFFIXES, Row, examples_of
 from lib.data.taxonomy import DatasetMapping, targets

@@ -32,7 +32,7 @@ def json_file(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 
-def json_lines(path: Path, shown: str | None = None) -> Iterator[tuple[str, dict | str]]:
+def json_lines(path: Path, shown: str | None = None) -> Iterator[tuple[str, Any]]:
     """Yield where each line stands and its object, or the reason it is none."""
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
@@ -63,7 +63,7 @@ def _header(path: Path, delimiter: str) -> list[str]:
 
 def table_rows(
     path: Path, delimiter: str = ",", header: Sequence[str] | None = None
-) -> Iterator[tuple[str, dict[str, str] | str]]:
+) -> Iterator[tuple[str, Any]]:
     """Yield where each row ends and its fields by column, or the reason it is malformed.
 
     Raises ValueError naming the line from which the file is no table.

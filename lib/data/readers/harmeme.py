@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib.data.readers.example import Example, Rejected
+from lib.data.example import Example, Rejected
 from lib.data.readers.files import json_lines, require_found
 from lib.data.readers.rows import Row, examples_of, first_text, missing_field
 from lib.data.taxonomy import DatasetMapping, targets

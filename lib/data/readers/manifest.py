@@ -1,17 +1,21 @@
-"""Your own memes: `Datasets/` with `Step_2/data_manifest.jsonl` and `Step_2/ocr.jsonl`."""
+"""Your own memes: `Datasets/`, `Step_2/data_manifest.jsonl`, and texts beside it.
+
+`Step_2/ocr.jsonl` holds overlaid texts, `Step_2/asr.jsonl` transcripts of sound; both are optional.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lib.data.readers.example import Example, Rejected
+from lib.data.example import Example, Rejected
 from lib.data.readers.registry import UNIFIED
 
 MANIFEST = Path("Step_2/data_manifest.jsonl")
 OCR = Path("Step_2/ocr.jsonl")
+ASR = Path("Step_2/asr.jsonl")
 
 
 class _ManifestRow(BaseModel):
@@ -19,27 +23,33 @@ class _ManifestRow(BaseModel):
 
     id: str = Field(min_length=1)
     dataset: str = Field(min_length=1)
-    image: str = Field(min_length=1)
+    image: str | None = None
     labels: dict[str, Any]
     caption: str | None = None
     lang: str | None = None
     split: Literal["train", "val", "test"] | None = None
+    group: str | None = None
     text: str | None = None
 
 
-class _OcrRow(BaseModel):
+class _TextRow(BaseModel):
     model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
 
     id: str = Field(min_length=1)
     text: str
 
 
+_Row = TypeVar("_Row", _ManifestRow, _TextRow)
+
+
 def read_manifest(data_dir: str | Path) -> Iterator[Example | Rejected]:
     """Read a user's own `Datasets/`, `Step_2/data_manifest.jsonl` and `Step_2/ocr.jsonl`.
 
     The overlaid text is the OCR line's; without one (or without `ocr.jsonl`) the manifest's own
-    `text`. Labels hold `abuse_hate` or the own fields of a data set that `UNIFIED` maps. A row that
-    breaks this is yielded as `Rejected` with file, line, field and reason.
+    `text`. A transcript in `Step_2/asr.jsonl` joins it. A row without `image` is a meme of which
+    there is no picture. Rows that share `group` never straddle two splits. Labels hold `abuse_hate`
+    or the own fields of a data set that `UNIFIED` maps. A row that breaks this is yielded as
+    `Rejected` with file, line, field and reason.
     Raises FileNotFoundError without a manifest, and ValueError if an id occurs twice or a file is
     not text: then no row can be trusted.
     """
@@ -48,24 +58,28 @@ def read_manifest(data_dir: str | Path) -> Iterator[Example | Rejected]:
         raise FileNotFoundError(
             f"{data_dir / MANIFEST} does not exist; a data folder holds Datasets/ and {MANIFEST}"
         )
-    texts: dict[str, str] = {}
-    if (data_dir / OCR).is_file():
-        for where, row in _read_rows(data_dir / OCR, _OcrRow):
-            if isinstance(row, _OcrRow):
-                texts[row.id] = row.text
+    texts: dict[Path, dict[str, str]] = {OCR: {}, ASR: {}}
+    for file, found in texts.items():
+        for where, row in _read_rows(data_dir / file, _TextRow):
+            if isinstance(row, _TextRow):
+                found[row.id] = row.text
             else:
                 yield Rejected(where, row)
-    for where, row in _read_rows(data_dir / MANIFEST, _ManifestRow):
-        if isinstance(row, _ManifestRow):
-            yield _example(row, where, data_dir / "Datasets", texts)
+    for where, meme in _read_rows(data_dir / MANIFEST, _ManifestRow):
+        if isinstance(meme, _ManifestRow):
+            yield _example(meme, where, data_dir / "Datasets", texts[OCR], texts[ASR])
         else:
-            yield Rejected(where, row)
+            yield Rejected(where, meme)
 
 
 def _example(
-    row: _ManifestRow, where: str, datasets: Path, texts: Mapping[str, str]
+    row: _ManifestRow,
+    where: str,
+    datasets: Path,
+    ocr: Mapping[str, str],
+    asr: Mapping[str, str],
 ) -> Example | Rejected:
-    image = PurePosixPath(row.image)
+    image = PurePosixPath(row.image or "")
     if image.is_absolute() or ".." in image.parts:
         return Rejected(where, f"field image: {row.image!r} leads out of Datasets/", row.id)
     try:
@@ -75,17 +89,24 @@ def _example(
     return Example(
         id=row.id,
         dataset=row.dataset,
-        image=datasets / image,
-        ocr=texts.get(row.id, row.text or ""),
+        image=datasets / image if row.image else None,
+        ocr=ocr.get(row.id, row.text or ""),
         caption=row.caption or "",
         labels=labels,
         lang=row.lang or "en",
+        group=row.group,
         split=row.split,
+        asr=asr.get(row.id, ""),
     )
 
 
-def _read_rows(path: Path, schema: type[BaseModel]) -> Iterator[tuple[str, BaseModel | str]]:
-    """Yield where each JSON line stands and its row, or the reason it is none."""
+def _read_rows(path: Path, schema: type[_Row]) -> Iterator[tuple[str, _Row | str]]:
+    """Yield where each JSON line stands and its row, or the reason it is none.
+
+    Without the file there are none.
+    """
+    if not path.is_file():
+        return
     lines_of: dict[str, int] = {}
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):

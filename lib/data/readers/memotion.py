@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib.data.readers.example import Example, Rejected
+from lib.data.example import Example, Rejected
 from lib.data.readers.files import require_found, table_rows, tables_with
 from lib.data.readers.rows import Row, examples_of, first_text, missing_field, stem
 from lib.data.taxonomy import DatasetMapping
@@ -45,7 +45,8 @@ def read(folder: str | Path) -> Iterator[Example | Rejected]:
     def rows() -> Iterator[Row | Rejected]:
         for path, split in [(p, "train") for p in training] + [(p, "test") for p in tests]:
             for where, row in table_rows(path):
-                row = row if isinstance(row, str) else {k.lower(): v for k, v in row.items()}
+                if isinstance(row, dict):
+                    row = {column.lower(): value for column, value in row.items()}
                 problem = row if isinstance(row, str) else missing_field(row, "image_name")
                 if problem:
                     yield Rejected(where, problem)

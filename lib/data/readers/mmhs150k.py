@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib.data.readers.example import Example, Rejected
+from lib.data.example import Example, Rejected
 from lib.data.readers.files import file_named, files_named, json_file
 from lib.data.readers.rows import Row, examples_of, first_text, meme_id, missing_field
 from lib.data.taxonomy import DatasetMapping

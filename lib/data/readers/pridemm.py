@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib.data.readers.example import Example, Rejected
+from lib.data.example import Example, Rejected
 from lib.data.readers.files import require_found, table_rows, tables_with
 from lib.data.readers.rows import Row, examples_of, first_text, missing_field, stem
 from lib.data.taxonomy import DatasetMapping, flag

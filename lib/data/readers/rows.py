@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lib.data.readers.example import Example, Rejected
+from lib.data.example import Example, Rejected
 from lib.data.taxonomy import LABELS, DatasetMapping, LabelTaxonomy
 
 

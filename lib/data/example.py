@@ -12,14 +12,15 @@ from PIL import Image
 class Example:
     """One meme on its way into a shard.
 
-    `image` is a file, or a picklable function that draws the picture (generated memes).
+    `image` is a file, a picklable function that draws the picture (generated memes), or None for a
+    meme of which there is no picture. `asr` is a transcript of its sound.
     `labels` follow `label_taxonomy.json`. Examples that share `group` never straddle two splits;
     `split` is the publisher's own, None where there is none.
     """
 
     id: str
     dataset: str
-    image: Path | Callable[[], Image.Image]
+    image: Path | Callable[[], Image.Image] | None
     ocr: str
     caption: str
     labels: Mapping[str, Any]
@@ -27,6 +28,7 @@ class Example:
     group: str | None = None
     split: str | None = None
     extra: Mapping[str, Any] | None = None
+    asr: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,171 @@
+"""A temperature fit as one equation for b = 1 / T, and the corner cases on the way to it.
+
+With each logit replaced by its gap to the example's largest, the negative log-likelihood of an
+example is b g[label] + log(sum of e^(-b g)), and the derivative of all is zero where
+
+    the sum of the labels' gaps, `wrong`  =  the expected sum of gaps at p ~ e^(-b g), U(b)
+
+A correct example has a label gap of 0, hence the name. U falls from `chance`, the mean gaps at
+uniform p, to 0, so there is one solution if 0 < wrong < chance. Otherwise T runs to an end: nothing
+is wrong and T -> 0 ("separable"), or the logits point away from the labels on average and
+T -> infinity ("uninformative"). `temperature_solver` solves the equation.
+
+By hand: binary margins 2, 2, -2 and 2 with the labels 1, 1, 0 and 0. All gaps are 2 and only the
+last example is wrong, so wrong = 2. Each of the four gaps has p = sigmoid(-2b), so
+U(b) = 8 sigmoid(-2b), chance = U(0) = 4, and the solution is sigmoid(-2b) = 1/4: the model is 75%
+sure and right in 3 of 4 cases. That is 2b = ln 3, T = 2 / ln 3 = 1.8205.
+
+>>> problem = Problem.of(np.array([2.0, 2.0, -2.0, 2.0]), np.array([True, True, False, False]))
+>>> problem.gaps.tolist(), problem.wrong, problem.chance
+([2.0, 2.0, 2.0, 2.0], 2.0, 4.0)
+>>> temperature, passes = problem.optimum(n=4)
+>>> round(temperature, 4)
+1.8205
+
+What the code takes care of beyond that:
+
+- Status by exact arithmetic. The sign of right = chance - wrong decides between a temperature and
+  none. Where the two almost cancel, right is summed again without rounding errors (`math.fsum`).
+- Logits near the ends of float64 are first divided by a power of two, so that they can be summed
+  (`Problem.shift`), and their gaps again, so that their cubes can be. T is divided by the same.
+- Shrinkage so weak that e^(-b g) underflows at the optimum is solved in logarithms.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lib.calibration.temperature_solver import MAX, blocks, solve, solve_in_logs, tangent
+
+Status = Literal["ok", "separable", "uninformative", "one_class"]
+
+# Below this share of `wrong`, `right` is summed exactly: its sign decides the status, its digits T.
+CANCELLED = 1e-4
+
+# The binary exponent up to which the cubes of gaps can be summed.
+CUBED = 256
+
+# Below this share of `chance`, U(b) could underflow on the way to the optimum.
+TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A fit in terms of gaps: find b = 1 / T with U(b) = wrong, as the module explains.
+
+    `gaps` is (N, K), or (N,) where the other of two gaps is 0. `right` is chance - wrong, summed
+    without cancellation. All are in units of logits times 2^-shift.
+    """
+
+    gaps: np.ndarray
+    wrong: float
+    right: float
+    shift: int
+
+    @property
+    def chance(self) -> float:
+        """U(0), the expected sum of gaps of a guess."""
+        return self.wrong + self.right
+
+    @classmethod
+    def of(cls, z: np.ndarray, y: np.ndarray) -> "Problem":
+        """Reduce logits and labels: of K > 2 classes as indices, anything binary as bool."""
+        shift = _shift(z)
+        if shift:
+            z = np.ldexp(z, -shift)
+        if y.dtype == bool:
+            margins = (z[:, 1] - z[:, 0] if z.ndim > y.ndim else z).ravel()
+            return cls(*_binary_gaps(margins, y.ravel()), shift)
+        return cls(*_class_gaps(z, y), shift)
+
+    def status(self, shrinkage: float = 0.0) -> Status:
+        """Whether there is an optimum, for labels that are not all the same."""
+        if self.right <= 0:
+            return "uninformative"
+        return "ok" if self.wrong > 0 or shrinkage > 0 else "separable"
+
+    def optimum(self, n: int, shrinkage: float = 0.0) -> tuple[float, int]:
+        """T and the passes over the gaps; T may be 0 or infinite where float64 cannot hold it.
+
+        `n` counts the examples: one with several sigmoids has several gaps.
+        """
+        b, shift, passes = self._root(n, shrinkage)
+        with np.errstate(over="ignore", under="ignore", divide="ignore"):
+            return float(np.ldexp(np.divide(1, b), shift)), passes
+
+    def _root(self, n: int, shrinkage: float) -> tuple[float, int, int]:
+        """b = 1 / T of logits times 2^-shift, that shift, and the passes.
+
+        A pseudo-example with a uniform label has the mean gap for its label's gap, so shrinkage
+        moves `wrong` towards `chance`, by the share of pseudo-examples in all.
+        """
+        kept, added = n / (n + shrinkage), shrinkage / (n + shrinkage)
+        target = kept * self.wrong + added * self.chance
+        down = max(math.frexp(self.gaps.max())[1] - CUBED, 0)
+        gaps = np.ldexp(self.gaps, -down) if down else self.gaps
+        right = math.ldexp(kept * self.right, -down)
+        if target < TINY * self.chance:
+            with np.errstate(divide="ignore"):
+                log_target = np.logaddexp(
+                    np.log(n) + np.log(self.wrong), np.log(shrinkage) + np.log(self.chance)
+                ) - np.log(n + shrinkage)
+            log_start = math.log(tangent(gaps, right)) - down * math.log(2)
+            b, passes = solve_in_logs(self.gaps, log_target, log_start)
+            return b, self.shift, passes
+        if right == 0:
+            # Logits this far apart have an optimum beyond float64.
+            return 0.0, self.shift + down, 0
+        b, passes = solve(gaps, math.ldexp(target, -down), right)
+        return b, self.shift + down, passes
+
+    def nll(self, t: float) -> float:
+        """The mean of b g[label] + log(sum of e^(-b g)) at temperature t, in nats."""
+        # By way of the exponents, because 1 / t of a subnormal t is infinite.
+        fraction, exponent = math.frexp(t)
+        total = 0.0
+        # Logits near the ends of float64 may overflow, into a probability of exactly 0.
+        with np.errstate(over="ignore"):
+            b = min(float(np.ldexp(1 / fraction, self.shift - exponent)), MAX)
+            for gaps in blocks(self.gaps):
+                e = np.exp(-b * gaps)
+                total += float((np.log1p(e) if gaps.ndim == 1 else np.log(e.sum(axis=1))).sum())
+        n = len(self.gaps)
+        return total / n + b * (self.wrong / n)
+
+
+def _binary_gaps(margins: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Gaps, `wrong` and `right` of margins (N,): the gaps are their sizes."""
+    gaps, missed = np.abs(margins), (margins > 0) != y
+    wrong = float(np.einsum("i,i->", gaps, missed))
+    right = float(gaps.sum()) / 2 - wrong
+    if right < CANCELLED * wrong:
+        right = math.fsum(gaps * (0.5 - missed))
+    return gaps, wrong, right
+
+
+def _class_gaps(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Gaps, `wrong` and `right` of logits (N, K) with class indices (N,)."""
+    gaps = z.max(axis=1, keepdims=True) - z
+    observed = z[np.arange(len(y)), y]
+    wrong = float(gaps[np.arange(len(y)), y].sum())
+    right = float(gaps.mean(axis=1).sum()) - wrong
+    if right < CANCELLED * wrong:
+        # Mean gap minus label gap is label logit minus mean logit: the largest logit drops out.
+        k = z.shape[1]
+        right = math.fsum(np.append(np.repeat(observed, k), -z)) / k
+    return gaps, wrong, right
+
+
+def _shift(z: np.ndarray) -> int:
+    """The power of two that takes logits off the ends of float64, so that all can be summed.
+
+    Positive for logits whose sum could overflow, negative for logits so small that products of
+    their gaps could underflow, 0 for all between:
+
+    >>> _shift(np.array([1e308, -1e308])), _shift(np.array([1e-308])), _shift(np.array([2.0**-200]))
+    (4, -767, 0)
+    """
+    exponent = math.frexp(max(z.max(), -z.min()))[1]
+    return max(exponent + z.size.bit_length() - 1022, 0) + min(exponent + CUBED, 0)

@@ -1,0 +1,266 @@
+"""What an expert is trained on: its model, its memes as model inputs, and how they make a batch."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from timm.utils.model import freeze_batch_norm_2d
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Subset
+from torchvision.transforms import RandomHorizontalFlip
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from lib.config import Settings
+from lib.data.datasets import MemeShards, shard_paths
+from lib.modeling import backbones, trainable_layers
+from lib.modeling.encoders import (
+    Encoders,
+    VisionEncoder,
+    drops_markers,
+    head_name,
+    shown_texts,
+)
+from lib.modeling.features import encode_shards
+
+ID2LABEL = {0: "non-hate", 1: "hate"}
+
+
+@dataclass(frozen=True)
+class ExpertInputs:
+    """All that the training of an expert reads.
+
+    `model` learns, `whole` is what is saved in the end (the same, or what holds it). `train` and
+    `val` are the memes to learn from and to validate on; `rows` are the places of the former among
+    the packed train memes, `labels` and `lengths` (of texts, in tokens) belong to them. `plain` are
+    all packed train memes, without augmentation.
+    """
+
+    model: torch.nn.Module
+    whole: torch.nn.Module
+    processor: Any
+    train: Any
+    plain: Any
+    val: Any
+    collate: Callable
+    rows: list[int]
+    labels: list[int]
+    lengths: list[int] | None = None
+
+
+def expert_inputs(name: str, settings: Settings, evaluate: bool) -> ExpertInputs:
+    """Model and memes of "text_expert" or "vision_expert"; `val` only with `evaluate`.
+
+    Raises FileNotFoundError where shards are missing, OSError where the backbone is.
+    """
+    splits = {"train": shard_paths(settings.shards, "train")}
+    if evaluate:
+        splits["val"] = shard_paths(settings.shards, "val")
+    if name == "text_expert":
+        return _text_inputs(settings, splits)
+    if frozen(name, settings):
+        return _head_inputs(settings, splits)
+    return _vision_inputs(settings, splits)
+
+
+def frozen(name: str, settings: Settings) -> bool:
+    """Whether nothing but the last layer of an expert learns."""
+    tuning = settings.text_tuning if name == "text_expert" else settings.vision_tuning
+    return tuning == "top_k" and settings.top_k == 0
+
+
+def classifier(name: str, settings: Settings) -> tuple[Any, Any]:
+    """The backbone of an expert with a new last layer for two classes, and its processor.
+
+    Raises OSError where the backbone cannot be found.
+    """
+    head = {
+        "num_labels": len(ID2LABEL),
+        "id2label": ID2LABEL,
+        "label2id": {label: index for index, label in ID2LABEL.items()},
+        "ignore_mismatched_sizes": True,
+        # mDeBERTa lies on the hub in half precision, in which it could not be fine-tuned.
+        "dtype": torch.float32,
+    }
+    if name == "text_expert":
+        model = backbones.load(AutoModelForSequenceClassification, settings.text_model, **head)
+        # Kept with the model, so that it is always shown what it was trained on.
+        model.config.text_markers = settings.text_markers
+        tokenizer = backbones.load(AutoTokenizer, settings.text_model)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, settings.max_length)
+        return model, tokenizer
+    model = backbones.load(AutoModelForImageClassification, settings.vision_model, **head)
+    # Batch statistics of a few memes would drown those of the pre-training, and would differ
+    # between one process and several.
+    freeze_batch_norm_2d(model)
+    return model, backbones.load(AutoImageProcessor, settings.vision_model)
+
+
+def text_lengths(settings: Settings) -> pd.DataFrame:
+    """How many tokens the packed texts have, a row a split, beside what `max_length` cuts.
+
+    Columns: memes, median, 95%, 99%, longest (tokens), max_length, cut (memes).
+    """
+    tokenizer = backbones.load(AutoTokenizer, settings.text_model)
+    limit = min(tokenizer.model_max_length, settings.max_length)
+    rows = {}
+    for split in ("train", "val", "test") if settings.mode == "full" else ("train",):
+        memes = MemeShards(shard_paths(settings.shards, split), pictures=False)
+        texts = shown_texts(memes.texts, settings.text_markers == "drop")
+        tokens = pd.Series([len(ids) for ids in tokenizer(texts)["input_ids"]])
+        quantiles = tokens.quantile([0.5, 0.95, 0.99, 1.0], interpolation="higher").tolist()
+        names = ("median", "95%", "99%", "longest")
+        rows[split] = {"memes": len(tokens), **dict(zip(names, quantiles, strict=True))}
+        rows[split] |= {"max_length": limit, "cut": int((tokens > limit).sum())}
+    return pd.DataFrame(rows).T
+
+
+def _text_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> ExpertInputs:
+    model, tokenizer = classifier("text_expert", settings)
+    model = _trainable(model, settings.text_tuning, settings)
+    sets, lengths = {}, {}
+    for split, shards in splits.items():
+        memes = MemeShards(shards, pictures=False)
+        shown = shown_texts(memes.texts, drops_markers(model))
+        sets[split], lengths[split] = _tokenised(tokenizer, memes, shown, split)
+    return ExpertInputs(
+        model,
+        model,
+        tokenizer,
+        sets["train"],
+        sets["train"],
+        sets.get("val"),
+        partial(_pad, DataCollatorWithPadding(tokenizer)),
+        list(range(len(sets["train"]))),
+        [example["labels"] for example in sets["train"]],
+        lengths["train"],
+    )
+
+
+def _tokenised(
+    tokenizer: Any, memes: MemeShards, texts: Sequence[str], split: str
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """The texts as model inputs and their lengths in tokens; a warning if some are cut."""
+    encoded = tokenizer(texts, truncation=True)["input_ids"]
+    limit = tokenizer.model_max_length
+    full = [row for row, ids in enumerate(encoded) if len(ids) == limit]
+    whole = tokenizer([texts[row] for row in full])["input_ids"] if full else []
+    cut = [len(ids) for ids in whole if len(ids) > limit]
+    if cut:
+        warnings.warn(
+            f"{len(cut)} of {len(memes)} texts of {split} are longer than max_length={limit} "
+            f"tokens (the longest {max(cut)}) and are cut there; raise max_length to keep them",
+            stacklevel=2,
+        )
+    rows = zip(encoded, memes.labels, memes.ids, strict=True)
+    examples = [
+        {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label, "ids": meme}
+        for ids, label, meme in rows
+    ]
+    return examples, [len(ids) for ids in encoded]
+
+
+def _vision_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> ExpertInputs:
+    model, processor = classifier("vision_expert", settings)
+    model = _trainable(model, settings.vision_tuning, settings)
+    model = model.to(memory_format=torch.channels_last)
+    flip = RandomHorizontalFlip(0.5)
+    train = MemeShards(splits["train"], partial(_pixels, processor, flip))
+    plain = MemeShards(splits["train"], partial(_pixels, processor, None))
+    rows, val = train.with_picture, None
+    if "val" in splits:
+        val = MemeShards(splits["val"], partial(_pixels, processor, None))
+        val = Subset(val, val.with_picture)
+    labels = [train.labels[row] for row in rows]
+    return ExpertInputs(
+        model,
+        model,
+        processor,
+        Subset(train, rows),
+        plain,
+        val,
+        partial(_stack, "pixel_values"),
+        rows,
+        labels,
+    )
+
+
+def _head_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> ExpertInputs:
+    """Of a frozen vision backbone every picture is seen once: its last layer learns from the cache.
+
+    There is no flipping then: a mirrored picture would be a second pass over all of them.
+    """
+    whole, processor = classifier("vision_expert", settings)
+    encoders = Encoders({"vision_expert": VisionEncoder(whole.eval(), processor)})
+    sets, drawn = {}, {}
+    for split, shards in splits.items():
+        found = encode_shards(shards, encoders, settings.features, workers=settings.workers)
+        rows = zip(found.arrays["vision_pooled"], found.labels.tolist(), found.ids, strict=True)
+        sets[split] = [{"pooled": p, "labels": label, "ids": meme} for p, label, meme in rows]
+        drawn[split] = MemeShards(shards, pictures=False).with_picture
+    train = Subset(sets["train"], drawn["train"])
+    return ExpertInputs(
+        LastLayer(whole.get_submodule(head_name(whole))),
+        whole,
+        processor,
+        train,
+        sets["train"],
+        Subset(sets["val"], drawn["val"]) if "val" in sets else None,
+        partial(_stack, "pooled"),
+        drawn["train"],
+        [example["labels"] for example in train],
+    )
+
+
+class LastLayer(torch.nn.Module):
+    """The last layer of a classifier alone, on pooled features (B, v)."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(
+        self, pooled: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> SequenceClassifierOutput:
+        logits = self.layer(pooled)
+        loss = None if labels is None else cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+def _trainable(model: Any, kind: trainable_layers.Tuning, settings: Settings) -> Any:
+    return trainable_layers.prepare(
+        model, head_name(model), kind, settings.top_k, settings.lora_rank
+    )
+
+
+def _pad(pad: DataCollatorWithPadding, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    inputs = [{key: value for key, value in row.items() if key != "ids"} for row in rows]
+    return dict(pad(inputs)) | {"ids": [row["ids"] for row in rows]}
+
+
+def _pixels(processor: Any, flip: Any, sample: Mapping[str, Any]) -> dict[str, Any]:
+    image = flip(sample["image"]) if flip else sample["image"]
+    pixels = processor(image, return_tensors="pt")["pixel_values"][0]
+    return {"pixel_values": pixels, "labels": sample["label"], "ids": sample["id"]}
+
+
+def _stack(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    stacked = torch.stack([row[name] for row in rows])
+    if stacked.ndim == 4:
+        stacked = stacked.contiguous(memory_format=torch.channels_last)
+    return {
+        name: stacked,
+        "labels": torch.tensor([row["labels"] for row in rows]),
+        "ids": [row["ids"] for row in rows],
+    }

@@ -1,0 +1,49 @@
+"""Train divided into folds of whole groups, for models that say what they think of unseen memes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from lib.config import Settings
+from lib.data.datasets import MemeShards, shard_paths
+
+
+def folds_of_train(settings: Settings) -> np.ndarray:
+    """The fold of each packed train meme, ints (N,): whole groups, labels in proportion.
+
+    Raises ValueError if a label or the groups are too few for the folds.
+    """
+    memes = MemeShards(shard_paths(settings.shards, "train"), pictures=False)
+    return assign_folds(memes.labels, memes.groups, settings.folds, settings.seed)
+
+
+def assign_folds(labels: Sequence[int], groups: Sequence[str], folds: int, seed: int) -> np.ndarray:
+    """The fold of each of N memes, ints (N,): whole groups, labels in proportion.
+
+    Raises ValueError if a class has fewer groups than there are folds, or a fold would leave one
+    class only to train on.
+    """
+    y = np.asarray(labels)
+    for label in (0, 1):
+        n = len({group for group, own in zip(groups, y, strict=True) if own == label})
+        if n < folds:
+            raise ValueError(
+                f"fusion_features needs {folds} groups of label {label} in train, one a fold, and "
+                f"there are {n}: set fusion_features=experts, or folds to at most {max(n, 2)}"
+            )
+    fold = np.zeros(len(y), dtype=int)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for k, (_, held) in enumerate(splitter.split(y, y, groups)):
+        fold[held] = k
+    for k in range(folds):
+        if len(set(y[fold != k])) < 2:
+            raise ValueError(
+                f"without fold {k} train has one label only; set fusion_features=experts"
+            )
+    return fold
+
+
+def head_rows(settings: Settings) -> np.ndarray:
+    """With "held_out" the rows of train that the head learns from, one fold of `settings.folds`."""
+    return np.flatnonzero(folds_of_train(settings) == 0)

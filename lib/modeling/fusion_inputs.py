@@ -1,0 +1,177 @@
+"""What a fusion head is trained on: encoders of its own, and logits that have not seen the labels.
+
+An expert is far surer of the memes it was trained on than of others (a text expert reaches an AUROC
+of 0.98 on its own training memes and 0.78 on new ones). A head that learns from such features
+trusts the text too much; stacking needs what a model says of memes it has not seen (Wolpert 1992,
+Stacked generalization). `settings.fusion_features` says how that is had:
+
+    experts      the experts' own features of the memes they were trained on, as documented
+    out_of_fold  logits of experts trained on the other folds; hidden features of the pre-trained
+                 backbones, which saw no labels (those of fold models live in different spaces)
+    held_out     the experts are trained without a part of train, which the head then learns from
+"""
+
+import hashlib
+import json
+import shutil
+import warnings
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch.utils.data import Subset
+from tqdm import tqdm
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+)
+
+from lib.artifacts import atomic_path
+from lib.config import Settings
+from lib.data.datasets import MemeShards, shard_paths
+from lib.modeling import backbones
+from lib.modeling.checkpoints import last_checkpoint
+from lib.modeling.device import default_device
+from lib.modeling.dual_encoder import DualText, DualVision
+from lib.modeling.encoders import (
+    EXPERTS,
+    Encoders,
+    Source,
+    TextEncoder,
+    VisionEncoder,
+)
+from lib.modeling.expert_inputs import classifier, expert_inputs, frozen
+from lib.modeling.expert_trainer import make_trainer
+from lib.modeling.experts import expert_job
+from lib.modeling.features import Features, encode_splits
+from lib.modeling.folds import folds_of_train, head_rows
+from lib.modeling.stacking import SPACES, VOTES, Neighbours
+
+
+def load_encoders(settings: Settings) -> Encoders:
+    """Both experts, and the encoders that fusion has of its own by these settings, in eval mode.
+
+    Raises FileNotFoundError where an expert is missing, OSError where a backbone is, and
+    ValueError if `dual_encoder` names something else.
+    """
+    own: dict[str, Source] = {}
+    if settings.fusion_features == "out_of_fold":
+        if not frozen("text_expert", settings):
+            own["text_encoder"] = TextEncoder(*_pretrained("text_expert", settings))
+        if not frozen("vision_expert", settings):
+            own["vision_encoder"] = VisionEncoder(*_pretrained("vision_expert", settings))
+    if settings.dual_encoder is not None:
+        own |= load_dual(settings.dual_encoder)
+    return Encoders.load(settings.models, settings.autocast, own).to(default_device())
+
+
+def load_dual(name: str) -> dict[str, Source]:
+    """Both towers of the dual encoder of that hub name or folder, in single precision.
+
+    Raises OSError where it cannot be found, ValueError if it has no text and image tower.
+    """
+    try:
+        kind = MODEL_MAPPING[type(backbones.load(AutoConfig, name))]
+    except (ValueError, KeyError):
+        kind = None
+    if not (hasattr(kind, "get_text_features") and hasattr(kind, "get_image_features")):
+        raise ValueError(
+            f"dual_encoder={name!r} is {f'a {kind.__name__}' if kind else 'no model known here'}, "
+            "which does not encode both texts and pictures; set it to a CLIP or SigLIP model, a "
+            "hub name such as openai/clip-vit-large-patch14-336 or its folder, or leave it out"
+        )
+    # Half precision, in which some lie on the hub, would round the features and slow a CPU down.
+    model = backbones.load(AutoModel, name, dtype=torch.float32).eval()
+    return {
+        "dual_text": DualText(model, backbones.load(AutoTokenizer, name)),
+        "dual_vision": DualVision(model, backbones.load(AutoImageProcessor, name)),
+    }
+
+
+def encode_for_fusion(settings: Settings, encoders: Encoders) -> tuple[Features, Features | None]:
+    """The features that a head is trained on, and those of val (None in the pilot)."""
+    warn_of_cut_texts(settings, encoders)
+    train, val = encode_splits(settings, encoders)
+    if settings.fusion_features == "experts":
+        return train, val
+    groups = np.array(MemeShards(shard_paths(settings.shards, "train"), pictures=False).groups)
+    if settings.fusion_features == "out_of_fold":
+        logits = {f"{name.split('_')[0]}_logits": out_of_fold(name, settings) for name in EXPERTS}
+        train = train.with_arrays(**logits)
+    else:
+        rows = head_rows(settings)
+        train, groups = train.take(rows), groups[rows]
+    return (with_votes(train, groups) if settings.retrieval else train), val
+
+
+def warn_of_cut_texts(settings: Settings, encoders: Encoders) -> None:
+    """Warn if the dual encoder, which reads 77 or 64 tokens, cuts texts of train or val."""
+    if "dual_text" not in encoders.sources:
+        return
+    source = encoders.sources["dual_text"]
+    splits = ("train",) if settings.mode == "pilot" else ("train", "val")
+    shards = [path for split in splits for path in shard_paths(settings.shards, split)]
+    texts = MemeShards(shards, pictures=False).texts
+    cut = source.too_long(texts)
+    if cut:
+        warnings.warn(
+            f"{cut} of {len(texts)} texts are longer than the {source.length} tokens that "
+            f"{settings.dual_encoder} reads and are cut",
+            stacklevel=3,
+        )
+
+
+def with_votes(train: Features, groups: np.ndarray) -> Features:
+    """Train memes with the votes of their nearest neighbours outside their group, (N,) names."""
+    text, vision = (train.arrays[SPACES[vote][0]] for vote in VOTES)
+    neighbours = Neighbours(len(train), text.shape[1], vision.shape[1])
+    neighbours.keep(text, vision, train.labels)
+    return train.with_arrays(**neighbours(text, vision, groups))
+
+
+def out_of_fold(name: str, settings: Settings) -> torch.Tensor:
+    """Logits (N, 2) of the N train memes, each by an expert trained without its fold.
+
+    Folds keep groups together. Each fold's logits are kept in the feature cache, so that a killed
+    run goes on with the folds that are missing.
+    """
+    fold = folds_of_train(settings)
+    logits = torch.zeros(len(fold), 2)
+    job = expert_job(name, settings) | {"folds": settings.folds}
+    key = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
+    for k in tqdm(range(settings.folds), desc=f"folds of {name}"):
+        file = settings.features / f"out-of-fold-{name}-{key}-{k}.safetensors"
+        rows = np.flatnonzero(fold == k)
+        if not file.exists():
+            found = _fold_logits(name, settings, fold != k, rows, job | {"fold": k})
+            with atomic_path(file) as new:
+                save_file({"logits": found}, new)
+        logits[rows] = load_file(file)["logits"]
+    return logits
+
+
+def _pretrained(name: str, settings: Settings) -> tuple:
+    """The backbone as it was before any fine-tuning; its new last layer is not used."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return classifier(name, settings)
+
+
+def _fold_logits(
+    name: str, settings: Settings, others: np.ndarray, rows: np.ndarray, job: dict
+) -> torch.Tensor:
+    """Logits of the memes `rows` by an expert trained on the `others` (N,) of the train memes."""
+    transformers.set_seed(settings.seed)
+    folder = settings.models / ".training" / f"{name}-fold-{job['fold']}"
+    resume = last_checkpoint(folder, job)
+    inputs = expert_inputs(name, settings, evaluate=settings.mode == "full")
+    chosen = [place for place, row in enumerate(inputs.rows) if others[row]]
+    trainer = make_trainer(name, settings, inputs, folder, chosen)
+    trainer.train(resume_from_checkpoint=resume)
+    predicted = trainer.predict(Subset(inputs.plain, rows.tolist())).predictions
+    shutil.rmtree(folder)
+    return torch.from_numpy(predicted).float()

@@ -1,0 +1,39 @@
+from lib.artifacts import write_json
+from lib.modeling.checkpoints import last_checkpoint, same_job
+
+JOB = {"seed": 0, "learning_rate": 1e-4}
+
+
+def checkpoint(folder, step, whole=True):
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    if whole:
+        (path / "trainer_state.json").write_text("{}")
+    return path
+
+
+def test_a_new_job_starts_from_nothing_and_is_noted(tmp_path):
+    assert last_checkpoint(tmp_path / "work", JOB) is None
+    assert same_job(tmp_path / "work/job.json", JOB)
+
+
+def test_the_last_whole_checkpoint_is_taken_up(tmp_path):
+    last_checkpoint(tmp_path, JOB)
+    checkpoint(tmp_path, 10)
+    newest = checkpoint(tmp_path, 20)
+    torn = checkpoint(tmp_path, 30, whole=False)
+    assert last_checkpoint(tmp_path, JOB) == str(newest)
+    assert not torn.exists()
+
+
+def test_checkpoints_of_another_job_are_thrown_away(tmp_path):
+    last_checkpoint(tmp_path, JOB)
+    checkpoint(tmp_path, 10)
+    assert last_checkpoint(tmp_path, JOB | {"seed": 1}) is None
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_a_file_that_is_not_there_is_no_job(tmp_path):
+    assert not same_job(tmp_path / "job.json", JOB)
+    write_json(tmp_path / "job.json", JOB)
+    assert same_job(tmp_path / "job.json", JOB)

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+import torch
+
+from lib.data.datasets import MemeShards, shard_paths
+from lib.modeling import fusion_inputs
+from lib.modeling.encoders import EXPERTS
+from lib.modeling.experts import train_expert
+from lib.modeling.features import encode_splits
+from lib.modeling.folds import folds_of_train, head_rows
+from lib.modeling.fusion import load_fusion, save_fusion
+from lib.modeling.fusion_inputs import encode_for_fusion, load_encoders, out_of_fold, with_votes
+from lib.modeling.fusion_training import fusion_config, train_fusion
+from lib.modeling.stacking import VOTES
+
+QUICK = {"text_epochs": 1, "vision_epochs": 1, "folds": 2, "fusion_epochs": 2, "token_heads": False}
+
+
+@pytest.fixture
+def trained(fresh):
+    def settings(**changed):
+        made = fresh(**QUICK | changed)
+        for name in EXPERTS:
+            train_expert(name, made)
+        return made
+
+    return settings
+
+
+def memes_of(settings):
+    return MemeShards(shard_paths(settings.shards, "train"), pictures=False)
+
+
+def test_no_fold_model_is_trained_on_the_memes_it_speaks_of(fresh, monkeypatch):
+    settings = fresh(**QUICK)
+    fold, seen = folds_of_train(settings), []
+    make = fusion_inputs.make_trainer
+    monkeypatch.setattr(fusion_inputs, "make_trainer", lambda *a: seen.append(a[-1]) or make(*a))
+    logits = out_of_fold("text_expert", settings)
+    assert [sorted(rows) for rows in seen] == [np.flatnonzero(fold != k).tolist() for k in (0, 1)]
+    assert logits.shape == (len(fold), 2)
+    assert (logits != 0).all()
+
+
+def test_a_killed_run_goes_on_with_the_missing_fold_and_ends_the_same(fresh, monkeypatch):
+    whole = out_of_fold("text_expert", fresh("whole", **QUICK))
+    settings, make, calls = fresh("killed", **QUICK), fusion_inputs.make_trainer, []
+
+    def killed_in_the_second_fold(*arguments):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(arguments)
+        return make(*arguments)
+
+    monkeypatch.setattr(fusion_inputs, "make_trainer", killed_in_the_second_fold)
+    with pytest.raises(KeyboardInterrupt):
+        out_of_fold("text_expert", settings)
+    calls.clear()
+    assert torch.equal(out_of_fold("text_expert", settings), whole)
+    monkeypatch.setattr(fusion_inputs, "make_trainer", None)
+    assert torch.equal(out_of_fold("text_expert", settings), whole)
+
+
+def test_other_settings_of_the_expert_are_folded_anew(fresh):
+    one, other = fresh(**QUICK), fresh(**QUICK | {"text_lr": 1e-3})
+    assert not torch.equal(out_of_fold("text_expert", one), out_of_fold("text_expert", other))
+
+
+def test_experts_is_what_the_experts_say_of_their_own_memes(trained):
+    settings = trained(fusion_features="experts")
+    encoders = load_encoders(settings)
+    assert set(encoders.sources) == set(EXPERTS)
+    plain, (train, val) = encode_splits(settings, encoders), encode_for_fusion(settings, encoders)
+    for name, array in train.arrays.items():
+        assert torch.equal(array, plain[0].arrays[name])
+    assert not set(VOTES) & set(train.arrays)
+    assert len(val) > 0
+
+
+def test_out_of_fold_takes_logits_of_folds_and_features_of_untuned_backbones(trained):
+    settings = trained(fusion_features="out_of_fold")
+    encoders = load_encoders(settings)
+    assert set(encoders.sources) == {*EXPERTS, "text_encoder", "vision_encoder"}
+    train, val = encode_for_fusion(settings, encoders)
+    assert torch.equal(train.arrays["text_logits"], out_of_fold("text_expert", settings))
+    experts = fresh_like(settings, fusion_features="experts")
+    tuned = encode_for_fusion(experts, load_encoders(experts))
+    assert torch.equal(val.arrays["text_logits"], tuned[1].arrays["text_logits"])
+    assert not torch.allclose(val.arrays["text_mean"], tuned[1].arrays["text_mean"], atol=1e-3)
+    assert set(VOTES) <= set(train.arrays)
+
+
+def fresh_like(settings, **changed):
+    return settings.model_copy(update=changed)
+
+
+def test_a_frozen_backbone_needs_no_second_encoder(trained):
+    settings = trained(fusion_features="out_of_fold", vision_tuning="top_k", top_k=0)
+    assert set(load_encoders(settings).sources) == {*EXPERTS, "text_encoder"}
+
+
+def test_held_out_keeps_a_part_of_train_from_the_experts_for_the_head(trained):
+    settings = trained(fusion_features="held_out")
+    rows = head_rows(settings)
+    train, _ = encode_for_fusion(settings, load_encoders(settings))
+    assert train.ids == [memes_of(settings).ids[row] for row in rows]
+
+
+def test_votes_come_from_outside_the_group(trained):
+    settings = trained(fusion_features="experts")
+    train, _ = encode_for_fusion(settings, load_encoders(settings))
+    alone = with_votes(train, np.array(train.ids)).arrays["text_vote"]
+    one_group = np.array(["same"] * 2 + train.ids[2:])
+    tied = with_votes(train, one_group).arrays["text_vote"]
+    assert alone.shape == (len(train),)
+    assert torch.equal(alone[2:], tied[2:])
+    assert not torch.equal(alone[:2], tied[:2])
+
+
+@pytest.mark.parametrize("head", ["late", "bilinear"])
+def test_the_saved_model_says_of_val_what_the_trained_one_did(trained, head):
+    settings = trained(fusion_features="out_of_fold", fusion_head=head, text_feature="mean")
+    settings = settings.model_copy(update={"vision_feature": "pooled"})
+    encoders = load_encoders(settings)
+    train, val = encode_for_fusion(settings, encoders)
+    fusion = train_fusion(train, fusion_config(train, settings), settings, val)
+    folder = save_fusion(fusion, settings, encoders)
+    assert (folder / "encoders/text_encoder/config.json").exists()
+    loaded = load_fusion(settings.models, "cpu")
+    memes = MemeShards(shard_paths(settings.shards, "val"))
+    samples = [memes[row] for row in range(len(memes))]
+    with torch.inference_mode():
+        found = loaded([s["text"] for s in samples], [s["image"] for s in samples])
+        votes = loaded.head.neighbours(val.arrays["text_mean"], val.arrays["vision_pooled"])
+        arrays = val.arrays | votes
+        expected = fusion.head(*(arrays[name] for name in fusion.head.config.inputs))
+    torch.testing.assert_close(found["mm_fusion"], expected, atol=1e-4, rtol=0)
+
+
+def test_a_changed_encoder_of_fusions_own_is_refused(trained):
+    settings = trained(fusion_features="out_of_fold")
+    encoders = load_encoders(settings)
+    train, val = encode_for_fusion(settings, encoders)
+    fusion = train_fusion(train, fusion_config(train, settings), settings, val)
+    folder = save_fusion(fusion, settings, encoders)
+    with (folder / "encoders/text_encoder/config.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(ValueError, match=r"text_encoder is not the one .*--from 5"):
+        load_fusion(settings.models)
