@@ -28,7 +28,6 @@ PRESETS = {
         "n_memes": PILOT_SIZE,
         "text_model": "minilm",
         "vision_model": "efficientnet_lite0",
-        "text_markers": "keep",
         "text_epochs": 1,
         "vision_epochs": 1,
         "fusion_features": "experts",
@@ -39,7 +38,6 @@ PRESETS = {
         "n_memes": 3000,
         "text_model": "microsoft/mdeberta-v3-base",
         "vision_model": "google/siglip-base-patch16-384",
-        "text_markers": "drop",
         "text_epochs": 5,
         "vision_epochs": 5,
         "fusion_features": "out_of_fold",
@@ -85,7 +83,7 @@ class Settings(BaseModel):
     gradient_checkpointing: bool = False
     max_length: int = Field(default=128, ge=8)
     # Whether the text models are shown `[OCR]`, `[CAP]` and so on: 21 of a text's 47 tokens.
-    text_markers: Literal["keep", "drop"]
+    text_markers: Literal["keep", "drop"] = "keep"
     class_weights: bool = False
     patience: int = Field(default=2, ge=1)
     # What chooses the epoch of an expert and the head of fusion, on val.

@@ -40,8 +40,12 @@ def bootstrap_ci(
     level: float = 0.95,
     *,
     threshold: float = 0.5,
+    groups: ArrayLike | None = None,
 ) -> Interval:
     """Compute the bootstrap percentile interval of a statistic [1]_ over resampled examples.
+
+    Examples that share a text or a picture are not independent: with `groups` whole groups are
+    resampled, which is wider and right [2]_.
 
     Resamples in which a statistic is undefined (NaN; for functions, those with one class only) are
     left out. The ends are resampled values, rounded outwards, so infinite ones are kept.
@@ -65,6 +69,8 @@ def bootstrap_ci(
         The share of resamples within the interval, between 0 and 1.
     threshold
         For the first five statistics: `prob >= threshold` is positive.
+    groups
+        The group of each example, (N,) names or numbers; None: every example is one of its own.
 
     Returns
     -------
@@ -80,6 +86,8 @@ def bootstrap_ci(
     ----------
     .. [1] B. Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 7(1),
        1979
+    .. [2] A. C. Davison and D. V. Hinkley, "Bootstrap Methods and their Application", section 3.8,
+       1997
 
     Examples
     --------
@@ -102,13 +110,17 @@ def bootstrap_ci(
     rng = np.random.Generator(np.random.SFC64(seed))
     if callable(statistic):
         z, y = _read_any(prob, labels)
-        values = np.array([statistic(z[i], y[i]) for i in _draws(y, n_resamples, rng)])
+        draws = _draws(y, n_resamples, rng, _members(groups, len(y)))
+        values = np.array([statistic(z[i], y[i]) for i in draws])
         return _interval(np.asarray(statistic(z, y), np.float64), values, level)
     p, y = scores_and_labels(prob, labels)
     spec = specify(statistic, p, y, threshold_like(prob, threshold))
     if isinstance(spec, Sums):
-        return _interval(spec.point, spec.resample(n_resamples, rng), level)
-    values = np.concatenate([spec(w) for w in _counts(len(y), n_resamples, rng)])
+        if groups is None:
+            return _interval(spec.point, spec.resample(n_resamples, rng), level)
+        spec = spec.weighted
+    counts = _counts(len(y), n_resamples, rng, _members(groups, len(y)))
+    values = np.concatenate([spec(w) for w in counts])
     return _interval(spec(np.ones((1, len(y))))[0], values, level)
 
 
@@ -122,6 +134,7 @@ def bootstrap_difference(
     level: float = 0.95,
     *,
     thresholds: tuple[float, float] = (0.5, 0.5),
+    groups: ArrayLike | None = None,
 ) -> Interval:
     """Compute the interval of statistic(a) - statistic(b) for two models on the same examples.
 
@@ -137,6 +150,8 @@ def bootstrap_difference(
         As in `bootstrap_ci`.
     thresholds
         Those of a and b.
+    groups
+        As in `bootstrap_ci`.
 
     Returns
     -------
@@ -160,7 +175,7 @@ def bootstrap_difference(
     rng = np.random.Generator(np.random.SFC64(seed))
     if callable(statistic):
         (a, y), (b, _) = _read_any(prob_a, labels), _read_any(prob_b, labels)
-        draws = _draws(y, n_resamples, rng)
+        draws = _draws(y, n_resamples, rng, _members(groups, len(y)))
         apart = [np.subtract(statistic(a[i], y[i]), statistic(b[i], y[i])) for i in draws]
         return _interval(np.subtract(statistic(a, y), statistic(b, y)), np.array(apart), level)
     pair = []
@@ -169,7 +184,8 @@ def bootstrap_difference(
         spec = specify(statistic, p, y, threshold_like(prob, threshold))
         pair.append(spec.weighted if isinstance(spec, Sums) else spec)
     of_a, of_b = pair
-    values = np.concatenate([of_a(w) - of_b(w) for w in _counts(len(y), n_resamples, rng)])
+    counts = _counts(len(y), n_resamples, rng, _members(groups, len(y)))
+    values = np.concatenate([of_a(w) - of_b(w) for w in counts])
     once = np.ones((1, len(y)))
     return _interval((of_a(once) - of_b(once))[0], values, level)
 
@@ -192,22 +208,50 @@ def _interval(point: float | np.ndarray, values: np.ndarray, level: float) -> In
     return Interval(float(point), float(low), float(high))
 
 
-def _draws(y: np.ndarray, n_resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Indices (N,) of the resamples that hold both classes, or of all if the sample does not."""
+def _members(groups: ArrayLike | None, n: int) -> list[np.ndarray] | None:
+    """The indices of each group's members, None where every example is a group of its own."""
+    if groups is None:
+        return None
+    names = np.asarray(groups)
+    if names.shape != (n,):
+        raise ValueError(f"groups must have shape ({n},), one per example, got {names.shape}")
+    number = np.unique(names, return_inverse=True)[1]
+    return np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
+
+
+def _draws(
+    y: np.ndarray,
+    n_resamples: int,
+    rng: np.random.Generator,
+    members: list[np.ndarray] | None,
+) -> Iterator[np.ndarray]:
+    """Indices of the resamples that hold both classes, or of all if the sample does not."""
     both = bool(y.any() and not y.all())
     for _ in range(n_resamples):
-        i = rng.integers(0, len(y), len(y))
+        if members is None:
+            i = rng.integers(0, len(y), len(y))
+        else:
+            drawn = rng.integers(0, len(members), len(members))
+            i = np.concatenate([members[g] for g in drawn])
         if not both or (y[i].any() and not y[i].all()):
             yield i
 
 
-def _counts(n: int, n_resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def _counts(
+    n: int, n_resamples: int, rng: np.random.Generator, members: list[np.ndarray] | None
+) -> Iterator[np.ndarray]:
     """How often each resample drew each example: chunks of shape (rows, n)."""
+    drawing = n if members is None else len(members)
     rows = max(CHUNK // n, 1)
     for done in range(0, n_resamples, rows):
         rows = min(rows, n_resamples - done)
-        drawn = rng.integers(0, n, (rows, n)) + np.arange(rows)[:, None] * n
-        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+        drawn = rng.integers(0, drawing, (rows, drawing)) + np.arange(rows)[:, None] * drawing
+        counts = np.bincount(drawn.ravel(), minlength=rows * drawing).reshape(rows, drawing)
+        if members is not None:
+            group = np.empty(n, np.intp)
+            group[np.concatenate(members)] = np.repeat(np.arange(drawing), list(map(len, members)))
+            counts = counts[:, group]
+        yield counts.astype(np.float64)
 
 
 def _read_any(values: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

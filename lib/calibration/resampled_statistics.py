@@ -8,7 +8,7 @@ numbers is a resample, however large the sample. For the ECE the groups are the 
 those of p - y: the multinomial says how many examples fall into each bin, and so many are drawn
 there.
 
->>> decisions = Sums(np.ones(8), np.repeat([0, 1, 2, 3], [3, 1, 1, 3]), finish=lambda sums: sums)
+>>> decisions = Sums(np.ones(8), np.repeat([0, 1, 2, 3], [3, 1, 1, 3]), finish=lambda sums, n: sums)
 >>> decisions.resample(2, np.random.default_rng(0)).sum(axis=1).tolist()
 [8.0, 8.0]
 
@@ -31,22 +31,23 @@ CHUNK = 65_536
 class Sums:
     """A statistic that depends on the sample through the sums of `values` within `groups` alone.
 
-    `values` (N,) and `groups` (N,) in 0 .. G - 1; `finish` maps sums (R, G) to values (R,).
+    `values` (N,) and `groups` (N,) in 0 .. G - 1; `finish` maps sums (R, G) and the sizes of the
+    resamples, a number or (R,), to values (R,).
     """
 
     values: np.ndarray
     groups: np.ndarray
-    finish: Callable[[np.ndarray], np.ndarray]
+    finish: Callable[[np.ndarray, int | np.ndarray], np.ndarray]
 
     @property
     def point(self) -> float:
         """The statistic of the sample itself."""
-        return float(self.finish(np.bincount(self.groups, self.values)[None])[0])
+        return float(self.finish(np.bincount(self.groups, self.values)[None], len(self.values))[0])
 
     def weighted(self, counts: np.ndarray) -> np.ndarray:
         """The statistic (R,) of resamples that drew each example `counts` (R, N) times."""
         members = np.eye(self.groups.max() + 1)[self.groups]
-        return self.finish(counts @ (members * self.values[:, None]))
+        return self.finish(counts @ (members * self.values[:, None]), counts.sum(axis=1))
 
     def resample(self, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
         """Resampled statistics (R,), drawing first how many fall into each group, then which.
@@ -64,7 +65,7 @@ class Sums:
                 sums[:, g] = drawn[:, g] * values[0]
             elif len(values):
                 sums[:, g] = _resampled_sums(values, drawn[:, g], rng)
-        return self.finish(sums)
+        return self.finish(sums, n)
 
 
 def specify(
@@ -75,10 +76,10 @@ def specify(
         # Cells: true negative, false positive, false negative, true positive.
         return Sums(np.ones(len(p)), 2 * y + (p >= threshold), _finish_decision(name))
     if name == "ece":
-        return Sums(p - y, bin_of(p, N_BINS, "uniform"), lambda s: np.abs(s).sum(axis=1) / len(p))
+        return Sums(p - y, bin_of(p, N_BINS, "uniform"), lambda s, n: np.abs(s).sum(axis=1) / n)
     if name in ("brier", "nll"):
         loss = (p - y) ** 2 if name == "brier" else _log_losses(p, y)
-        return Sums(loss, np.zeros(len(p), np.intp), lambda s: s[:, 0] / len(p))
+        return Sums(loss, np.zeros(len(p), np.intp), lambda s, n: s[:, 0] / n)
     if name in ("auroc", "average_precision"):
         return _ranked(p, y, _auroc if name == "auroc" else _average_precision)
     names = (*_DECISIONS, "ece", "brier", "nll", "auroc", "average_precision")
@@ -147,10 +148,10 @@ _DECISIONS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def _finish_decision(name: str) -> Callable[[np.ndarray], np.ndarray]:
+def _finish_decision(name: str) -> Callable[[np.ndarray, int | np.ndarray], np.ndarray]:
     """A function of cells (R, 4) that is NaN where the resample has no example it needs."""
 
-    def finish(sums: np.ndarray) -> np.ndarray:
+    def finish(sums: np.ndarray, n: int | np.ndarray) -> np.ndarray:
         cells = np.zeros((len(sums), 4))
         cells[:, : sums.shape[1]] = sums
         tn, fp, fn, tp = cells.T

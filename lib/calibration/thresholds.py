@@ -117,7 +117,7 @@ def best_threshold(
 ) -> BestThreshold:
     """Find the threshold with the best objective among all that decide differently.
 
-    Equal scores are decided alike. The threshold lies midway between the lowest flagged score and
+    Equal scores get equal decisions. The threshold lies midway between the lowest flagged score and
     the next lower one (0 below the lowest score, 1 above the highest); of equally good thresholds
     the lowest is returned.
 

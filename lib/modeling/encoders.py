@@ -291,7 +291,8 @@ def weights_fingerprint(
     """
     digest = hashlib.sha256(prepared.encode())
     for name, tensor in sorted(model.state_dict().items()):
-        if not name.startswith(without):
+        # A frozen batch normalisation does not count the batches, and computes the same.
+        if not name.startswith(without) and not name.endswith("num_batches_tracked"):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]

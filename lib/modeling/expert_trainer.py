@@ -116,7 +116,8 @@ def make_trainer(
         compute_metrics=_metrics,
         callbacks=callbacks,
         lengths=lengths,
-        batch=settings.batch_size,
+        # Of an optimiser step, so that accumulation does not change what is in it.
+        batch=settings.batch_size * settings.gradient_accumulation,
     )
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)

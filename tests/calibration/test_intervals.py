@@ -218,3 +218,53 @@ def test_bad_options_are_named(sample):
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+STATISTICS = ("accuracy", "macro_f1", "f1", "ece", "brier", "nll", "auroc", "average_precision")
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_resampled_groups_are_as_wide_as_their_number_says(statistic):
+    rng = np.random.default_rng(0)
+    prob = rng.uniform(0.05, 0.95, 300)
+    labels = (rng.uniform(size=300) < prob).astype(int)
+    copies = np.tile(prob, 4), np.tile(labels, 4), np.tile(np.arange(300), 4)
+    alone = bootstrap_ci(prob, labels, statistic)
+    grouped = bootstrap_ci(*copies[:2], statistic, groups=copies[2])
+    naive = bootstrap_ci(*copies[:2], statistic)
+    assert grouped.point == pytest.approx(alone.point)
+    width, copied, blind = (found.high - found.low for found in (alone, grouped, naive))
+    assert copied == pytest.approx(width, rel=0.15)
+    assert blind < 0.65 * width
+
+
+def test_a_function_and_a_name_agree_on_groups():
+    rng = np.random.default_rng(1)
+    prob = rng.uniform(size=400)
+    labels = (rng.uniform(size=400) < prob).astype(int)
+    groups = [f"g{i // 3}" for i in range(400)]
+    named = bootstrap_ci(prob, labels, "brier", groups=groups)
+    given = bootstrap_ci(prob, labels, lambda p, y: float(np.mean((p - y) ** 2)), groups=groups)
+    assert (named.low, named.high) == pytest.approx((given.low, given.high), rel=0.02)
+
+
+def test_single_groups_are_examples():
+    prob, labels = [0.1, 0.6, 0.4, 0.9, 0.3], [0, 1, 0, 1, 1]
+    assert bootstrap_ci(prob, labels, "auroc", groups=range(5)) == bootstrap_ci(
+        prob, labels, "auroc"
+    )
+
+
+def test_paired_differences_resample_groups_too():
+    rng = np.random.default_rng(2)
+    labels = np.repeat([0, 1], 100)
+    a, b = (np.clip(rng.normal(0.3 + 0.4 * labels, 0.3), 0, 1) for _ in range(2))
+    tiled = [np.tile(x, 4) for x in (a, b, labels)]
+    naive = bootstrap_difference(*tiled, "auroc")
+    grouped = bootstrap_difference(*tiled, "auroc", groups=np.tile(np.arange(200), 4))
+    assert grouped.high - grouped.low > 1.5 * (naive.high - naive.low)
+
+
+def test_groups_of_another_length_are_refused():
+    with pytest.raises(ValueError, match=r"groups must have shape \(3,\)"):
+        bootstrap_ci([0.1, 0.2, 0.9], [0, 0, 1], "brier", groups=["a", "b"])

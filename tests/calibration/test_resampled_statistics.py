@@ -82,7 +82,7 @@ def test_counts_are_as_good_as_the_repeated_examples(ece_by_definition, case, na
 @pytest.mark.parametrize("values", [np.arange(6.0), np.ones(6), np.arange(5_000.0)])
 def test_sums_of_groups_have_the_mean_and_variance_of_resampling(values):
     groups = np.arange(len(values)) % 2
-    spec = Sums(values, groups, finish=lambda sums: sums[:, 0])
+    spec = Sums(values, groups, finish=lambda sums, n: sums[:, 0])
     found = spec.resample(4_000, np.random.default_rng(0))
     # A resample's sum over group 0 is that of n draws of the value, or of 0 from group 1.
     each = np.where(groups == 0, values, 0.0)

@@ -14,6 +14,7 @@ from lib.config import MODELS, ROOT
 from lib.data.datasets import MemeShards, shard_paths
 from lib.modeling import expert_trainer, experts
 from lib.modeling.encoders import load_expert
+from lib.modeling.expert_inputs import expert_inputs
 from lib.modeling.experts import train_expert
 
 # Kills its own process the moment the first checkpoint is whole, as a power cut would.
@@ -79,13 +80,29 @@ def test_the_same_seed_gives_the_same_bytes(fresh):
 def test_the_best_epoch_is_kept_and_training_stops_early(fresh, monkeypatch):
     scripted = iter([0.5, 0.9, 0.4, 0.3, 0.2, 0.1])
     monkeypatch.setattr(expert_trainer, "_metrics", lambda _: {"macro_f1": next(scripted)})
-    settings = fresh(text_epochs=6, patience=2, text_lr=5e-3)
+    settings = fresh(text_epochs=6, patience=2, text_lr=5e-3, select_by="macro_f1")
     history = train_expert("text_expert", settings).history
     losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
     assert len(losses) == 4
     kept = cross_entropy(*text_logits(settings, "val")).item()
     assert kept == pytest.approx(losses[1], abs=1e-5)
     assert all(abs(kept - losses[other]) > 1e-4 for other in (0, 2, 3))
+
+
+def test_by_default_the_epoch_of_least_log_loss_is_kept(fresh):
+    settings = fresh(text_epochs=5, patience=5, text_lr=5e-3)
+    history = train_expert("text_expert", settings).history
+    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
+    kept = cross_entropy(*text_logits(settings, "val")).item()
+    assert kept == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_label_smoothing_pulls_the_loss_of_a_sure_answer_up():
+    labels, logits = torch.tensor([0, 1]), torch.tensor([[9.0, 0.0], [0.0, 9.0]])
+    plain, smooth = (expert_trainer._loss([0, 1], False, s) for s in (0.0, 0.1))
+    expected = cross_entropy(logits, labels, label_smoothing=0.1)
+    assert smooth({"logits": logits}, labels).item() == pytest.approx(expected.item())
+    assert plain({"logits": logits}, labels) < smooth({"logits": logits}, labels)
 
 
 def test_a_finished_expert_is_not_trained_again(fresh, monkeypatch):
@@ -183,9 +200,9 @@ def test_a_loss_that_is_not_a_number_stops_and_names_the_memes(fresh, tiny_backb
 
 def test_vision_training_mirrors_about_half_of_the_pictures(fresh):
     settings = fresh()
-    train, val = (shard_paths(settings.shards, split) for split in ("train", "val"))
-    _, processor, train_set, val_set, _ = expert_trainer._vision_parts(settings, train, val)
-    plain = MemeShards(train)
+    inputs = expert_inputs("vision_expert", settings, evaluate=True)
+    processor, train_set, val_set = inputs.processor, inputs.train, inputs.val
+    plain = MemeShards(shard_paths(settings.shards, "train"))
     torch.manual_seed(0)
     mirrored = 0
     for ours, sample in zip(train_set, plain, strict=True):

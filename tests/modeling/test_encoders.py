@@ -1,0 +1,38 @@
+import pytest
+import torch
+from timm.utils.model import freeze_batch_norm_2d
+from torch import nn
+
+from lib.data.text import combined_text
+from lib.modeling.encoders import shown_texts, weights_fingerprint
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+
+def test_the_same_weights_have_the_same_fingerprint_and_others_have_not():
+    assert weights_fingerprint(model()) == weights_fingerprint(model())
+    changed = model()
+    with torch.no_grad():
+        changed[0].bias[0] += 1e-6
+    assert weights_fingerprint(changed) != weights_fingerprint(model())
+
+
+def test_a_frozen_batch_normalisation_changes_nothing():
+    assert weights_fingerprint(freeze_batch_norm_2d(model())) == weights_fingerprint(model())
+
+
+def test_what_is_left_out_does_not_count():
+    changed = model()
+    nn.init.zeros_(changed[3].weight)
+    assert weights_fingerprint(changed) != weights_fingerprint(model())
+    assert weights_fingerprint(changed, ("3.",)) == weights_fingerprint(model(), ("3.",))
+
+
+@pytest.mark.parametrize(
+    ("drop", "shown"), [(True, "one two dog"), (False, combined_text("one two", "dog"))]
+)
+def test_a_text_model_is_shown_markers_only_if_it_keeps_them(drop, shown):
+    assert shown_texts([combined_text("one two", "dog")], drop) == [shown]
