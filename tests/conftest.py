@@ -141,6 +141,7 @@ def full_root(tiny_backbones, tmp_path_factory) -> Settings:
         "dataset": "confounders",
         "n_memes": 150,
         "fusion_seeds": 2,
+        "folds": 2,
         "fusion_epochs": 3,
         "text_epochs": 2,
         "vision_epochs": 1,

@@ -105,7 +105,7 @@ def encode_for_fusion(settings: Settings, encoders: Encoders) -> tuple[Features,
     else:
         rows = head_rows(settings)
         train, groups = train.take(rows), groups[rows]
-    return (with_votes(train, groups) if settings.retrieval else train), val
+    return with_votes(train, groups, val) if settings.retrieval else (train, val)
 
 
 def warn_of_cut_texts(settings: Settings, encoders: Encoders) -> None:
@@ -125,12 +125,19 @@ def warn_of_cut_texts(settings: Settings, encoders: Encoders) -> None:
         )
 
 
-def with_votes(train: Features, groups: np.ndarray) -> Features:
-    """Train memes with the votes of their nearest neighbours outside their group, (N,) names."""
+def with_votes(
+    train: Features, groups: np.ndarray, val: Features | None = None
+) -> tuple[Features, Features | None]:
+    """Train and val with the votes of the nearest train memes.
+
+    Those on a train meme come from outside its group; `groups` (N,) names each one's.
+    """
     text, vision = (train.arrays[SPACES[vote][0]] for vote in VOTES)
     neighbours = Neighbours(len(train), text.shape[1], vision.shape[1])
     neighbours.keep(text, vision, train.labels)
-    return train.with_arrays(**neighbours(text, vision, groups))
+    if val is not None:
+        val = val.with_arrays(**neighbours(*(val.arrays[SPACES[vote][0]] for vote in VOTES)))
+    return train.with_arrays(**neighbours(text, vision, groups)), val
 
 
 def out_of_fold(name: str, settings: Settings) -> torch.Tensor:

@@ -6,7 +6,7 @@ The encoders are copies. The experts, and with them their own logits, stay as St
 import copy
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -233,7 +233,9 @@ def _seen(joint: _Joint, features: Features, split: str, settings: Settings) -> 
     shards = shard_paths(settings.shards, split)
     tokens = joint.head.reads_tokens
     found = encode_shards(shards, joint.encoders, tokens=tokens, workers=settings.workers)
-    return features.with_arrays(**found.arrays)
+    seen = features.with_arrays(**found.arrays)
+    # The head's neighbours, who may have moved, vote anew.
+    return replace(seen, arrays={k: v for k, v in seen.arrays.items() if k not in VOTES})
 
 
 def _keep_neighbours(joint: _Joint, train: Features, settings: Settings) -> None:

@@ -109,9 +109,9 @@ def test_held_out_keeps_a_part_of_train_from_the_experts_for_the_head(trained):
 def test_votes_come_from_outside_the_group(trained):
     settings = trained(fusion_features="experts")
     train, _ = encode_for_fusion(settings, load_encoders(settings))
-    alone = with_votes(train, np.array(train.ids)).arrays["text_vote"]
+    alone = with_votes(train, np.array(train.ids))[0].arrays["text_vote"]
     one_group = np.array(["same"] * 2 + train.ids[2:])
-    tied = with_votes(train, one_group).arrays["text_vote"]
+    tied = with_votes(train, one_group)[0].arrays["text_vote"]
     assert alone.shape == (len(train),)
     assert torch.equal(alone[2:], tied[2:])
     assert not torch.equal(alone[:2], tied[:2])

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from lib.data.datasets import MemeShards, shard_paths
 from lib.modeling import fusion_inputs, fusion_tuning
@@ -212,6 +213,9 @@ def test_a_stacking_head_learns_from_logits_that_have_not_seen_the_labels(stacke
     torch.testing.assert_close(served, expected, atol=1e-5, rtol=0)
     before, after = (each.head.neighbours.text_vote_memes for each in (head, tuned))
     assert not torch.equal(before, after)
+    # Val was judged by the votes of the memes where they stand now.
+    judged = tuned.history[-1]["eval_loss"]
+    assert judged == pytest.approx(cross_entropy(expected, val.labels).item(), abs=1e-5)
 
 
 def test_a_part_of_train_alone_is_tuned_on_where_only_that_is_unseen(with_experts, monkeypatch):
