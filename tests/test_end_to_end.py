@@ -11,10 +11,10 @@ import torch
 
 from lib.config import MODELS
 from lib.data.datasets import MemeShards
-from lib.modeling.encoders import EXPERTS, Encoders
+from lib.modeling.encoders import EXPERTS
 from lib.modeling.experts import train_expert
-from lib.modeling.features import encode_for_fusion
 from lib.modeling.fusion import save_fusion
+from lib.modeling.fusion_inputs import encode_for_fusion, load_encoders
 from lib.modeling.fusion_training import choose_head, compare_heads, train_fusion
 from lib.modeling.predictions import packed_splits
 from lib.run import run_steps
@@ -129,7 +129,13 @@ def test_training_and_selection_never_read_the_test_shards(fresh, packed):
     chosen = []
     for name in ("whole", "broken"):
         settings = fresh(
-            name, text_epochs=1, vision_epochs=1, fusion_epochs=2, fusion_seeds=1, text_lr=1e-3
+            name,
+            text_epochs=1,
+            vision_epochs=1,
+            folds=2,
+            fusion_epochs=2,
+            fusion_seeds=1,
+            text_lr=1e-3,
         )
         if name == "broken":
             (settings.root / "Step_3").unlink()
@@ -140,10 +146,11 @@ def test_training_and_selection_never_read_the_test_shards(fresh, packed):
                         shard.write_bytes(b"unreadable")
         for expert in EXPERTS:
             train_expert(expert, settings)
-        train, val = encode_for_fusion(settings, Encoders.load(settings.models))
+        encoders = load_encoders(settings)
+        train, val = encode_for_fusion(settings, encoders)
         comparison = compare_heads(train, settings, val)
         run = train_fusion(train, choose_head(comparison, train, settings), settings, val)
-        save_fusion(run, settings)
+        save_fusion(run, settings, encoders)
         files = [settings.model_folder(expert) / "model.safetensors" for expert in EXPERTS]
         states = torch.load(
             settings.model_folder("mm_fusion") / "fusion_model.pt", weights_only=True
