@@ -143,7 +143,9 @@ class FusionHead(nn.Module):
         self.scales[0].fit(features[0], mask)
         self.scales[1].fit(features[1])
         if self.stack is not None:
-            self.stack.fit(labels, *self._scores(features))
+            # Weak at first, or the features are left with nothing to learn: on generated memes the
+            # full weights cost 0.04 of accuracy on unseen pictograms.
+            self.stack.fit(labels, *self._scores(features), strength=1e-3)
 
     def forward(self, *features: torch.Tensor) -> torch.Tensor:
         """Features in the order of `config.inputs` to logits (B, 2)."""

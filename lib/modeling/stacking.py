@@ -85,12 +85,16 @@ class Stack(nn.Module):
         self.register_buffer("std", torch.ones(scores))
         self.weights = nn.Linear(scores, 1)
 
-    def fit(self, labels: torch.Tensor, *scores: torch.Tensor) -> None:
-        """Fit to labels (N,) and each model's scores: logits (N, 2) or numbers (N,)."""
+    def fit(self, labels: torch.Tensor, *scores: torch.Tensor, strength: float = 1.0) -> None:
+        """Fit to labels (N,) and each model's scores: logits (N, 2) or numbers (N,).
+
+        The lower `strength` (scikit-learn's C), the smaller the weights.
+        """
         columns = self._columns(*scores)
         self.mean.copy_(columns.mean(0))
         self.std.copy_(columns.std(0).clamp_min(1e-6))
-        found = LogisticRegression().fit(((columns - self.mean) / self.std).numpy(), labels.numpy())
+        found = LogisticRegression(C=strength)
+        found.fit(((columns - self.mean) / self.std).numpy(), labels.numpy())
         with torch.no_grad():
             self.weights.weight.copy_(torch.from_numpy(found.coef_))
             self.weights.bias.copy_(torch.from_numpy(found.intercept_))
