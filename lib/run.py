@@ -37,6 +37,11 @@ def run_steps(parameters: Mapping[str, Any], first: int = 3, last: int = 8) -> N
     Raises ValueError for a bad setting before anything runs, and StepFailed at the first failure.
     """
     settings = Settings.checked(parameters, "settings")
+    if "fusion_head" in parameters and settings.fusion_head != "auto":
+        # Here, since loading the heads takes seconds; known too late, it would cost the experts.
+        from lib.modeling.heads import head_class
+
+        head_class(settings.fusion_head)
     # The kernel starts elsewhere: what it gets must not depend on the caller's folder.
     given = {**parameters, "mode": settings.mode, "root": str(settings.root)}
     if settings.data:

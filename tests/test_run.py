@@ -122,3 +122,10 @@ def test_paths_do_not_depend_on_the_notebooks_folder(monkeypatch, tmp_path):
 
 def test_every_mode_has_a_time_limit_for_its_cells():
     assert runner.CELL_TIMEOUT_S.keys() == PRESETS.keys()
+
+
+def test_an_unknown_head_is_refused_before_anything_runs(tmp_path, capsys):
+    options = ["--root", str(tmp_path / "root"), "-p", "fusion_head", "concta"]
+    assert main(options) == 2
+    assert "fusion head 'concta' is unknown; known: concat, align" in capsys.readouterr().err
+    assert not (tmp_path / "root").exists()
