@@ -1,0 +1,42 @@
+"""Val in two halves: one selects, the other calibrates, so that what calibrates selected nothing.
+
+The epoch that scored best on some memes, or the head, is flattered by them: a temperature or
+threshold fitted on the same memes would take over that flattery.
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+SELECT, CALIBRATE = "select", "calibrate"
+
+
+def val_parts(labels: Sequence[int], groups: Sequence[str]) -> np.ndarray:
+    """The part of each of N val memes, "select" or "calibrate", strings (N,).
+
+    Whole groups, labels in proportion; the same memes are divided alike whatever the seed of a
+    run, since otherwise one seed would select on what another calibrates. With fewer than two
+    groups of a class nothing can be divided: all are "calibrate" and, with a warning, also select.
+    """
+    y = np.asarray(labels)
+    parts = np.full(len(y), CALIBRATE, dtype=object)
+    names = np.asarray(groups, dtype=object)
+    if min(len(set(names[y == label])) for label in (0, 1)) < 2:
+        warnings.warn(
+            f"val ({len(y)} memes) has fewer than two groups of a class and cannot be divided; "
+            "what selects is also what calibrates, which flatters the calibrated figures",
+            stacklevel=2,
+        )
+        return parts
+    splitter = StratifiedGroupKFold(2, shuffle=True, random_state=0)
+    selecting, _ = next(splitter.split(y, y, names))
+    parts[selecting] = SELECT
+    return parts
+
+
+def selecting_rows(labels: Sequence[int], groups: Sequence[str]) -> list[int]:
+    """The rows of val that epochs and heads are chosen on: all where val cannot be divided."""
+    rows = np.flatnonzero(val_parts(labels, groups) == SELECT)
+    return rows.tolist() or list(range(len(labels)))
