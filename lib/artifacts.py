@@ -1,18 +1,29 @@
 """Files the steps hand to each other: deterministic bytes, written whole or not at all."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-DECIMALS = 6
+SIGNIFICANT_DIGITS = 9
+
+# The scratch folder of a write: name of the artifact, machine, process, random letters
+_SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{12})-(?P<process>\d+)-\w{8}")
+# Of a machine that cannot be asked whether its process lives, a scratch folder this old is dead
+_DEAD_AFTER = 24 * 3600.0
+_own_scratch: set[Path] = set()
+_swept: set[Path] = set()
 
 
 @contextlib.contextmanager
@@ -20,11 +31,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that takes its name on success and goes on failure.
 
     The temporary name may be filled as a file or made into a folder; a folder replaces a folder.
+    What killed processes left in the folder goes with a process's first write into it.
     Raises whatever the body raises; `path` then keeps its previous content.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    _sweep(path.parent.resolve())
+    owner = f"{_machine()}-{os.getpid()}"
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.{owner}-", dir=path.parent.resolve()))
+    _own_scratch.add(scratch)
     new = scratch / path.name
     try:
         yield new
@@ -34,6 +49,51 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(new, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        _own_scratch.discard(scratch)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the scratch folders in `folder` whose process is gone, once a process."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    for scratch in [folder / entry for entry in os.listdir(folder)]:
+        owner = _SCRATCH.fullmatch(scratch.name)
+        if owner is None or not scratch.is_dir() or _lives(scratch, owner):
+            continue
+        new, path = scratch / owner["name"], folder / owner["name"]
+        if (scratch / "replaced").exists() and new.exists() and not path.exists():
+            # Killed between the two renames: the old folder was parked, the new one was whole
+            new.rename(path)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _lives(scratch: Path, owner: re.Match[str]) -> bool:
+    if owner["machine"] != _machine():
+        parts = [scratch, *scratch.rglob("*")]
+        newest = max((part.lstat().st_mtime for part in parts if part.exists()), default=0.0)
+        return time.time() - newest < _DEAD_AFTER
+    process = int(owner["process"])
+    if process == os.getpid():
+        # A process of this number may have been killed in a container's life before this one
+        return scratch in _own_scratch
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@functools.cache
+def _machine() -> str:
+    """This host, this time it was started, and this container: where process numbers mean one."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -43,19 +103,20 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON with sorted keys, two spaces of indent and floats rounded to six decimals.
+    """Write JSON with sorted keys, two spaces of indent and floats of nine significant digits.
 
     Raises ValueError if a float is not finite: JSON has no word for it, so pass None instead.
     """
     text = json.dumps(
-        _rounded(content), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False
+        as_written(content), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False
     )
     write_text(path, text + "\n")
 
 
 def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
-    """Write a table with a header, without its index, floats with six decimals."""
-    write_text(path, frame.to_csv(index=False, float_format=f"%.{DECIMALS}f", lineterminator="\n"))
+    """Write a table with a header, without its index, floats with nine significant digits."""
+    digits = f"%.{SIGNIFICANT_DIGITS}g"
+    write_text(path, frame.to_csv(index=False, float_format=digits, lineterminator="\n"))
 
 
 def read_json(path: str | Path, made_by: str) -> Any:
@@ -108,20 +169,21 @@ def guard_overwrite(marker: str | Path, made_from: Mapping[str, Any], overwrite:
     if overwrite or not marker.exists():
         return
     there = json.loads(marker.read_text(encoding="utf-8"))
-    if there.get("mode") == "full" and there != _rounded(dict(made_from)):
+    if there.get("mode") == "full" and there != as_written(made_from):
         raise FileExistsError(
             f"{marker.parent} was made by a full run from {there}; this run would replace it with "
             f"{dict(made_from)}. To replace it set overwrite=true; to keep both give another root"
         )
 
 
-def _rounded(value: Any) -> Any:
+def as_written(value: Any) -> Any:
+    """What JSON gives back of a value that `write_json` wrote: compare this with what was read."""
     if isinstance(value, Mapping):
-        return {str(k): _rounded(v) for k, v in value.items()}
+        return {str(k): as_written(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(v) for v in value]
+        return [as_written(v) for v in value]
     if isinstance(value, Path):
         return value.as_posix()
     if hasattr(value, "tolist"):
-        return _rounded(value.tolist())
-    return round(value, DECIMALS) if isinstance(value, float) else value
+        return as_written(value.tolist())
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value

@@ -100,6 +100,8 @@ class Settings(BaseModel):
     folds: int = Field(default=4, ge=2)
     # Whether the nearest training memes vote on a meme, where the head learns from unseen ones.
     retrieval: bool = True
+    # How many of them at most are kept in `fusion_model.pt` (2 kB each with the packaged models).
+    retrieval_memes: int = Field(default=20_000, ge=1)
     # A CLIP or SigLIP model beside the experts: a hub name or a folder.
     dual_encoder: str | None = None
     # "auto" or a name of `lib.modeling.heads`

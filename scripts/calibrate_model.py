@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
-from lib.artifacts import DECIMALS, write_csv, write_json
+from lib.artifacts import as_written, write_csv, write_json
 from lib.calibration import (
     Interval,
     expected_calibration_error,
@@ -57,14 +57,15 @@ def choose_rules(
     """Return what turns logits (N, L) into decisions: per rule T and the cut or cuts (L,)."""
     best = search.loc[search["f1"].idxmax()]
     # Rounded as calibration.json holds it, so that file and checkpoint decide alike.
-    temperature = round(float(fit_temperature(logits, labels).temperature), DECIMALS)
+    temperature = as_written(float(fit_temperature(logits, labels).temperature))
+    smoothed = np.array(as_written(smoothed_thresholds(logits / temperature, labels)))
     exact = per_label_thresholds(expit(logits / temperature), labels, args.min_positives)
     return {
         "uncalibrated": (1.0, 0.5),
         "documented search": (best["temperature"], best["threshold"]),
         "one exact cut": (temperature, exact_cut(logits, labels, temperature, args.average)),
         "exact cut per label": (temperature, exact),
-        STORED: (temperature, smoothed_thresholds(logits / temperature, labels).round(DECIMALS)),
+        STORED: (temperature, smoothed),
     }
 
 

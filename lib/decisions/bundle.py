@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from lib.artifacts import DECIMALS, fingerprint, read_json, write_json
+from lib.artifacts import as_written, fingerprint, read_json, write_json
 from lib.calibration import best_threshold, bootstrap_ci, fit_temperature, prob_hate
 from lib.config import MODELS, Settings
 from lib.modeling.prediction_table import logits_of
@@ -56,7 +57,7 @@ class DecisionBundle:
             )
         fits = {m: fit_temperature(logits_of(frame, m), frame["label"]) for m in MODELS}
         # Rounded as they are written: what is judged here is what is loaded there.
-        temperatures = {m: round(float(fits[m].temperature), DECIMALS) for m in MODELS}
+        temperatures = {m: as_written(float(fits[m].temperature)) for m in MODELS}
         probs = {m: prob_hate(logits_of(frame, m), temperatures[m]) for m in MODELS}
         best = {m: best_threshold(probs[m], frame["label"]) for m in MODELS}
         intervals = {
@@ -69,7 +70,7 @@ class DecisionBundle:
             fit_split=split,
             n=len(frame),
             temperatures=temperatures,
-            thresholds={m: round(float(best[m].threshold), DECIMALS) for m in MODELS},
+            thresholds={m: as_written(float(best[m].threshold)) for m in MODELS},
             fits={m: asdict(fits[m]) for m in MODELS},
             intervals=intervals,
             review_band=(max(0.0, low or 0.0), 1.0 if high is None else min(1.0, high)),
@@ -100,7 +101,7 @@ class DecisionBundle:
             for model, entry in _read(thresholds, MODELS).items()
         }
         temperatures = {
-            model: _number(value, f"{calibration}: {model}", least=10.0**-DECIMALS)
+            model: _number(value, f"{calibration}: {model}", least=sys.float_info.min)
             for model, value in _read(calibration, MODELS).items()
         }
         band = tuple(decision["review_band"])

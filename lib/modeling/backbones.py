@@ -1,13 +1,17 @@
 """From a backbone's name to a folder or hub id that `from_pretrained` takes."""
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
+import random
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 import transformers
@@ -37,18 +41,26 @@ def resolve(name: str) -> str:
     """Turn a packaged backbone's name into its folder; leave a folder or a hub id as it is.
 
     Packaged are "minilm" (all-MiniLM-L6-v2, text) and "efficientnet_lite0" (vision); their
-    weights are checked against a known SHA-256 first. Raises ValueError if the hash differs and
-    ModuleNotFoundError if the package is missing.
+    weights are checked against a known SHA-256 first. No random number is drawn from the seeded
+    generators, so that a machine's first run starts where its second does.
+    Raises ValueError if the hash differs and ModuleNotFoundError if the package is missing.
     """
-    return PACKAGED[name]() if name in PACKAGED else name
+    if name not in PACKAGED:
+        return name
+    with _generators_kept():
+        return PACKAGED[name]()
 
 
 def load(auto_class: Any, name: str, **options: Any) -> Any:
-    """Call `auto_class.from_pretrained` on the named backbone.
+    """Call `auto_class.from_pretrained` on the named backbone; a model comes in single precision.
 
+    A layer that the backbone lacks is drawn from the seeded generator, and nothing else is.
     Raises OSError naming the packaged backbones and the local-folder way out when neither a
     folder nor the hub has the name.
     """
+    if hasattr(auto_class, "from_config"):
+        # Else in that of its files, which is often half: one AdamW step then ends in NaN.
+        options = {"dtype": torch.float32} | options
     try:
         return auto_class.from_pretrained(resolve(name), **options)
     except OSError as error:
@@ -58,6 +70,18 @@ def load(auto_class: Any, name: str, **options: Any) -> Any:
             f"backbone ({', '.join(sorted(PACKAGED))}), or download the model where the hub can be "
             "reached and give the path of its folder instead of its name"
         ) from error
+
+
+@contextlib.contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Give the seeded generators back as they were, whatever is drawn inside."""
+    python, legacy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
 
 
 def _package_folder(package: str) -> Path:

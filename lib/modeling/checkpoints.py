@@ -9,12 +9,12 @@ from typing import Any
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from lib.artifacts import write_json
+from lib.artifacts import as_written, write_json
 
 
 def same_job(file: Path, job: Mapping[str, Any]) -> bool:
     """Whether `file` holds this very job, all that decides the weights to be trained."""
-    return file.exists() and json.loads(file.read_text(encoding="utf-8")) == job
+    return file.exists() and json.loads(file.read_text(encoding="utf-8")) == as_written(job)
 
 
 def last_checkpoint(folder: Path, job: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from lib.config import Settings
 from lib.data.datasets import MemeShards, shard_paths
+from lib.data.val_parts import selecting_rows
 from lib.modeling import backbones, trainable_layers
 from lib.modeling.encoders import (
     Encoders,
@@ -42,7 +43,8 @@ class ExpertInputs:
     """All that the training of an expert reads.
 
     `model` learns, `whole` is what is saved in the end (the same, or what holds it). `train` and
-    `val` are the memes to learn from and to validate on; `rows` are the places of the former among
+    `val` are the memes to learn from and to choose the epoch on, the latter the half of the packed
+    val memes that calibrates nothing; `rows` are the places of the former among
     the packed train memes, `labels` and `lengths` (of texts, in tokens) belong to them. `plain` are
     all packed train memes, without augmentation.
     """
@@ -134,6 +136,8 @@ def _text_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> Expert
         memes = MemeShards(shards, pictures=False)
         shown = shown_texts(memes.texts, drops_markers(model))
         sets[split], lengths[split] = _tokenised(tokenizer, memes, shown, split)
+        if split == "val":
+            sets[split] = Subset(sets[split], selecting_rows(memes.labels, memes.groups))
     return ExpertInputs(
         model,
         model,
@@ -181,7 +185,7 @@ def _vision_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> Expe
     rows, val = train.with_picture, None
     if "val" in splits:
         val = MemeShards(splits["val"], partial(_pixels, processor, None))
-        val = Subset(val, val.with_picture)
+        val = Subset(val, _selecting_with_picture(val))
     labels = [train.labels[row] for row in rows]
     return ExpertInputs(
         model,
@@ -208,7 +212,8 @@ def _head_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> Expert
         found = encode_shards(shards, encoders, settings.features, workers=settings.workers)
         rows = zip(found.arrays["vision_pooled"], found.labels.tolist(), found.ids, strict=True)
         sets[split] = [{"pooled": p, "labels": label, "ids": meme} for p, label, meme in rows]
-        drawn[split] = MemeShards(shards, pictures=False).with_picture
+        memes = MemeShards(shards, pictures=False)
+        drawn[split] = memes.with_picture if split == "train" else _selecting_with_picture(memes)
     train = Subset(sets["train"], drawn["train"])
     return ExpertInputs(
         LastLayer(whole.get_submodule(head_name(whole))),
@@ -221,6 +226,11 @@ def _head_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> Expert
         drawn["train"],
         [example["labels"] for example in train],
     )
+
+
+def _selecting_with_picture(memes: MemeShards) -> list[int]:
+    selecting = set(selecting_rows(memes.labels, memes.groups))
+    return [row for row in memes.with_picture if row in selecting]
 
 
 class LastLayer(torch.nn.Module):

@@ -16,7 +16,7 @@ from lib.modeling.device import default_device
 from lib.modeling.encoders import Encoders, Source
 from lib.modeling.heads import FusionConfig, FusionHead, build_head, head_class
 from lib.modeling.own_encoders import load_own, own_sources, own_state, save_own
-from lib.modeling.stacking import SPACES, VOTES
+from lib.modeling.stacking import SPACE, VOTE
 
 TRAIN_EXPERTS = "python -m lib.run --from 4"
 TRAIN_FUSION = "python -m lib.run --from 5"
@@ -42,11 +42,10 @@ class FusionModel(nn.Module):
 def model_logits(head: FusionHead, encoded: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Logits (N, 2) of the three models from the encoders' outputs.
 
-    Votes of the nearest training memes are taken where `encoded` does not hold them yet.
+    The nearest training memes vote where `encoded` does not hold their vote yet.
     """
-    if head.neighbours is not None and VOTES[0] not in encoded:
-        spaces = (encoded[SPACES[vote][0]] for vote in VOTES)
-        encoded = {**encoded, **head.neighbours(*spaces)}
+    if head.neighbours is not None and VOTE not in encoded:
+        encoded = {**encoded, VOTE: head.neighbours(*(encoded[name] for name in SPACE))}
     return {
         "text_expert": encoded["text_logits"],
         "vision_expert": encoded["vision_logits"],

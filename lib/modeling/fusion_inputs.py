@@ -33,6 +33,7 @@ from transformers import (
 from lib.artifacts import atomic_path
 from lib.config import Settings
 from lib.data.datasets import MemeShards, shard_paths
+from lib.data.val_parts import selecting_rows
 from lib.modeling import backbones
 from lib.modeling.checkpoints import last_checkpoint
 from lib.modeling.device import default_device
@@ -49,7 +50,7 @@ from lib.modeling.expert_trainer import make_trainer
 from lib.modeling.experts import expert_job
 from lib.modeling.features import Features, encode_splits
 from lib.modeling.folds import folds_of_train, head_rows
-from lib.modeling.stacking import SPACES, VOTES, Neighbours
+from lib.modeling.stacking import SPACE, VOTE, Neighbours
 
 
 def load_encoders(settings: Settings) -> Encoders:
@@ -93,9 +94,15 @@ def load_dual(name: str) -> dict[str, Source]:
 
 
 def encode_for_fusion(settings: Settings, encoders: Encoders) -> tuple[Features, Features | None]:
-    """The features that a head is trained on, and those of val (None in the pilot)."""
+    """The features that a head is trained on, and those it is chosen on (None in the pilot).
+
+    The latter are of the half of val that calibrates nothing.
+    """
     warn_of_cut_texts(settings, encoders)
     train, val = encode_splits(settings, encoders)
+    if val is not None:
+        memes = MemeShards(shard_paths(settings.shards, "val"), pictures=False)
+        val = val.take(np.array(selecting_rows(memes.labels, memes.groups)))
     if settings.fusion_features == "experts":
         return train, val
     groups = np.array(MemeShards(shard_paths(settings.shards, "train"), pictures=False).groups)
@@ -105,7 +112,9 @@ def encode_for_fusion(settings: Settings, encoders: Encoders) -> tuple[Features,
     else:
         rows = head_rows(settings)
         train, groups = train.take(rows), groups[rows]
-    return with_votes(train, groups, val) if settings.retrieval else (train, val)
+    if not settings.retrieval:
+        return train, val
+    return with_votes(train, groups, val, settings.retrieval_memes)
 
 
 def warn_of_cut_texts(settings: Settings, encoders: Encoders) -> None:
@@ -126,18 +135,18 @@ def warn_of_cut_texts(settings: Settings, encoders: Encoders) -> None:
 
 
 def with_votes(
-    train: Features, groups: np.ndarray, val: Features | None = None
+    train: Features, groups: np.ndarray, val: Features | None = None, most: int = 20_000
 ) -> tuple[Features, Features | None]:
-    """Train and val with the votes of the nearest train memes.
+    """Train and val with the votes of the nearest of at most `most` train memes.
 
     Those on a train meme come from outside its group; `groups` (N,) names each one's.
     """
-    text, vision = (train.arrays[SPACES[vote][0]] for vote in VOTES)
-    neighbours = Neighbours(len(train), text.shape[1], vision.shape[1])
+    text, vision = (train.arrays[name] for name in SPACE)
+    neighbours = Neighbours(min(most, len(train)), text.shape[1], vision.shape[1])
     neighbours.keep(text, vision, train.labels)
     if val is not None:
-        val = val.with_arrays(**neighbours(*(val.arrays[SPACES[vote][0]] for vote in VOTES)))
-    return train.with_arrays(**neighbours(text, vision, groups)), val
+        val = val.with_arrays(**{VOTE: neighbours(*(val.arrays[name] for name in SPACE))})
+    return train.with_arrays(**{VOTE: neighbours(text, vision, groups)}), val
 
 
 def out_of_fold(name: str, settings: Settings) -> torch.Tensor:

@@ -20,7 +20,7 @@ from lib.modeling.features import Features
 from lib.modeling.fusion import TrainedHead
 from lib.modeling.heads import HEADS, FusionConfig, FusionHead, build_head, head_class
 from lib.modeling.predictions import feature_logits
-from lib.modeling.stacking import SPACES, VOTES
+from lib.modeling.stacking import SPACE, VOTE
 
 # The text and the vision feature that a dual encoder gives.
 DUAL = ("dual", "dual")
@@ -36,11 +36,10 @@ def fusion_config(features: Features, settings: Settings, **choice: str) -> Fusi
     # Stacking pays where the head learns from logits of experts that have not seen the memes.
     unseen = settings.fusion_features != "experts"
     kind["stack"] = unseen or head_class(kind["head"]).is_stack
-    if VOTES[0] in features.arrays:
-        kind["voters"] = len(features)
-        for name in ("text", "vision"):
-            space = SPACES[f"{name}_vote"][0]
-            kind[f"voters_{name}_dim"] = features.arrays[space].shape[-1]
+    if VOTE in features.arrays:
+        kind["voters"] = min(settings.retrieval_memes, len(features))
+        widths = [features.arrays[name].shape[-1] for name in SPACE]
+        kind["voters_text_dim"], kind["voters_vision_dim"] = widths
     sizes: dict[str, Any] = {"hidden": settings.fusion_hidden, "rank": settings.fusion_rank}
     draft = FusionConfig(text_dim=0, vision_dim=0, dropout=settings.fusion_dropout, **sizes, **kind)
     text, vision = (features.arrays[name].shape[-1] for name in draft.inputs[:2])
@@ -73,7 +72,7 @@ def train_fusion(
     inputs = [train.arrays[name] for name in config.inputs]
     head.fit(train.labels, *inputs)
     if head.neighbours is not None:
-        text, vision = (train.arrays[SPACES[vote][0]] for vote in VOTES)
+        text, vision = (train.arrays[name] for name in SPACE)
         head.neighbours.keep(text, vision, train.labels)
     optimiser = torch.optim.Adam(_parameter_groups(head, settings.fusion_l2), settings.fusion_lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.fusion_epochs)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from timm.utils.model import unfreeze_batch_norm_2d
 from torch import nn
@@ -27,7 +28,7 @@ from lib.modeling.fusion_inputs import encode_for_fusion
 from lib.modeling.fusion_training import goodness_of, head_scores
 from lib.modeling.heads import FusionConfig, FusionHead
 from lib.modeling.own_encoders import FOLDERS, GIVES
-from lib.modeling.stacking import SPACES, VOTES
+from lib.modeling.stacking import SPACE, VOTE
 
 # Whose copy an encoder of fusion's own is where there is none yet.
 EXPERT_OF = {"text_encoder": "text_expert", "vision_encoder": "vision_expert"}
@@ -233,23 +234,24 @@ def _seen(joint: _Joint, features: Features, split: str, settings: Settings) -> 
     shards = shard_paths(settings.shards, split)
     tokens = joint.head.reads_tokens
     found = encode_shards(shards, joint.encoders, tokens=tokens, workers=settings.workers)
-    seen = features.with_arrays(**found.arrays)
+    row_of = {meme: row for row, meme in enumerate(found.ids)}
+    seen = found.take(np.array([row_of[meme] for meme in features.ids]))
+    seen = features.with_arrays(**seen.arrays)
     # The head's neighbours, who may have moved, vote anew.
-    return replace(seen, arrays={k: v for k, v in seen.arrays.items() if k not in VOTES})
+    return replace(seen, arrays={k: v for k, v in seen.arrays.items() if k != VOTE})
 
 
 def _keep_neighbours(joint: _Joint, train: Features, settings: Settings) -> None:
     """Let the training memes that vote stand where the encoders now see them."""
-    spaces = {SPACES[vote][0] for vote in VOTES}
     given = {name for source in joint.encoders.sources for name in GIVES[source]}
-    if joint.head.neighbours is None or not spaces & given:
+    if joint.head.neighbours is None or not given.intersection(SPACE):
         return
     shards = shard_paths(settings.shards, "train")
     found = encode_shards(shards, joint.encoders, workers=settings.workers)
     row_of = {meme: row for row, meme in enumerate(found.ids)}
     rows = torch.tensor([row_of[meme] for meme in train.ids])
     arrays = train.arrays | {name: tensor[rows] for name, tensor in found.arrays.items()}
-    text, vision = (arrays[SPACES[vote][0]] for vote in VOTES)
+    text, vision = (arrays[name] for name in SPACE)
     joint.head.neighbours.keep(text, vision, train.labels)
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 from torch.nn.functional import normalize
 
-from lib.modeling.stacking import LOGITS, SPACES, VOTES, Neighbours, Stack
+from lib.modeling.stacking import LOGITS, SPACE, VOTE, Neighbours, Stack, constant
 
 HEADS: dict[str, type["FusionHead"]] = {}
 
@@ -57,7 +57,7 @@ class FusionConfig(BaseModel):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the features the head reads, in the order of its arguments."""
-        scores = (*LOGITS, *(VOTES if self.voters else ())) if self.stack else ()
+        scores = (*LOGITS, *((VOTE,) if self.voters else ())) if self.stack else ()
         if head_class(self.head).reads_tokens:
             return ("text_tokens", "vision_patches", *scores, "text_mask")
         return (f"text_{self.text_feature}", f"vision_{self.vision_feature}", *scores)
@@ -65,8 +65,8 @@ class FusionConfig(BaseModel):
     @property
     def reads(self) -> tuple[str, ...]:
         """The names of all features that the encoders must give."""
-        spaces = [SPACES[name][0] for name in self.inputs if name in SPACES]
-        return (*(name for name in self.inputs if name not in SPACES), *spaces)
+        given = tuple(name for name in self.inputs if name != VOTE)
+        return (*given, *SPACE) if VOTE in self.inputs else given
 
 
 def build_head(config: FusionConfig) -> "FusionHead":
@@ -122,7 +122,7 @@ class FusionHead(nn.Module):
                 config.voters, config.voters_text_dim, config.voters_vision_dim
             )
         if config.stack:
-            self.stack = Stack(len(LOGITS) + len(VOTES) * bool(config.voters))
+            self.stack = Stack(len(LOGITS) + bool(config.voters))
 
     def build(self, config: FusionConfig) -> int:
         """Make the layers that `fuse` needs, and return the width of what it returns."""
@@ -255,10 +255,11 @@ class Standardise(nn.Module):
         rows = features[mask.bool()] if mask is not None else features.flatten(0, -2)
         rows = rows.float()
         self.mean.copy_(rows.mean(0))
-        # A feature that is the same in all training memes must not become huge in another meme, or
-        # when its encoder is tuned.
+        # A feature that hardly varies among the training memes must not become huge in another
+        # meme, or when its encoder is tuned.
         std = rows.std(0)
-        self.std.copy_(std.clamp_min(max(1e-6, 0.01 * std.median().item())))
+        floor = max(1e-6, 0.01 * std.median().item())
+        self.std.copy_(std.clamp_min(floor).masked_fill(constant(rows), 1.0))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return (features.float() - self.mean) / self.std

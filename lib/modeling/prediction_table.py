@@ -1,33 +1,139 @@
-"""The predictions of Step 6 as a file: `predictions_<mode>.parquet`, a row a meme."""
+"""The predictions of Step 6 as a file: `predictions_<mode>.parquet`, a row a meme.
 
+The file's metadata (pandas keeps a frame's `attrs` there) says which models and shards the logits
+are of: `{"models": {model: fingerprint}, "shards": {split: fingerprint}}`.
+"""
+
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
-from lib.artifacts import atomic_path, require
-from lib.config import Settings
+from lib.artifacts import atomic_path, fingerprint, require
+from lib.config import MODELS, Settings
+from lib.data.val_parts import CALIBRATE
 
 EVALUATE = "python -m lib.run --from 6"
+# A row group is what a reader of the whole file holds at least.
+ROW_GROUP = 65_536
+COLUMNS = (
+    *("id", "split", "part", "group", "label"),
+    *(f"{model}_logit_{k}" for model in MODELS for k in (0, 1)),
+)
 
 
 def save_predictions(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write the predictions as Parquet, atomically."""
-    with atomic_path(path) as new:
-        frame.to_parquet(new, index=False)
+    """Write the predictions as Parquet with their origin, atomically.
 
-
-def read_predictions(settings: Settings, split: str) -> pd.DataFrame:
-    """The saved predictions of one split; other splits are filtered out while reading.
-
-    Raises FileNotFoundError naming the step, and ValueError if the split has no rows.
+    Raises ValueError for predictions that say no models of theirs.
     """
-    path = require(settings.artifact(6, "predictions.parquet"), EVALUATE)
-    frame = pd.read_parquet(path, filters=[("split", "==", split)])
+    models_of(frame)
+    with atomic_path(path) as new:
+        frame.to_parquet(new, index=False, row_group_size=ROW_GROUP)
+
+
+def read_predictions(settings: Settings, split: str, part: str | None = None) -> pd.DataFrame:
+    """The saved predictions of one split, or of one part of val; others are not read.
+
+    `part` is "select" or "calibrate", as in `lib.data.val_parts`.
+    Raises FileNotFoundError naming the step, and ValueError if there are no such rows or if the
+    file lacks a column.
+    """
+    path = _checked(settings)
+    filters = [("split", "==", split)]
+    filters += [("part", "==", part)] if part is not None else []
+    frame = pd.read_parquet(path, filters=filters)
     if frame.empty:
-        raise ValueError(f"{path} has no rows of split '{split}'; evaluate again: {EVALUATE}")
+        of_part = f", part '{part}'" if part is not None else ""
+        raise ValueError(
+            f"{path} has no rows of split '{split}'{of_part}; evaluate again: {EVALUATE}"
+        )
     return frame
+
+
+def predictions_to_fit(settings: Settings) -> pd.DataFrame:
+    """The rows that temperature and threshold are fitted on.
+
+    In a full run the half of val that selected nothing; in a pilot all of train.
+    """
+    return read_predictions(settings, settings.fit_split, fit_part(settings))
+
+
+def fit_part(settings: Settings) -> str | None:
+    """The part of the fit split that may be fitted on, None for all of it."""
+    return CALIBRATE if settings.fit_split == "val" else None
+
+
+def prediction_chunks(settings: Settings, split: str, rows: int) -> Iterator[pd.DataFrame]:
+    """The predictions of one split in their order, at most `rows` of them at a time.
+
+    Raises what `read_predictions` raises for a file that is missing or lacks a column.
+    """
+    with pq.ParquetFile(_checked(settings)) as file:
+        for batch in file.iter_batches(rows):
+            frame = batch.to_pandas()
+            found = frame[frame["split"] == split]
+            if len(found):
+                yield found.reset_index(drop=True)
 
 
 def logits_of(frame: pd.DataFrame, model: str) -> pd.DataFrame:
     """The two logit columns of a model, shape (N, 2), hate second."""
     return frame[[f"{model}_logit_0", f"{model}_logit_1"]]
+
+
+def groups_of(frame: pd.DataFrame) -> np.ndarray | None:
+    """The group of each row (N,), to be resampled as a whole; None where each is a group alone."""
+    return None if frame["group"].is_unique else frame["group"].to_numpy()
+
+
+def resampled(frame: pd.DataFrame) -> str:
+    """What intervals on these rows resample: "groups", or "memes" where each is a group alone."""
+    return "memes" if groups_of(frame) is None else "groups"
+
+
+def models_of(frame: pd.DataFrame) -> dict[str, str]:
+    """The fingerprint of each model, taken when the logits in `frame` were made.
+
+    Raises ValueError if the predictions do not say.
+    """
+    found = frame.attrs.get("models")
+    if not isinstance(found, Mapping) or set(found) != set(MODELS):
+        raise ValueError(
+            "these predictions do not say which models made them (Parquet metadata, "
+            f"attrs['models']); evaluate again: {EVALUATE}"
+        )
+    return dict(found)
+
+
+def model_fingerprints(models: str | Path) -> dict[str, str]:
+    """The fingerprint of each model's folder as it is now.
+
+    Raises FileNotFoundError naming a missing folder and the step that fills it.
+    """
+    steps = dict(zip(MODELS, (4, 4, 5), strict=True))
+    return {
+        model: fingerprint(require(Path(models) / model, f"python -m lib.run --from {step}"))
+        for model, step in steps.items()
+    }
+
+
+def refuse_other_models(made_by: Mapping[str, Any], models: str | Path, mode: str) -> None:
+    """Raise ValueError unless the folder holds the models of these fingerprints."""
+    for model, found in model_fingerprints(models).items():
+        if made_by.get(model) != found:
+            raise ValueError(
+                f"{Path(models) / model} is not the model that the {mode} thresholds were "
+                f"fitted on; fit them again: python -m lib.run --mode {mode} --from 6"
+            )
+
+
+def _checked(settings: Settings) -> Path:
+    path = require(settings.artifact(6, "predictions.parquet"), EVALUATE)
+    missing = [name for name in COLUMNS if name not in pq.read_schema(path).names]
+    if missing:
+        raise ValueError(f"{path} has no column '{missing[0]}'; evaluate again: {EVALUATE}")
+    return path

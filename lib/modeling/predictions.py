@@ -6,11 +6,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from lib.artifacts import fingerprint
 from lib.config import MODELS, Settings
-from lib.data.datasets import shard_paths
+from lib.data.datasets import MemeShards, shard_paths
+from lib.data.val_parts import val_parts
 from lib.modeling.features import Features, encode_shards
 from lib.modeling.fusion import FusionModel, load_fusion, model_logits
 from lib.modeling.heads import FusionHead
+from lib.modeling.prediction_table import model_fingerprints
 
 
 @torch.inference_mode()
@@ -51,23 +54,37 @@ def predict_shards(
 ) -> pd.DataFrame:
     """Run the three models of the `models/` folder over the shards of each split.
 
-    One row a meme: id, split, label, then `<model>_logit_0` and `<model>_logit_1` for
-    text_expert, vision_expert and mm_fusion. Raises what `load_fusion` and `stream` raise.
+    One row a meme: id, split, part ("select" or "calibrate" in val, empty elsewhere), group,
+    label, then `<model>_logit_0` and `<model>_logit_1` for text_expert, vision_expert and
+    mm_fusion. `attrs` holds the fingerprints of "models" and, by split, "shards", taken before
+    the first logit: whatever replaces a model later, these logits are not of it.
+    Raises what `load_fusion` and `stream` raise.
     """
     models = Path(models)
+    origin = {
+        "models": model_fingerprints(models),
+        "shards": {split: fingerprint(*paths) for split, paths in shards.items()},
+    }
     fusion = load_fusion(models)
     frames = []
     for split, paths in shards.items():
         features = encode_shards(
             paths, fusion.encoders, cache, fusion.head.reads_tokens, workers=workers
         )
-        frames.append(_frame(split, features, fusion))
-    return pd.concat(frames, ignore_index=True)
+        groups = MemeShards(paths, pictures=False).groups
+        frames.append(_frame(split, features, groups, fusion))
+    frame = pd.concat(frames, ignore_index=True)
+    frame.attrs = origin
+    return frame
 
 
-def _frame(split: str, features: Features, fusion: FusionModel) -> pd.DataFrame:
+def _frame(
+    split: str, features: Features, groups: Sequence[str], fusion: FusionModel
+) -> pd.DataFrame:
     logits = feature_logits(fusion.head, features)
-    columns = {"id": features.ids, "split": split, "label": features.labels.numpy()}
+    labels = features.labels.numpy()
+    part = val_parts(labels, groups) if split == "val" else ""
+    columns = {"id": features.ids, "split": split, "part": part, "group": groups, "label": labels}
     for model in MODELS:
         for k in (0, 1):
             columns[f"{model}_logit_{k}"] = logits[model][:, k].double().numpy()

@@ -1,8 +1,8 @@
 """Stacking: scores of models that have not seen a meme, weighted by logistic regression.
 
 Wolpert (1992), Stacked generalization. Beside the experts' logits it weighs the vote of the nearest
-training memes in the space of text and of picture features, in the manner of retrieval-guided
-detectors of hateful memes (Mei et al. 2024, RGCL).
+training memes by text and picture features together, in the manner of retrieval-guided detectors of
+hateful memes (Mei et al. 2024, RGCL).
 """
 
 from collections.abc import Sequence
@@ -13,67 +13,81 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn.functional import normalize
 
-# The experts' logits, and the votes of the nearest training memes.
 LOGITS = ("text_logits", "vision_logits")
-VOTES = ("text_vote", "vision_vote")
+VOTE = "vote"
 
-# The features that memes are near in, and the temperature of their weights.
-SPACES = {"text_vote": ("text_mean", 0.05), "vision_vote": ("vision_pooled", 0.1)}
+# The features that together span the space in which memes are near each other.
+SPACE = ("text_mean", "vision_pooled")
 NEIGHBOURS = 30
+TEMPERATURE = 0.1
 
 
 class Neighbours(nn.Module):
     """Training memes by their features, and how the nearest of them vote on another meme.
 
-    A vote is the share of hate among the `NEIGHBOURS` memes of highest cosine, each weighted by
-    exp(cosine / temperature); features are centred by the training memes' mean first.
+    The vote is the share of hate among the `NEIGHBOURS` memes of highest cosine, each weighted by
+    exp(cosine / `TEMPERATURE`). Text and picture features are centred by the training memes' mean,
+    scaled to length 1 and put side by side, so that both have the same say in what is near.
     """
 
     def __init__(self, memes: int, text_dim: int, vision_dim: int) -> None:
         super().__init__()
         self.register_buffer("labels", torch.zeros(memes))
-        for vote, width in zip(VOTES, (text_dim, vision_dim), strict=True):
-            self.register_buffer(f"{vote}_mean", torch.zeros(width))
-            self.register_buffer(f"{vote}_memes", torch.zeros(memes, width))
+        self.register_buffer("text_mean", torch.zeros(text_dim))
+        self.register_buffer("vision_mean", torch.zeros(vision_dim))
+        self.register_buffer("memes", torch.zeros(memes, text_dim + vision_dim))
 
     def keep(self, text: torch.Tensor, vision: torch.Tensor, labels: torch.Tensor) -> None:
-        """Take in the training memes: features (M, t) and (M, v), labels (M,)."""
-        self.labels.copy_(labels)
-        for vote, features in zip(VOTES, (text, vision), strict=True):
-            self.get_buffer(f"{vote}_mean").copy_(features.float().mean(0))
-            self.get_buffer(f"{vote}_memes").copy_(self._centred(vote, features))
+        """Take in training memes: features (N, t) and (N, v), labels (N,).
+
+        Of more than there is room for, every so many: shards are in random order.
+        """
+        rows = self._kept(len(labels))
+        self.labels.copy_(labels[rows])
+        self.text_mean.copy_(text[rows].float().mean(0))
+        self.vision_mean.copy_(vision[rows].float().mean(0))
+        self.memes.copy_(self._placed(text[rows], vision[rows]))
 
     def forward(
         self, text: torch.Tensor, vision: torch.Tensor, groups: Sequence[str] | None = None
-    ) -> dict[str, torch.Tensor]:
-        """The votes (B,) on B memes by text and by picture.
+    ) -> torch.Tensor:
+        """The votes (B,) on B memes of these text and picture features.
 
-        With `groups` the memes are those that were taken in, in that order, and a meme's own group
-        has no vote on it.
+        With `groups` the memes are those that were given to `keep`, in that order, and a meme's own
+        group has no vote on it.
         """
         kin = None if groups is None else np.unique(groups, return_inverse=True)[1]
         numbers = None if kin is None else torch.from_numpy(kin)
-        return {
-            vote: self._vote(vote, features, numbers)
-            for vote, features in zip(VOTES, (text, vision), strict=True)
-        }
+        return self._votes(self._placed(text, vision), numbers)
 
-    def _centred(self, vote: str, features: torch.Tensor) -> torch.Tensor:
-        return normalize(features.float() - self.get_buffer(f"{vote}_mean"), dim=-1)
+    def _kept(self, memes: int) -> torch.Tensor:
+        room = len(self.labels)
+        return torch.arange(room) * memes // room
 
-    def _vote(
-        self, vote: str, features: torch.Tensor, kin: torch.Tensor | None, rows: int = 1024
+    def _placed(self, text: torch.Tensor, vision: torch.Tensor) -> torch.Tensor:
+        """Where memes lie: unit vectors (B, t + v)."""
+        halves = (text.float() - self.text_mean, vision.float() - self.vision_mean)
+        return torch.cat([normalize(half, dim=-1) for half in halves], dim=-1) / 2**0.5
+
+    def _votes(
+        self, placed: torch.Tensor, kin: torch.Tensor | None, rows: int = 1024
     ) -> torch.Tensor:
-        memes, temperature = self.get_buffer(f"{vote}_memes"), SPACES[vote][1]
+        voters = None if kin is None else kin[self._kept(len(kin))]
         votes = []
-        for start in range(0, len(features), rows):
-            cosine = self._centred(vote, features[start : start + rows]) @ memes.T
+        for start in range(0, len(placed), rows):
+            cosine = placed[start : start + rows] @ self.memes.T
             if kin is not None:
-                cosine[kin[start : start + rows, None] == kin] = -torch.inf
-            near, which = cosine.topk(min(NEIGHBOURS, len(memes)), dim=1)
-            weights = torch.softmax(near / temperature, dim=1)
+                cosine[kin[start : start + rows, None] == voters] = -torch.inf
+            near, which = cosine.topk(min(NEIGHBOURS, len(self.memes)), dim=1)
+            weights = torch.softmax(near / TEMPERATURE, dim=1)
             votes.append((weights * self.labels[which]).sum(1))
         return torch.cat(votes)
+
+
+def constant(features: torch.Tensor) -> torch.Tensor:
+    """Which columns of features (N, width) are one value, up to its rounding: booleans (width,)."""
+    spread = features.amax(0) - features.amin(0)
+    return spread <= 1e-6 * features.abs().amax(0)
 
 
 class Stack(nn.Module):
@@ -92,7 +106,7 @@ class Stack(nn.Module):
         """
         columns = self._columns(*scores)
         self.mean.copy_(columns.mean(0))
-        self.std.copy_(columns.std(0).clamp_min(1e-6))
+        self.std.copy_(columns.std(0).clamp_min(1e-6).masked_fill(constant(columns), 1.0))
         found = LogisticRegression(C=strength)
         found.fit(((columns - self.mean) / self.std).numpy(), labels.numpy())
         with torch.no_grad():

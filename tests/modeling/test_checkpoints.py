@@ -37,3 +37,11 @@ def test_a_file_that_is_not_there_is_no_job(tmp_path):
     assert not same_job(tmp_path / "job.json", JOB)
     write_json(tmp_path / "job.json", JOB)
     assert same_job(tmp_path / "job.json", JOB)
+
+
+def test_a_learning_rate_of_many_digits_is_the_same_job_again(tmp_path):
+    job = JOB | {"learning_rate": 1.23456789123e-7}
+    last_checkpoint(tmp_path, job)
+    newest = checkpoint(tmp_path, 10)
+    assert last_checkpoint(tmp_path, job) == str(newest)
+    assert last_checkpoint(tmp_path, job | {"learning_rate": 1.3e-7}) is None

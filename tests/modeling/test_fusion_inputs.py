@@ -11,7 +11,7 @@ from lib.modeling.folds import folds_of_train, head_rows
 from lib.modeling.fusion import load_fusion, save_fusion
 from lib.modeling.fusion_inputs import encode_for_fusion, load_encoders, out_of_fold, with_votes
 from lib.modeling.fusion_training import fusion_config, train_fusion
-from lib.modeling.stacking import VOTES
+from lib.modeling.stacking import VOTE
 
 QUICK = {"text_epochs": 1, "vision_epochs": 1, "folds": 2, "fusion_epochs": 2, "token_heads": False}
 
@@ -73,7 +73,7 @@ def test_experts_is_what_the_experts_say_of_their_own_memes(trained):
     plain, (train, val) = encode_splits(settings, encoders), encode_for_fusion(settings, encoders)
     for name, array in train.arrays.items():
         assert torch.equal(array, plain[0].arrays[name])
-    assert not set(VOTES) & set(train.arrays)
+    assert VOTE not in train.arrays
     assert len(val) > 0
 
 
@@ -87,7 +87,7 @@ def test_out_of_fold_takes_logits_of_folds_and_features_of_untuned_backbones(tra
     tuned = encode_for_fusion(experts, load_encoders(experts))
     assert torch.equal(val.arrays["text_logits"], tuned[1].arrays["text_logits"])
     assert not torch.allclose(val.arrays["text_mean"], tuned[1].arrays["text_mean"], atol=1e-3)
-    assert set(VOTES) <= set(train.arrays)
+    assert VOTE in train.arrays
 
 
 def fresh_like(settings, **changed):
@@ -109,9 +109,9 @@ def test_held_out_keeps_a_part_of_train_from_the_experts_for_the_head(trained):
 def test_votes_come_from_outside_the_group(trained):
     settings = trained(fusion_features="experts")
     train, _ = encode_for_fusion(settings, load_encoders(settings))
-    alone = with_votes(train, np.array(train.ids))[0].arrays["text_vote"]
+    alone = with_votes(train, np.array(train.ids))[0].arrays[VOTE]
     one_group = np.array(["same"] * 2 + train.ids[2:])
-    tied = with_votes(train, one_group)[0].arrays["text_vote"]
+    tied = with_votes(train, one_group)[0].arrays[VOTE]
     assert alone.shape == (len(train),)
     assert torch.equal(alone[2:], tied[2:])
     assert not torch.equal(alone[:2], tied[:2])
@@ -132,7 +132,7 @@ def test_the_saved_model_says_of_val_what_the_trained_one_did(trained, head):
     with torch.inference_mode():
         found = loaded([s["text"] for s in samples], [s["image"] for s in samples])
         votes = loaded.head.neighbours(val.arrays["text_mean"], val.arrays["vision_pooled"])
-        arrays = val.arrays | votes
+        arrays = val.arrays | {VOTE: votes}
         expected = fusion.head(*(arrays[name] for name in fusion.head.config.inputs))
     torch.testing.assert_close(found["mm_fusion"], expected, atol=1e-4, rtol=0)
 

@@ -211,7 +211,7 @@ def test_a_stacking_head_learns_from_logits_that_have_not_seen_the_labels(stacke
     with torch.inference_mode():
         expected = tuned.head(*(arrays[name] for name in tuned.head.config.inputs))
     torch.testing.assert_close(served, expected, atol=1e-5, rtol=0)
-    before, after = (each.head.neighbours.text_vote_memes for each in (head, tuned))
+    before, after = (each.head.neighbours.memes for each in (head, tuned))
     assert not torch.equal(before, after)
     # Val was judged by the votes of the memes where they stand now.
     judged = tuned.history[-1]["eval_loss"]

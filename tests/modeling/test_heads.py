@@ -1,10 +1,18 @@
 import pytest
 import torch
+from sklearn.preprocessing import StandardScaler
 
 from lib.modeling.features import Features
 from lib.modeling.fusion_training import candidates
-from lib.modeling.heads import HEADS, FusionConfig, FusionHead, build_head, register_head
-from lib.modeling.stacking import LOGITS, VOTES
+from lib.modeling.heads import (
+    HEADS,
+    FusionConfig,
+    FusionHead,
+    Standardise,
+    build_head,
+    register_head,
+)
+from lib.modeling.stacking import LOGITS, VOTE
 
 
 @pytest.fixture
@@ -55,6 +63,18 @@ def test_a_stacking_head_reads_the_scores_and_the_space_of_the_votes(kind):
         text_dim=4,
         vision_dim=4,
     )
-    assert set(LOGITS + VOTES) <= set(config.inputs)
+    assert {*LOGITS, VOTE} <= set(config.inputs)
     assert {"text_mean", "vision_pooled"} <= set(config.reads)
-    assert not set(VOTES) & set(config.reads)
+    assert VOTE not in config.reads
+
+
+@pytest.mark.parametrize("same", [0.0, 0.1, 40.0])
+def test_a_feature_that_is_the_same_in_all_training_memes_keeps_its_scale(same):
+    """As in StandardScaler: it moves another meme by as much as it differs there, not by 1e6."""
+    rows = torch.randn(99, 3, generator=torch.Generator().manual_seed(0))
+    rows[:, 1] = same
+    scale = Standardise(3)
+    scale.fit(rows)
+    expected = StandardScaler().fit(rows)
+    assert scale.std.tolist() == pytest.approx(expected.scale_.tolist(), rel=0.01)
+    assert scale(torch.full((1, 3), same + 2))[0, 1].item() == pytest.approx(2, abs=1e-4)
