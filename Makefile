@@ -5,12 +5,17 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 CONFIG ?= configs/full.yaml
 EMOTION_DATA = $(if $(DATA),--data '$(DATA)')
+INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Builds of PyTorch without CUDA, a tenth of the size, come from PyTorch's own index.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 # Waiting threads that spin cost more than they gain on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
-# Through the environment a text may hold any character.
-export TEXT IMAGE
+# Through the environment, and as it was typed: make would expand each $ on the way.
+unexport TEXT IMAGE
+export MEME_TEXT := $(value TEXT)
+export MEME_IMAGE := $(value IMAGE)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pilot full test lab demo emotions model-validation bench notebooks lint
@@ -18,17 +23,18 @@ export TEXT IMAGE
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-18s %s\n", $$1, $$2 }' Makefile
 
-setup: $(READY)  ## create .venv and install (every other target does this by itself)
+setup: $(READY)  ## create .venv and install, as every other target does (CPU=1: without CUDA)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); choose one with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(if $(CPU),$(INSTALL) --no-deps --index-url $(CPU_INDEX) torch torchvision)
+	$(INSTALL) --editable '.[test]'
 	@touch $@
 
 pilot: $(READY)  ## run Steps 3 to 8 on 50 memes (DATA=DIR: on your own)
-	$(RUN) -m lib.run --config configs/pilot.yaml $(if $(DATA),--data '$(DATA)')
+	$(RUN) -m lib.run --config configs/pilot.yaml $(if $(DATA),--data '$(DATA)') $(if $(FROM),--from $(FROM))
 
 full: $(READY)  ## run Steps 3 to 8 in full mode (CONFIG=configs/confounders.yaml: offline, on a CPU)
 	$(RUN) -m lib.run --config $(CONFIG) $(if $(DATA),--data '$(DATA)') $(if $(FROM),--from $(FROM))
@@ -43,7 +49,7 @@ lab: $(READY)  ## open the notebooks in Jupyter
 	$(RUN) -m jupyter lab
 
 demo: $(READY)  ## judge one meme: make demo TEXT='...' IMAGE=meme.png
-	@$(RUN) -m lib.serving --text "$$TEXT" --image "$$IMAGE"
+	@$(RUN) -m lib.serving --text "$$MEME_TEXT" --image "$$MEME_IMAGE"
 
 emotions: $(READY)  ## train, calibrate, test and update the emotion classifier (DATA=DIR: GoEmotions)
 	$(RUN) scripts/train_emotion_model.py $(EMOTION_DATA)
@@ -56,7 +62,7 @@ model-validation: $(READY)  ## the gate on the emotion classifier's F1
 	$(RUN) scripts/test_calibration.py $(EMOTION_DATA)
 
 bench: $(READY)  ## measure against named peers; writes benchmarks/results/
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(INSTALL) --editable '.[bench]'
 	$(RUN) benchmarks/calibration.py
 	$(RUN) benchmarks/packing.py
 	$(RUN) benchmarks/encoding.py

@@ -21,13 +21,15 @@ def main(arguments: list[str] | None = None) -> int:
         settings = Settings.checked(given, "command line")
         stats = pack(
             examples_for(settings),
-            settings.root / "Step_3",
+            settings.step3,
             mode=settings.mode,
             seed=settings.seed,
             workers=settings.workers,
             limit=limit,
             overwrite=settings.overwrite,
+            taxonomy=settings.taxonomy,
         )
+        settings.save()
     except (ValueError, OSError) as error:
         print(f"pack_examples: {error}", file=sys.stderr)
         return 1

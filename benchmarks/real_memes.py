@@ -152,7 +152,7 @@ def baselines(settings: Settings, memes: dict[str, MemeShards]) -> dict[str, dic
     train, val = encode_for_fusion(settings, encoders)
     test = encode_shards(shard_paths(settings.shards, "test"), encoders, settings.features)
     frozen = {
-        split: np.hstack([found.arrays["text_mean"], found.arrays["vision_pooled"]])
+        split: np.hstack([found.arrays["text_mean"][:], found.arrays["vision_pooled"][:]])
         for split, found in {"train": train, "val": val, "test": test}.items()
     }
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=1000))

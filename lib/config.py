@@ -1,26 +1,41 @@
-"""One run's settings: checked once, frozen, every path derived from the root."""
+"""One run's settings: checked once, frozen, taken from a notebook, a file or the last run."""
 
+import importlib.util
 import os
+import sys
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
+    NonNegativeFloat,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
+from lib import commands
+from lib.layout import ROOT, Layout
+from lib.settings_files import MEND, in_project, read_parameters, read_saved, write_saved
+
+__all__ = ["MODELS", "PILOT_SIZE", "PRESETS", "ROOT", "Settings"]
 
 MODELS = ("text_expert", "vision_expert", "mm_fusion")
 
 PILOT_SIZE = 50
+
+# What a run's saved settings leave out: where it stands, and a permission given once.
+UNSAVED = {"mode", "root", "overwrite"}
+
+# What `report_to` takes, and the packages of which one must be there.
+TRACKERS = {
+    "none": (),
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "mlflow": ("mlflow",),
+    "wandb": ("wandb",),
+}
 
 # What differs between the modes; everything else has one default.
 PRESETS = {
@@ -47,7 +62,7 @@ PRESETS = {
 }
 
 
-class Settings(BaseModel):
+class Settings(Layout):
     """What a run needs to know; an unknown key or a mistyped value is an error.
 
     `root` holds everything the run reads and writes; its default is the environment variable
@@ -57,10 +72,6 @@ class Settings(BaseModel):
     Raises pydantic's ValidationError, which is a ValueError.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mode: Literal["pilot", "full"] = "pilot"
-    root: Path = Field(default_factory=lambda: Path(os.environ.get("MEMES_ROOT", ROOT)))
     overwrite: bool = False
     seed: int = Field(default=0, ge=0)
     workers: int = Field(default=2, ge=0)
@@ -89,11 +100,15 @@ class Settings(BaseModel):
     # What chooses the epoch of an expert and the head of fusion, on val.
     select_by: Literal["log_loss", "auroc", "macro_f1"] = "log_loss"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    # What a block's learning rate is of that of the block above it.
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
     text_tuning: Literal["full", "top_k", "lora"] = "full"
     vision_tuning: Literal["full", "top_k", "lora"] = "full"
     top_k: int = Field(default=2, ge=0)
     lora_rank: int = Field(default=8, ge=1)
     bf16: bool | None = None
+    # Who is shown the curves of a training beside this project's own figures.
+    report_to: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
 
     # Step 5
     fusion_features: Literal["experts", "out_of_fold", "held_out"]
@@ -125,10 +140,38 @@ class Settings(BaseModel):
     fusion_tuning_epochs: int = Field(default=1, ge=1)
     fusion_tuning_lr: float = Field(default=1e-5, gt=0)
 
-    @field_validator("root", "data")
+    # Step 7
+    # What the threshold maximises, in the terms of `lib.calibration.best_threshold`.
+    threshold_objective: Literal[
+        "f1",
+        "macro_f1",
+        "balanced_accuracy",
+        "cost",
+        "precision_at_recall",
+        "recall_at_precision",
+    ] = "f1"
+    # For "cost": of a false positive and of a false negative.
+    threshold_costs: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
+    # The least recall for "precision_at_recall", the least precision for "recall_at_precision".
+    threshold_floor: float | None = Field(default=None, ge=0, le=1)
+    # Calibrated figures of fusion to be met on val and test; None: nothing is demanded.
+    target_macro_f1: float | None = Field(default=None, ge=0, le=1)
+    target_ece: float | None = Field(default=None, ge=0, le=1)
+    # The share of hate where the models will be used; None: that of the data.
+    prevalence: float | None = Field(default=None, gt=0, lt=1)
+
+    @field_validator("data")
     @classmethod
     def _absolute(cls, folder: Path | None) -> Path | None:
         return folder and folder.expanduser().resolve()
+
+    @field_validator("report_to")
+    @classmethod
+    def _installed(cls, tracker: str) -> str:
+        wanted = TRACKERS[tracker]
+        if wanted and not any(map(importlib.util.find_spec, wanted)):
+            raise ValueError(f"{tracker} is not installed; do so with: pip install {tracker}")
+        return tracker
 
     @field_validator("text_feature", "vision_feature")
     @classmethod
@@ -136,6 +179,16 @@ class Settings(BaseModel):
         if feature == "dual" and info.data.get("dual_encoder") is None:
             raise ValueError("needs a dual_encoder, such as openai/clip-vit-large-patch14-336")
         return feature
+
+    @model_validator(mode="after")
+    def _objective_has_its_number(self) -> Self:
+        wanted = {"cost": "threshold_costs"} | dict.fromkeys(
+            ("precision_at_recall", "recall_at_precision"), "threshold_floor"
+        )
+        name = wanted.get(self.threshold_objective)
+        if name is not None and getattr(self, name) is None:
+            raise ValueError(f"threshold_objective {self.threshold_objective} needs {name}")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -149,7 +202,9 @@ class Settings(BaseModel):
 
         Call it in the cell after the parameters as `Settings.from_notebook(globals())`. Every
         public name assigned by then counts as a setting, so that a misspelt one is an error
-        instead of being ignored; a later call in the same kernel counts the same names.
+        instead of being ignored; a later call in the same kernel counts the same names. What is
+        None or not assigned is as in the last run of this mode and root, and what is assigned is
+        saved for the steps to come. Relative folders are those of the project.
         Raises ValueError naming each bad setting and the known ones.
         """
         if "_parameter_names" not in namespace:
@@ -161,24 +216,32 @@ class Settings(BaseModel):
                 and (value is None or isinstance(value, str | int | float | list | dict))
             }
         names = namespace["_parameter_names"] | (namespace.keys() & cls.model_fields)
-        return cls.checked({name: namespace[name] for name in sorted(names)}, "parameters cell")
+        given = {name: namespace[name] for name in sorted(names) if namespace[name] is not None}
+        # `lib.run` gives a notebook all its settings, and saves them itself.
+        build = cls.checked if commands.GIVEN in os.environ else cls._continued
+        return build(in_project(given), "parameters cell")
+
+    @classmethod
+    def _continued(cls, given: Mapping[str, Any], origin: str) -> Self:
+        place = cls.checked({k: given[k] for k in ("mode", "root") if k in given}, origin)
+        place.guide()
+        saved, default = place.saved(), place.model_dump(mode="json")
+        settings = cls.checked(saved | given, origin)
+        taken = [k for k, v in saved.items() if k not in given and v != default[k]]
+        if taken:
+            said = ", ".join(f"{name}={saved[name]}" for name in taken)
+            print(f"as in {place.settings_file}: {said}", file=sys.stderr)
+        if given.keys() - UNSAVED:
+            settings.save()
+        return settings
 
     @classmethod
     def from_file(cls, path: str | Path, **overrides: Any) -> Self:
         """Build the settings from a YAML file of parameters, `overrides` winning.
 
-        Raises FileNotFoundError, or ValueError naming file and field.
+        Raises what `read_parameters` raises, and ValueError naming file and field.
         """
-        path = Path(path)
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(content, dict):
-            raise ValueError(
-                f"{path}: expected `name: value` lines, found {type(content).__name__}"
-            )
-        return cls.checked(content | overrides, str(path))
+        return cls.checked(read_parameters(path) | overrides, str(path))
 
     @classmethod
     def checked(cls, values: Mapping[str, Any], origin: str) -> Self:
@@ -194,6 +257,29 @@ class Settings(BaseModel):
             raise ValueError(f"{origin}: {faults}. Known settings: {known}") from None
 
     @property
+    def settings_file(self) -> Path:
+        """Where the settings of this mode's last run are saved."""
+        return self.run_folder / "settings.json"
+
+    def save(self) -> None:
+        """Save the settings for the steps and notebooks to come, all but `UNSAVED`."""
+        write_saved(self.settings_file, self.model_dump(mode="json", exclude=UNSAVED))
+
+    def saved(self) -> dict[str, Any]:
+        """The settings of the last run of this mode and root by name, empty where there is none.
+
+        Raises what `read_saved` raises, and ValueError naming the file and the bad setting.
+        """
+        found = read_saved(self.settings_file, type(self).model_fields)
+        self.checked({"mode": self.mode} | found, f"{self.settings_file} ({MEND})")
+        return found
+
+    def guide(self) -> None:
+        """Let messages advise commands for this mode and root, where none was given."""
+        default = type(self)().root
+        commands.advise(self.mode, None if self.root == default else self.root)
+
+    @property
     def fit_split(self) -> str:
         """The split that temperature and threshold are fitted on: val, in a pilot train."""
         return "val" if self.mode == "full" else "train"
@@ -207,27 +293,3 @@ class Settings(BaseModel):
     def autocast(self) -> bool:
         """Whether encoders run in bfloat16 where Step 5 and later only read them."""
         return bool(self.bf16)
-
-    @property
-    def step3(self) -> Path:
-        return self.root / "Step_3"
-
-    @property
-    def shards(self) -> Path:
-        return self.step3 / "shards"
-
-    @property
-    def features(self) -> Path:
-        return self.root / "Step_5" / "features"
-
-    @property
-    def models(self) -> Path:
-        return self.root / "models"
-
-    def model_folder(self, model: str) -> Path:
-        return self.models / model
-
-    def artifact(self, step: int, name: str) -> Path:
-        """The path of an artifact of this mode: ("results.json", step 6) is results_pilot.json."""
-        stem, _, suffix = name.rpartition(".")
-        return self.root / f"Step_{step}" / f"{stem}_{self.mode}.{suffix}"

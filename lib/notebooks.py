@@ -5,6 +5,7 @@ from nbclient import NotebookClient
 from tqdm import tqdm
 
 from lib.config import ROOT
+from lib.kernels import BatchKernels
 from lib.run import NOTEBOOKS
 
 
@@ -17,7 +18,13 @@ def refresh(path: str) -> None:
     file = ROOT / path
     notebook = nbformat.read(file, as_version=4)
     context = {"metadata": {"path": str(file.parent)}}
-    NotebookClient(notebook, timeout=900, kernel_name="python3", resources=context).execute()
+    NotebookClient(
+        notebook,
+        timeout=900,
+        kernel_name="python3",
+        resources=context,
+        kernel_manager_class=BatchKernels,
+    ).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":

@@ -1,6 +1,7 @@
 """Run the step notebooks in order: `python -m lib.run --mode pilot`."""
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,10 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
+from lib.commands import again, handed_down, run_command
 from lib.config import ROOT, Settings
+from lib.kernels import BatchKernels
+from lib.settings_files import read_parameters
 
 NOTEBOOKS = {
     3: "Step_3/step3_pack_examples.ipynb",
@@ -30,10 +34,14 @@ class StepFailed(RuntimeError):
     """A notebook stopped; the message names notebook, cell, error and how to go on."""
 
 
-def run_steps(parameters: Mapping[str, Any], first: int = 3, last: int = 8) -> None:
+def run_steps(
+    parameters: Mapping[str, Any], first: int = 3, last: int = 8, command: str | None = None
+) -> None:
     """Execute the notebooks of steps `first` to `last` with papermill, one progress line each.
 
-    `parameters` are settings by name. The executed copies go to `runs/<mode>/` under the root.
+    `parameters` are settings by name. The executed copies go to `runs/<mode>/` under the root, and
+    the settings beside them. `command` is what a message advises to go on with, behind it
+    `--from` and a step; by default it spells the parameters out.
     Raises ValueError for a bad setting before anything runs, and StepFailed at the first failure.
     """
     settings = Settings.checked(parameters, "settings")
@@ -49,10 +57,12 @@ def run_steps(parameters: Mapping[str, Any], first: int = 3, last: int = 8) -> N
     # papermill warns of each setting that a notebook's parameters cell does not list; here all
     # notebooks get all settings, checked above.
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    folder = settings.root / "runs" / settings.mode
-    folder.mkdir(parents=True, exist_ok=True)
-    for step in range(first, last + 1):
-        _execute(step, given, folder, settings.mode)
+    settings.run_folder.mkdir(parents=True, exist_ok=True)
+    with handed_down(command or _spelt(given)):
+        for step in range(first, last + 1):
+            _execute(step, given, settings.run_folder, settings.mode)
+            # Once a step has succeeded: settings that were refused describe no artifact.
+            settings.save()
 
 
 def _execute(step: int, parameters: Mapping[str, Any], folder: Path, mode: str) -> None:
@@ -70,6 +80,7 @@ def _execute(step: int, parameters: Mapping[str, Any], folder: Path, mode: str) 
                 "bar_format": "{desc} {bar:30} {n_fmt}/{total_fmt} cells, {elapsed}",
             },
             execution_timeout=CELL_TIMEOUT_S[mode],
+            kernel_manager_class=BatchKernels,
             # The kernel's warning about its own transport would break into the progress line.
             extra_arguments=["--IPKernelApp.log_level=40"],
         )
@@ -77,7 +88,7 @@ def _execute(step: int, parameters: Mapping[str, Any], folder: Path, mode: str) 
         raise StepFailed(
             f"Step {step} failed: {notebook}, cell {error.cell_index}: {error.ename}: "
             f"{error.evalue}\nThe executed copy is {executed}. After mending it go on with: "
-            f"python -m lib.run --mode {mode} --from {step}"
+            f"{again(step)}"
         ) from None
 
 
@@ -99,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        run_steps(_parameters(options), options.first, options.last)
+        run_steps(_parameters(options), options.first, options.last, _command(options))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -110,13 +121,29 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
-    content: dict[str, Any] = {}
+    """Those of the configuration, without one those of the last run, the options' winning."""
+    named = {name: getattr(options, name) for name in ("mode", "data", "root")}
+    given = {name: value for name, value in named.items() if value is not None}
+    given |= {name: _value(name, text) for name, text in options.p}
     if options.config:
         Settings.from_file(options.config)
-        content = yaml.safe_load(options.config.read_text(encoding="utf-8")) or {}
-    named = {name: getattr(options, name) for name in ("mode", "data", "root")}
-    content |= {name: value for name, value in named.items() if value is not None}
-    return content | {name: _value(name, text) for name, text in options.p}
+        return read_parameters(options.config) | given
+    place = {name: given[name] for name in ("mode", "root") if name in given}
+    return Settings.checked(place, "options").saved() | given
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command as it was given, without the step that it began with."""
+    names = ("mode", "config", "data", "root")
+    last = {"to": options.last} if options.last < max(NOTEBOOKS) else {}
+    return run_command({name: getattr(options, name) for name in names} | last, options.p)
+
+
+def _spelt(parameters: Mapping[str, Any]) -> str:
+    options = {name: parameters.get(name) for name in ("mode", "data", "root")}
+    others = {k: v for k, v in parameters.items() if k not in options and v is not None}
+    # JSON is YAML, and quotes what YAML would take for a number.
+    return run_command(options, [(k, json.dumps(v, default=str)) for k, v in others.items()])
 
 
 def _value(name: str, text: str) -> Any:

@@ -26,7 +26,7 @@ from lib.emotions.data import EmotionData
 from lib.emotions.splits import load_split
 from lib.figures.single_plots import training_curve
 from lib.modeling.checkpoints import last_checkpoint
-from lib.modeling.device import bf16_pays, default_device
+from lib.modeling.device import default_device, trains_in_bf16
 from lib.modeling.like_lengths import LikeLengths
 
 
@@ -116,7 +116,7 @@ def training_arguments(args: argparse.Namespace, n: int, folder: Path) -> Traini
         weight_decay=args.weight_decay,
         warmup_steps=0.1,
         lr_scheduler_type="cosine",
-        bf16=bf16_pays(device),
+        bf16=trains_in_bf16(None, device),
         use_cpu=device == "cpu",
         remove_unused_columns=False,
         label_names=["labels"],

@@ -26,6 +26,7 @@ from lib.config import MODELS, Settings
 from lib.data.confounders.design import generate
 from lib.data.packing.pack import pack
 from lib.data.sources import examples_for
+from lib.modeling.prediction_table import model_fingerprints
 from lib.run import run_steps
 
 torch.set_num_threads(1)
@@ -158,7 +159,7 @@ def packed(tmp_path_factory) -> Path:
         mode="full", root=tmp_path_factory.mktemp("packed"), dataset="confounders", n_memes=64
     )
     pack(examples_for(settings), settings.step3, mode="full", seed=0, workers=0)
-    return settings.step3
+    return settings.step3.parent
 
 
 @pytest.fixture
@@ -180,28 +181,41 @@ def fresh(packed, tiny_backbones, tmp_path) -> Callable[..., Settings]:
 
 
 @pytest.fixture(scope="session")
-def logits_frame() -> Callable[..., pd.DataFrame]:
-    """Predictions as Step 6 writes them: fusion tells the classes best, all are overconfident."""
+def logits_frame(tmp_path_factory) -> Callable[..., pd.DataFrame]:
+    """Predictions as Step 6 writes them, of `model_folders`; each meme is a group of its own.
+
+    Fusion tells the classes best, all are overconfident.
+    """
 
     def frame(n: int = 200, split: str = "val", seed: int = 0) -> pd.DataFrame:
         rng = np.random.default_rng(seed)
         label = np.arange(n) % 2
-        columns = {"id": [f"{split}{i}" for i in range(n)], "split": split, "label": label}
+        ids = [f"{split}{i}" for i in range(n)]
+        part = "calibrate" if split == "val" else ""
+        columns = {"id": ids, "split": split, "part": part, "group": ids, "label": label}
         for model, strength in zip(MODELS, (0.4, 0.2, 1.2), strict=True):
             margin = 4 * (rng.normal(size=n) + strength * (2 * label - 1))
             columns |= {f"{model}_logit_0": -margin / 2, f"{model}_logit_1": margin / 2}
-        return pd.DataFrame(columns)
+        found = pd.DataFrame(columns)
+        found.attrs = {"models": placeholders(tmp_path_factory.mktemp("models"))}
+        return found
 
     return frame
+
+
+def placeholders(models: Path) -> dict[str, str]:
+    """Fill a folder of models with a file each and return their fingerprints."""
+    for name in MODELS:
+        (models / name).mkdir(parents=True)
+        (models / name / "model.safetensors").write_bytes(name.encode())
+    return model_fingerprints(models)
 
 
 @pytest.fixture
 def model_folders(tmp_path) -> Settings:
     """Full-mode settings of a root whose models are three folders with a file each."""
     settings = Settings(mode="full", root=tmp_path / "run")
-    for name in MODELS:
-        settings.model_folder(name).mkdir(parents=True)
-        (settings.model_folder(name) / "model.safetensors").write_bytes(name.encode())
+    placeholders(settings.models)
     settings.artifact(6, "predictions.parquet").parent.mkdir(parents=True)
     settings.artifact(6, "predictions.parquet").write_bytes(b"predictions")
     return settings

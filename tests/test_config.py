@@ -1,9 +1,16 @@
+import json
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from lib.config import ROOT, Settings
+from lib.commands import GIVEN, again
+from lib.config import ROOT, TRACKERS, Settings
+
+
+@pytest.fixture(autouse=True)
+def nothing_given(monkeypatch):
+    monkeypatch.delenv(GIVEN, raising=False)
 
 
 def test_pilot_and_full_differ_by_mode_alone():
@@ -72,3 +79,107 @@ def test_configuration_file_errors_name_the_file(tmp_path):
     (tmp_path / "c.yaml").write_text("- 1\n")
     with pytest.raises(ValueError, match="expected `name: value` lines"):
         Settings.from_file(tmp_path / "c.yaml")
+
+
+def notebook(root, **assigned) -> Settings:
+    """The settings of a notebook whose parameters cell assigns these."""
+    return Settings.from_notebook({"mode": "pilot", "root": str(root)} | assigned)
+
+
+def test_pilot_and_full_keep_apart_what_would_be_in_the_way(tmp_path):
+    pilot, full = Settings(root=tmp_path), Settings(root=tmp_path, mode="full")
+    places = ["step3", "shards", "features", "models"]
+    documented = ["Step_3", "Step_3/shards", "Step_5/features", "models"]
+    own = ["Step_3/full", "Step_3/full/shards", "Step_5/full/features", "models/full"]
+    assert [getattr(pilot, place) for place in places] == [tmp_path / d for d in documented]
+    assert [getattr(full, place) for place in places] == [tmp_path / d for d in own]
+    assert pilot.taxonomy == full.taxonomy == tmp_path / "Step_3/label_taxonomy.json"
+    assert full.artifact(3, "stats.json") == tmp_path / "Step_3/full/stats_full.json"
+
+
+def test_a_notebook_takes_the_last_settings_of_its_mode(tmp_path, capsys):
+    run = Settings(mode="full", root=tmp_path, data=tmp_path / "mine", text_lr=1e-9, bf16=False)
+    run.save()
+    assert notebook(tmp_path, mode="full", data=None) == run
+    said = capsys.readouterr().err
+    assert "settings.json: " in said and "text_lr=1e-09" in said and "seed" not in said
+    assert notebook(tmp_path) == Settings(root=tmp_path), "the pilot has its own"
+    assert capsys.readouterr().err == ""
+
+
+def test_what_a_parameters_cell_changes_wins_and_is_saved(tmp_path):
+    Settings(root=tmp_path, seed=1, dataset="mami", overwrite=True).save()
+    changed = notebook(tmp_path, seed=2)
+    assert (changed.seed, changed.dataset, changed.overwrite) == (2, "mami", False)
+    assert notebook(tmp_path).seed == 2
+    before = changed.settings_file.read_bytes()
+    assert notebook(tmp_path, overwrite=True).overwrite
+    assert changed.settings_file.read_bytes() == before, "a permission is given once"
+
+
+def test_opening_a_notebook_writes_nothing(tmp_path):
+    notebook(tmp_path, mode="full", data=None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_notebook_of_a_run_has_all_its_settings_from_there(tmp_path, monkeypatch):
+    Settings(root=tmp_path, dataset="mami").save()
+    monkeypatch.setenv(GIVEN, "python -m lib.run")
+    assert notebook(tmp_path, seed=2).dataset == "auto"
+    assert Settings(root=tmp_path).saved()["seed"] == 0
+
+
+def test_all_settings_come_back_as_they_were(tmp_path):
+    values = {
+        **{"mode": "full", "root": tmp_path, "data": tmp_path, "dual_encoder": "clip"},
+        **{"text_feature": "dual", "text_lr": 1.2345678901e-7, "fusion_tuning": "lora"},
+    }
+    for settings in (Settings(**values), Settings(root=tmp_path)):
+        settings.save()
+        again = Settings(mode=settings.mode, root=tmp_path).saved()
+        assert Settings(mode=settings.mode, root=tmp_path, **again) == settings
+
+
+def test_a_saved_setting_of_another_version_is_named_and_left_out(tmp_path):
+    file = Settings(root=tmp_path, seed=3).settings_file
+    Settings(root=tmp_path, seed=3).save()
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"warp": 9}))
+    with pytest.warns(UserWarning, match=r"settings\.json: ignoring warp, unknown"):
+        assert notebook(tmp_path).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [("{", "no settings as JSON"), ("[1]", "no settings as JSON"), ('{"seed": -1}', "seed=-1")],
+)
+def test_a_broken_file_of_saved_settings_is_named_with_the_way_out(tmp_path, content, named):
+    file = Settings(root=tmp_path).settings_file
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    with pytest.raises(ValueError, match=rf"settings\.json.*{named}") as error:
+        notebook(tmp_path)
+    assert "delete the file" in str(error.value)
+
+
+def test_folders_of_files_and_notebooks_are_the_project_s(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text("data: Datasets/mine\n")
+    assert Settings.from_file("c.yaml").data == ROOT / "Datasets/mine"
+    assert Settings.from_file("c.yaml", data="here").data == tmp_path / "here"
+    assert notebook(tmp_path, data="Datasets/mine").data == ROOT / "Datasets/mine"
+    (tmp_path / "c.yaml").write_text(f"data: {tmp_path}/mine\n")
+    assert Settings.from_file("c.yaml").data == tmp_path / "mine"
+
+
+def test_messages_name_the_mode_and_root_of_the_notebook(tmp_path):
+    notebook(tmp_path, mode="full")
+    assert again(5).endswith(f"-m lib.run --mode full --root {tmp_path} --from 5")
+    Settings(mode="pilot").guide()
+    assert again(5).endswith("-m lib.run --mode pilot --from 5")
+
+
+def test_a_tracker_must_be_installed(monkeypatch):
+    monkeypatch.setitem(TRACKERS, "wandb", ("no_such_package",))
+    assert Settings().report_to == "none"
+    with pytest.raises(ValueError, match=r"report_to='wandb'.*pip install wandb"):
+        Settings.checked({"report_to": "wandb"}, "here")

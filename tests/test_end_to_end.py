@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib.config import MODELS
+from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.experts import train_expert
@@ -17,7 +17,8 @@ from lib.modeling.fusion import save_fusion
 from lib.modeling.fusion_inputs import encode_for_fusion, load_encoders
 from lib.modeling.fusion_training import choose_head, compare_heads, train_fusion
 from lib.modeling.predictions import packed_splits
-from lib.run import run_steps
+from lib.run import main, run_steps
+from lib.serving import MemeClassifier
 
 PLAIN_SCRIPT = """
 import sys
@@ -37,7 +38,7 @@ def read(path):
 
 def test_every_artifact_is_there(full_root):
     expected = {
-        3: ["stats_full.json", "label_taxonomy.json", "splits.json"],
+        3: ["label_taxonomy.json", "full"],
         6: ["predictions_full.parquet", "results_full.json"],
         7: [
             *("calibration_full.json", "thresholds_full.json", "decision_full.json"),
@@ -49,6 +50,8 @@ def test_every_artifact_is_there(full_root):
     for step, names in expected.items():
         found = {path.name for path in (full_root.root / f"Step_{step}").iterdir()}
         assert set(names) <= found, f"Step {step}"
+    packed = {path.name for path in full_root.step3.iterdir()}
+    assert packed >= {"shards", "splits.json", "stats_full.json"}
     assert {path.name for path in full_root.model_folder("mm_fusion").iterdir()} >= {
         "fusion_model.pt",
         "config.json",
@@ -94,7 +97,7 @@ def test_the_fusion_weights_load_without_trusting_a_pickle(full_root):
 
 
 def test_no_artifact_holds_an_absolute_path(full_root):
-    files = [f for step in (3, 6, 7, 8) for f in (full_root.root / f"Step_{step}").glob("*.*")]
+    files = [f for step in (3, 6, 7, 8) for f in (full_root.root / f"Step_{step}").rglob("*.*")]
     texts = [f for f in files if f.suffix in (".json", ".csv")]
     assert texts
     for file in texts:
@@ -123,6 +126,35 @@ def test_steps_6_and_7_write_the_same_bytes_again(full_root):
     given = full_root.model_dump(mode="json", exclude_none=True)
     run_steps(given, first=6, last=7)
     assert {file.name: file.read_bytes() for file in files} == before
+
+
+def artifacts(settings) -> dict[str, bytes]:
+    """What Steps 3 to 8 of one mode have left, without what serves as a cache or a log."""
+    folders = [settings.shards, *(settings.model_folder(model) for model in MODELS)]
+    files = [f for folder in folders for f in folder.rglob("*") if f.is_file()]
+    files += settings.root.glob(f"Step_*/*_{settings.mode}.*")
+    return {str(f.relative_to(settings.root)): f.read_bytes() for f in sorted(files)}
+
+
+def test_one_word_switches_between_pilot_and_full(full_root, tiny_backbones, tmp_path):
+    root = tmp_path / "both"
+    shutil.copytree(full_root.root, root)
+    full = full_root.model_copy(update={"root": root})
+    before = artifacts(full)
+    given = {"root": str(root), "n_memes": 12, "fusion_epochs": 2, "workers": 0}
+    run_steps(given | {name: str(folder) for name, folder in tiny_backbones.items()})
+    pilot = Settings(root=root, **Settings(root=root).saved())
+    assert (pilot.n_memes, pilot.text_model) == (12, str(tiny_backbones["text_model"]))
+    assert artifacts(full) == before, "the pilot touched what the full run had made"
+
+    of_pilot = artifacts(pilot)
+    assert main(["--mode", "full", "--root", str(root), "--from", "5"]) == 0
+    assert artifacts(full) == before, "nothing but the mode was given, and nothing else came out"
+    assert artifacts(pilot) == of_pilot
+    loaded = {mode: MemeClassifier.load(root, mode).decision for mode in ("pilot", "full")}
+    assert (loaded["pilot"].n, loaded["pilot"].fit_split) == (12, "train")
+    assert loaded["full"].fit_split == "val"
+    assert loaded["pilot"].fingerprints["text_expert"] != loaded["full"].fingerprints["text_expert"]
 
 
 def test_training_and_selection_never_read_the_test_shards(fresh, packed):

@@ -12,7 +12,7 @@ import sklearn.datasets
 from PIL import Image, ImageDraw
 from webdataset import WebDataset
 
-from lib.config import ROOT
+from lib.config import ROOT, Settings
 
 PHOTOGRAPHS = {
     "astronaut.png": lambda: Image.fromarray(skimage.data.astronaut()),
@@ -94,7 +94,7 @@ def test_packs_photographs_and_lists_the_missing_and_the_broken(main, own_data, 
 def test_full_mode_keeps_the_photographs_of_one_scene_together(main, own_data, tmp_path):
     code, done = main("--data", own_data, "--root", tmp_path, "--mode", "full", "--workers", 1)
     assert code == 0, done.err
-    splits = json.loads((tmp_path / "Step_3/splits.json").read_text())
+    splits = json.loads((tmp_path / "Step_3/full/splits.json").read_text())
     of_scene = [{splits[f"photo-{i}"] for i in range(k, 40, 10)} for k in (0, 1, 2, 4, 6, 7, 8, 9)]
     assert all(len(found) == 1 for found in of_scene)
     assert set(splits.values()) == {"train", "val", "test"}
@@ -123,7 +123,7 @@ def test_a_public_data_set_is_packed_whole_in_its_own_splits(main, tmp_path):
     arguments = ("--dataset", "hateful_memes", "--data", tmp_path, "--workers", 1)
     code, done = main(*arguments, "--root", tmp_path / "root")
     assert code == 0, done.err
-    stats = json.loads((tmp_path / "root/Step_3/stats_full.json").read_text())
+    stats = json.loads((tmp_path / "root/Step_3/full/stats_full.json").read_text())
     counts = {split: part["examples"] for split, part in stats["splits"].items()}
     assert counts == {"train": 60, "val": 4, "test": 6}
 
@@ -147,7 +147,18 @@ def test_a_wrong_argument_is_one_line(main, tmp_path, arguments, words):
 def test_a_full_run_is_replaced_only_when_asked(main, own_data, tmp_path):
     full = ("--data", own_data, "--mode", "full", "--workers", 1, "--root", tmp_path)
     assert main(*full)[0] == 0
-    code, refused = main("--n", 10, "--dataset", "confounders", "--root", tmp_path)
+    other = ("--n", 60, "--dataset", "confounders", *full[2:])
+    code, refused = main(*other)
     assert code == 1 and "overwrite" in refused.err
-    assert main("--n", 10, "--root", tmp_path, "--overwrite")[0] == 0
+    assert main(*other, "--overwrite")[0] == 0
+
+
+def test_pilot_and_full_are_packed_side_by_side(main, own_data, tmp_path):
+    full = ("--data", own_data, "--mode", "full", "--workers", 1, "--root", tmp_path)
     assert main(*full)[0] == 0
+    assert main("--n", 10, "--dataset", "confounders", "--root", tmp_path)[0] == 0
+    kept = Settings(mode="full", root=tmp_path), Settings(root=tmp_path)
+    sizes = [json.loads(s.artifact(3, "stats.json").read_text())["examples"] for s in kept]
+    assert sizes == [38, 10]
+    assert [Path(s.saved()["data"] or "").name for s in kept] == [own_data.name, ""]
+    assert kept[0].taxonomy == kept[1].taxonomy and kept[0].taxonomy.exists()

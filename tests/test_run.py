@@ -1,20 +1,31 @@
+import shlex
+import sys
+from pathlib import Path
+
 import nbformat
 import pytest
 
 from lib import run as runner
-from lib.config import PRESETS
+from lib.commands import GIVEN
+from lib.config import PRESETS, ROOT, TRACKERS, Settings
 from lib.run import NOTEBOOKS, StepFailed, main, run_steps
 
 CELLS = {
     "writes": "import pathlib\npathlib.Path(root, 'seen.txt').write_text(f'{mode} {seed!r}')",
     "fails": "raise KeyError('no such column')",
+    "advises": "from lib.commands import again\nraise RuntimeError(again(3))",
 }
+
+
+@pytest.fixture(autouse=True)
+def nothing_given(monkeypatch):
+    monkeypatch.delenv(GIVEN, raising=False)
 
 
 @pytest.fixture
 def notebooks(tmp_path, monkeypatch):
-    """Two notebooks in the place of Steps 3 and 4: the first writes, the second fails."""
-    for step, name in ((3, "writes"), (4, "fails")):
+    """Notebooks in the place of Steps 3 to 5: the first writes, the others fail."""
+    for step, name in zip((3, 4, 5), CELLS, strict=True):
         cells = [
             nbformat.v4.new_code_cell("mode = root = None\nseed = 0"),
             nbformat.v4.new_code_cell(CELLS[name]),
@@ -29,6 +40,11 @@ def notebooks(tmp_path, monkeypatch):
         nbformat.write(notebook, tmp_path / f"{name}.ipynb")
         monkeypatch.setitem(NOTEBOOKS, step, str(tmp_path / f"{name}.ipynb"))
     return tmp_path
+
+
+def python() -> str:
+    here = Path(sys.executable)
+    return str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here)
 
 
 def started(monkeypatch) -> list[tuple[int, dict]]:
@@ -46,10 +62,10 @@ def test_a_failing_cell_is_named_with_its_error_and_the_way_on(notebooks, capsys
     said = capsys.readouterr().err
     assert "fails.ipynb, cell" in said
     assert "KeyError: 'no such column'" in said
-    assert "python -m lib.run --mode pilot --from 4" in said
+    assert f"go on with: {python()} -m lib.run --root {root} --to 4 -p seed 7 --from 4" in said
     assert (root / "seen.txt").read_text() == "pilot 7"
     executed = {path.name for path in (root / "runs" / "pilot").iterdir()}
-    assert executed == {"writes.ipynb", "fails.ipynb"}
+    assert executed == {"writes.ipynb", "fails.ipynb", "settings.json"}
 
 
 def test_a_failure_stops_the_steps_after_it(notebooks, monkeypatch):
@@ -129,3 +145,78 @@ def test_an_unknown_head_is_refused_before_anything_runs(tmp_path, capsys):
     assert main(options) == 2
     assert "fusion head 'concta' is unknown; known: concat, align" in capsys.readouterr().err
     assert not (tmp_path / "root").exists()
+
+
+def test_what_a_notebook_advises_is_the_command_that_was_given(notebooks, capsys, monkeypatch):
+    monkeypatch.chdir(notebooks)
+    Path("my config.yaml").write_text("mode: full\nseed: 1\n")
+    options = ["--config", "my config.yaml", "--data", "it's mine", "--root", "a root"]
+    assert main([*options, "--from", "5", "-p", "text_lr", "1e-5"]) == 1
+    said = capsys.readouterr().err
+    advised = [line.split(": ")[-1] for line in said.splitlines() if "lib.run" in line]
+    inside, after = map(shlex.split, advised)
+    assert inside[:3] == after[:3] == [python(), "-m", "lib.run"]
+    assert inside[3:] == [*options, "-p", "text_lr", "1e-5", "--from", "3"]
+    assert after[3:] == [*options, "-p", "text_lr", "1e-5", "--from", "5"]
+
+
+def test_the_advice_after_run_steps_spells_its_parameters_out(notebooks, monkeypatch):
+    given = {"root": str(notebooks / "root"), "dataset": "123", "text_lr": 1e-5, "bf16": None}
+    with pytest.raises(StepFailed) as failed:
+        run_steps(given, 4, 4)
+    steps = started(monkeypatch)
+    assert main(shlex.split(str(failed.value).rpartition("lib.run")[2])) == 0
+    assert steps[0][0] == 4
+    settings = Settings(**steps[0][1])
+    assert (settings.dataset, settings.text_lr) == ("123", 1e-5)
+    assert settings.root == notebooks / "root"
+
+
+def test_without_a_configuration_the_last_settings_count(monkeypatch, tmp_path):
+    steps = started(monkeypatch)
+    root = ["--root", str(tmp_path)]
+    assert main([*root, "--mode", "full", "-p", "seed", "5", "-p", "dataset", "mami"]) == 0
+    assert main([*root, "--mode", "full", "--from", "8", "-p", "seed", "6"]) == 0
+    assert (steps[-1][1]["seed"], steps[-1][1]["dataset"]) == (6, "mami")
+    assert main([*root, "--from", "8"]) == 0
+    assert "seed" not in steps[-1][1], "the pilot has settings of its own"
+    (tmp_path / "c.yaml").write_text("mode: full\nseed: 7\n")
+    assert main([*root, "--config", str(tmp_path / "c.yaml"), "--from", "8"]) == 0
+    assert Settings(**steps[-1][1]).dataset == "auto", "a configuration starts anew"
+
+
+def test_a_run_that_fails_at_once_leaves_the_settings_of_the_last(notebooks):
+    root = str(notebooks / "root")
+    run_steps({"root": root, "seed": 3}, 3, 3)
+    with pytest.raises(StepFailed):
+        run_steps({"root": root, "seed": 4}, 4, 4)
+    assert Settings(root=root).saved()["seed"] == 3
+
+
+def test_folders_of_a_configuration_are_the_project_s(monkeypatch, tmp_path):
+    steps = started(monkeypatch)
+    (tmp_path / "c.yaml").write_text("data: Datasets/mine\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["--config", "c.yaml", "--root", "here"]) == 0
+    assert steps[0][1]["data"] == str(ROOT / "Datasets/mine")
+    assert steps[0][1]["root"] == str(tmp_path / "here"), "an option is the caller's"
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_anything_runs(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(TRACKERS, "wandb", ("no_such_package",))
+    options = ["--root", str(tmp_path / "root"), "-p", "report_to", "wandb"]
+    assert main(options) == 2
+    said = capsys.readouterr().err
+    assert "report_to='wandb'" in said and "pip install wandb" in said
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_clean_run_reports_no_interrupt(notebooks, capfd, monkeypatch):
+    # The inline backend tidies up behind the last cell, and was interrupted while it did.
+    notebook = nbformat.read(NOTEBOOKS[3], as_version=4)
+    notebook.cells[1].source = "%matplotlib inline"
+    nbformat.write(notebook, NOTEBOOKS[3])
+    run_steps({"root": str(notebooks / "root")}, 3, 3)
+    assert "KeyboardInterrupt" not in capfd.readouterr().err

@@ -83,6 +83,9 @@ def binary_labels(labels: ArrayLike, name: str = "labels") -> np.ndarray:
     Raises ValueError with the count and the first index of what is neither 0 nor 1.
     """
     array = to_numpy(labels, name)
+    if array.dtype.kind in "iu" and array.view(f"u{array.itemsize}").max() <= 1:
+        # What is below zero is large when read without sign: one pass tells.
+        return array.astype(bool)
     ones = array == 1
     if np.count_nonzero(ones) + np.count_nonzero(array == 0) != array.size:
         finite(array, name)

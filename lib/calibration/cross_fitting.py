@@ -1,10 +1,12 @@
 """Temperature and threshold judged on examples that they were not fitted on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from lib.calibration.checked_input import binary_labels, check_same_shape, finite
 from lib.calibration.temperature import fit_temperature, prob_hate
@@ -26,9 +28,16 @@ class CrossFit:
 
 
 def cross_fit(
-    logits: ArrayLike, labels: ArrayLike, n_folds: int = 5, seed: int = 0, shrinkage: float = 0.0
+    logits: ArrayLike,
+    labels: ArrayLike,
+    n_folds: int = 5,
+    seed: int = 0,
+    shrinkage: float = 0.0,
+    *,
+    groups: ArrayLike | None = None,
+    objective: Mapping[str, Any] | None = None,
 ) -> CrossFit:
-    """Judge every example by a temperature and an F1 threshold fitted on the other folds.
+    """Judge every example by a temperature and a threshold fitted on the other folds.
 
     A threshold scores better on the examples that it was chosen on than on new ones. The decisions
     returned here are free of that bias.
@@ -40,11 +49,16 @@ def cross_fit(
     labels
         0 or 1, shape (N,).
     n_folds
-        At least 2; fewer are made if a class has fewer examples. Folds are stratified.
+        At least 2; fewer are made if a class has fewer examples or groups. Folds are stratified.
     seed
         Of the shuffle that makes the folds.
     shrinkage
         As in `fit_temperature`.
+    groups
+        The group of each example, (N,) names or numbers, whose members stay in one fold; None:
+        every example is one of its own.
+    objective
+        What the threshold maximises, as keywords of `best_threshold`; None: F1.
 
     Returns
     -------
@@ -53,8 +67,8 @@ def cross_fit(
     Raises
     ------
     ValueError
-        As `fit_temperature` does, for fewer than two folds, and if a class has fewer than two
-        examples.
+        As `fit_temperature` and `best_threshold` do, for fewer than two folds, and if a class has
+        fewer than two examples or occurs in fewer than two groups.
 
     Examples
     --------
@@ -69,18 +83,35 @@ def cross_fit(
     """
     z, y = finite(logits, "logits"), binary_labels(labels)
     check_same_shape(z[:, 0] if z.ndim == 2 else z, "logits", y)
-    if n_folds < 2:
-        raise ValueError(f"n_folds must be at least 2, got {n_folds}")
-    folds = min(n_folds, int(np.count_nonzero(y)), int(np.count_nonzero(~y)))
-    if folds < 2:
-        raise ValueError("cross-fitting needs at least two examples of each class")
+    parts = stratified_folds(y, n_folds, seed, groups)
     prob, decision, fold = np.empty(len(y)), np.empty(len(y), bool), np.empty(len(y), int)
-    temperatures, thresholds = np.empty(folds), np.empty(folds)
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    for k, (rest, held) in enumerate(splitter.split(z, y)):
+    temperatures, thresholds = np.empty(len(parts)), np.empty(len(parts))
+    for k, (rest, held) in enumerate(parts):
         t = float(fit_temperature(z[rest], y[rest], shrinkage=shrinkage).temperature)
-        threshold = best_threshold(prob_hate(z[rest], t), y[rest]).threshold
+        threshold = best_threshold(prob_hate(z[rest], t), y[rest], **(objective or {})).threshold
         prob[held] = prob_hate(z[held], t)
         decision[held], fold[held] = prob[held] >= threshold, k
         temperatures[k], thresholds[k] = t, threshold
     return CrossFit(prob, decision, fold, temperatures, thresholds)
+
+
+def stratified_folds(
+    y: np.ndarray, n_folds: int, seed: int, groups: ArrayLike | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Indices (rest, held) of each fold: stratified, whole groups, at most `n_folds`.
+
+    Raises ValueError for fewer than two folds and for labels `y` (N,) or `groups` (N,) that do not
+    fill two.
+    """
+    if n_folds < 2:
+        raise ValueError(f"n_folds must be at least 2, got {n_folds}")
+    names = np.arange(len(y)) if groups is None else np.asarray(groups)
+    check_same_shape(names, "groups", y)
+    folds = min(n_folds, *(len(np.unique(names[y == label])) for label in (0, 1)))
+    if folds < 2:
+        unit = "examples" if groups is None else "groups"
+        raise ValueError(f"cross-fitting needs at least two {unit} of each class")
+    if groups is None:
+        return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return list(splitter.split(y, y, names))

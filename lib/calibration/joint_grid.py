@@ -1,31 +1,18 @@
-"""F1 over a grid of temperatures and thresholds, with one sort per label for the whole grid.
+"""F1 over a grid of temperatures and thresholds, counted for the whole grid in one pass.
 
-A loop over the grid decides every example again for each of its A B pairs. Here each label's logits
-are sorted once, and every pair is a binary search. Three ideas make that one quick sort:
+A loop over the grid decides every example again for each of its A B pairs. But sigmoid(z/T) >= t
+is z >= T logit(t), so a pair is a cut on the raw logits: with T = 2 and t = 0.75 the cut is 2 ln 3 =
+2.197. It is enough to find for each logit how many of the ascending cuts it reaches, its cell, and
+to count cells per label: a cut flags what lies in the cells above it.
 
-1. sigmoid(z / T) >= t is z >= T logit(t): a pair is a cut on the raw logits. With T = 2 and
-   t = 0.75 the cut is 2 ln 3 = 2.197.
-2. Positives and negatives are sorted together but stay apart. Multiplying the positives by
-   S = 2^64, an addition to the exponent bits, moves them away from zero, beyond all negatives,
-   which is certain while all magnitudes are within [2^-32, 2^31).
-3. Floats are sorted as the signed integers that their bits spell, which is quicker. Above zero
-   those ascend as the floats do. Below zero they ascend as the floats descend, so what is counted
-   there is counted from the other end.
-
-By hand, for four logits -2 and 3 (positives), -1 and 1 (negatives): the scaled values are -2S and
-3S beside -1 and 1. At the cut 0.5, the values below 0.5 S are -2S, -1 and 1, all negatives among
-them, so 3 - 2 = 1 positive is missed. The values below 0.5 are -2S and -1, the former a positive,
-so 1 negative is passed over. Left are 1 true positive and 1 false positive:
+By hand, for the cuts 0.5 and 2 and four logits: -2 and 1 reach none and one, 3 reaches both and -1
+none. Of the positives, -2 and 3, one is above either cut; of the negatives, -1 and 1, one is above
+the first cut and none above the second:
 
 >>> z, y = np.array([[-2.0], [3.0], [-1.0], [1.0]]), np.array([[True], [True], [False], [False]])
->>> tp, flagged, support = _label_counts(z, y, np.array([0.5]))
+>>> tp, flagged, support = _label_counts(z, y, np.array([0.5, 2.0]), low=-2.0, high=3.0)
 >>> tp.tolist(), flagged.tolist(), support.tolist()
-([[1]], [[2]], [2])
-
-Idea 3 with the bits of -1 and -2, whose order as integers is turned round:
-
->>> np.sort(np.array([-1.0, -2.0, 1.0]).view(np.int64)).view(np.float64).tolist()
-[-1.0, -2.0, 1.0]
+([[1, 1]], [[2, 1]], [2])
 """
 
 from typing import get_args
@@ -44,12 +31,13 @@ from lib.calibration.checked_input import (
     to_numpy,
 )
 from lib.calibration.per_label import Average
+from lib.calibration.score_bins import cell_finder
 from lib.calibration.thresholds import ratio
 
 JOINT_COLUMNS = pd.Index(["temperature", "threshold", "f1"])
 
-# Scaling by 2^APART separates two classes whose magnitudes are all within [NEAR, FAR).
-NEAR, FAR, APART = 2.0**-32, 2.0**31, 64
+# Logits in one block of work: smaller than elsewhere, as there are more numbers to each.
+BLOCK = 49_152
 
 
 def joint_search(
@@ -99,14 +87,15 @@ def joint_search(
     2          2.0       0.50  0.666667
     3          2.0       0.75  1.000000
     """
-    z, y = to_numpy(logits, "logits"), binary_labels(labels)
-    check_ndim(z, "logits", 2)
+    (z, low, high), y = _read_logits(logits), binary_labels(labels)
     check_same_shape(z, "logits", y)
     ts, thresholds = _read_grid(temperatures, thresholds)
     with np.errstate(over="ignore"):
-        z, cuts = _within_reach(z, ts[:, None] * logit(thresholds))
+        cuts = _at_least(ts[:, None] * logit(thresholds), z.dtype)
+        # Many cuts are as good as one: below all logits, or above all.
+        cuts = cuts.clip(low, np.nextafter(high, z.dtype.type(np.inf)))
     cuts, pair = np.unique(cuts, return_inverse=True)
-    tp, flagged, support = _label_counts(z, y, cuts)
+    tp, flagged, support = _label_counts(z, y, cuts, low, high)
     if average == "micro":
         scores = ratio(2 * tp.sum(axis=0), flagged.sum(axis=0) + support.sum())
     elif average in ("macro", "weighted"):
@@ -117,6 +106,17 @@ def joint_search(
     rows = np.empty((*pair.shape, 3))
     rows[..., 0], rows[..., 1], rows[..., 2] = ts[:, None], thresholds, scores[pair]
     return pd.DataFrame(rows.reshape(-1, 3), columns=JOINT_COLUMNS, copy=False)
+
+
+def _read_logits(logits: ArrayLike) -> tuple[np.ndarray, np.floating, np.floating]:
+    """Finite logits (N, L), float32 or float64, with the lowest and the highest."""
+    z = to_numpy(logits, "logits")
+    check_ndim(z, "logits", 2)
+    z = np.ascontiguousarray(z if z.dtype.kind == "f" else z.astype(np.float64))
+    low, high = z.min(), z.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        finite(z, "logits")
+    return z, low, high
 
 
 def _read_grid(temperatures: ArrayLike, thresholds: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -141,55 +141,31 @@ def _at_least(cuts: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return np.where(rounded < cuts, np.nextafter(rounded, np.float32(np.inf)), rounded)
 
 
-def _within_reach(z: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and cuts of one type that compare as these do, all of magnitudes in [NEAR, FAR).
-
-    Logits too small or too large for that, zeros among them, are replaced together with the cuts by
-    their common ranks:
-
-    >>> z, cuts = _within_reach(np.array([[0.0], [1e300]]), np.array([[-5.0, 2.0]]))
-    >>> z.ravel().tolist(), cuts.ravel().tolist()
-    ([2.0, 4.0], [1.0, 3.0])
-
-    Raises ValueError for logits that are not finite.
-    """
-    if z.dtype.kind != "f":
-        z = z.astype(np.float64)
-    cuts = _at_least(cuts, z.dtype)
-    size = np.abs(z)
-    top = size.max()
-    if not (size.min() >= NEAR and top < FAR):
-        finite(z, "logits")
-        ranks = np.unique(np.concatenate([z.ravel(), cuts.ravel()]), return_inverse=True)[1] + 1.0
-        return ranks[: z.size].reshape(z.shape), ranks[z.size :].reshape(cuts.shape)
-    # No logit is nearer to zero than NEAR or farther than top, so many cuts are as good as one.
-    return z, np.where(np.abs(cuts) < NEAR, NEAR, cuts).clip(-top, np.nextafter(top, top + top))
-
-
 def _label_counts(
-    z: np.ndarray, y: np.ndarray, cuts: np.ndarray
+    z: np.ndarray, y: np.ndarray, cuts: np.ndarray, low: float, high: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """True positives and flagged examples of z >= cut per label, and each label's positives.
 
-    `z` and `y` (N, L) and `cuts` (C,) give shapes (L, C), (L, C) and (L,). The module explains the
-    order of the keys: positives below zero, negatives, positives above zero.
+    `z` and `y` (N, L) and `cuts` (C,), ascending, give shapes (L, C), (L, C) and (L,); `low` and
+    `high` are the lowest and the highest logit.
     """
-    bits = np.dtype(f"i{z.itemsize}")
-    mantissa = np.finfo(z.dtype).nmant
-    keys = y.astype(bits)
-    keys *= APART << mantissa
-    keys += z.view(bits)
-    columns = keys.T.copy()
-    columns.sort(axis=1)
-    marks = np.concatenate([np.ldexp(cuts, APART), cuts, [-FAR, FAR, 0]]).astype(z.dtype).view(bits)
-    # Of the keys below zero, those up to and including the mark are not below it as floats.
-    mirrored = marks < 0
-    marks += mirrored
-    below = np.stack([column.searchsorted(marks) for column in columns])
-    below = np.where(mirrored, below[:, -1:] - below, below)
-    missed, passed = below[:, : len(cuts)], below[:, len(cuts) : -3]
-    # Where the negatives begin and end; all positives lie outside.
-    first, last = below[:, -3:-2], below[:, -2:-1]
-    negatives = last - first
-    tp = len(z) - negatives - missed + (cuts > 0) * negatives
-    return tp, tp + last - passed, len(z) - negatives[:, 0]
+    n, width = z.shape
+    cells = len(cuts) + 1
+    kind = np.min_scalar_type(2 * width * cells)
+    # Each label has cells of its own, and its positives have others than its negatives.
+    first = np.tile(np.arange(0, width * cells, cells, kind), min(max(BLOCK // width, 1), n))
+    to_positive = kind.type(width * cells)
+    find = cell_finder(cuts, low, high, len(first))
+    scores, labels = z.ravel(), y.ravel()
+    keys, wide = np.empty(len(first), kind), np.empty(len(first), np.intp)
+    counts = np.zeros(2 * width * cells, np.intp)
+    for i in range(0, len(scores), len(first)):
+        part = slice(0, min(len(first), len(scores) - i))
+        key = np.multiply(labels[i : i + len(first)], to_positive, out=keys[part])
+        key += first[part]
+        key += find(scores[i : i + len(first)])
+        wide[part] = key
+        counts += np.bincount(wide[part], minlength=len(counts))
+    # What reaches k cuts is flagged by the first k.
+    negative, positive = counts.reshape(2, width, cells)[..., ::-1].cumsum(axis=-1)[..., ::-1]
+    return positive[:, 1:], (negative + positive)[:, 1:], positive[:, 0]

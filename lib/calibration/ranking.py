@@ -97,17 +97,32 @@ class Ranking:
         """The i-th lowest score."""
         return float((self.keys[i : i + 1] >> 1).view(np.float64)[0])
 
+    def around(self, i: int) -> tuple[float | None, float | None]:
+        """The scores below and above cut i, None where there is none."""
+        lower = self.score(i - 1) if i else None
+        return lower, self.score(i) if i < len(self.keys) else None
+
     def threshold(self, i: int, like: ArrayLike) -> float:
-        """Cut i as a number: midway between the scores around it, in the floating type of `like`.
+        """Cut i as a number, `midway` in the floating type of `like`.
 
         >>> ranking = Ranking.of(np.array([0.2, 0.6]), np.array([False, True]))
         >>> [ranking.threshold(i, like=[0.2, 0.6]) for i in range(3)]
         [0.1, 0.4, 0.8]
         """
-        lower = self.score(i - 1) if i else 0.0
-        upper = self.score(i) if i < len(self.keys) else 1.0
-        middle = float(in_precision_of(like, np.array([lower + (upper - lower) / 2]))[0])
-        if middle > lower or i == 0:
-            return middle
-        # Neighbouring floats have no middle, and only a threshold above 1 is above a score of 1.
-        return upper if upper > lower else 2.0
+        return midway(*self.around(i), like)
+
+
+def midway(lower: float | None, upper: float | None, like: ArrayLike) -> float:
+    """The threshold between two neighbouring scores, in the floating type of `like`.
+
+    Without a lower score that is midway to 0, without an upper one midway to 1.
+
+    >>> midway(None, 0.2, like=[0.2]), midway(0.25, 0.75, like=[0.25, 0.75])
+    (0.1, 0.5)
+    """
+    low, high = lower or 0.0, 1.0 if upper is None else upper
+    middle = float(in_precision_of(like, np.array([low + (high - low) / 2]))[0])
+    if middle > low or lower is None:
+        return middle
+    # Neighbouring floats have no middle, and only a threshold above 1 is above a score of 1.
+    return high if high > low else 2.0

@@ -1,8 +1,7 @@
 """Thresholds on p(hate): the exact optimum over all distinct scores, and counts on a grid.
 
-`best_threshold` walks along a `Ranking`, one sort of the scores. `sweep_thresholds` counts on a
-grid that somebody chose, for tables and plots; it compares every score with every threshold when
-these are few, and searches a `Ranking` when they are many.
+`best_threshold` asks for the `best_cut` of all. `sweep_thresholds` counts on a grid that somebody
+chose, for tables and plots. Neither sorts a large sample: both count its scores in fine bins.
 
 Objectives that add two ratios are compared by one division, (a d + c b) / (b d), because a sum of
 two rounded ratios can differ where the exact sums are equal, and the lowest of the best thresholds
@@ -22,8 +21,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from lib.calibration.best_cut import best_cut
 from lib.calibration.checked_input import check_ndim, finite, in_precision_of, scores_and_labels
-from lib.calibration.ranking import BLOCK, Ranking, Value
+from lib.calibration.ranking import Value, midway
+from lib.calibration.score_bins import BLOCK, cell_finder
 
 GRID = np.round(np.arange(10, 91, 5) / 100, 2)
 
@@ -36,9 +37,6 @@ Objective = Literal[
     "precision_at_recall",
     "recall_at_precision",
 ]
-
-# Up to this many thresholds, comparing every score with each is faster than sorting the scores.
-FEW = 64
 
 
 @dataclass(frozen=True)
@@ -169,19 +167,18 @@ def best_threshold(
     p, y = scores_and_labels(prob, labels)
     refuse_one_class(y)
     _check_options(objective, beta, costs, floor)
-    ranking = Ranking.of(p, y)
-    value = _value(objective, ranking.positives, len(y), beta, costs, floor)
-    i, tp, best = ranking.best(value, last=objective == "recall_at_precision")
-    if best == -math.inf:
-        reached = ranking.best(ratio)[2]
+    positives = int(np.count_nonzero(y))
+    value = _value(objective, positives, len(y), beta, costs, floor)
+    cut = best_cut(p, y, value, last=objective == "recall_at_precision")
+    if cut.value == -math.inf:
+        reached = best_cut(p, y, ratio).value
         raise ValueError(f"no threshold has precision {floor}; the highest is {reached:.6g}")
-    flagged = len(y) - i
     return BestThreshold(
-        threshold=ranking.threshold(i, prob),
-        f1=2 * tp / (flagged + ranking.positives),
-        precision=tp / flagged if flagged else 0.0,
-        recall=tp / ranking.positives,
-        value=best,
+        threshold=midway(cut.lower, cut.upper, prob),
+        f1=2 * cut.tp / (cut.flagged + positives),
+        precision=cut.tp / cut.flagged if cut.flagged else 0.0,
+        recall=cut.tp / positives,
+        value=cut.value,
     )
 
 
@@ -244,20 +241,16 @@ def _sum_of_ratios(a: Any, b: Any, c: Any, d: Any) -> Any:
 
 def _counts(p: np.ndarray, y: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """True positives and flagged examples of `p >= threshold`, each of shape (len(thresholds),)."""
-    if len(thresholds) > FEW:
-        ranking = Ranking.of(p, y)
-        # Only bits of what is not negative ascend; a threshold below 0 flags all, as 0 does.
-        first = np.searchsorted(ranking.keys, thresholds.clip(0.0).view(np.uint64) << 1)
-        passed = np.concatenate([[0], np.cumsum((ranking.keys & 1).view(np.int64))])
-        return ranking.positives - passed[first], len(p) - first
-    tp, flagged = [0] * len(thresholds), [0] * len(thresholds)
+    cuts, place = np.unique(thresholds, return_inverse=True)
+    find = cell_finder(cuts, p.min(), p.max(), BLOCK)
+    cells = np.zeros(2 * len(cuts) + 2, np.intp)
     for i in range(0, len(p), BLOCK):
-        scores, positive = p[i : i + BLOCK], y[i : i + BLOCK]
-        for j, threshold in enumerate(thresholds.tolist()):
-            hit = scores >= threshold
-            flagged[j] += int(np.count_nonzero(hit))
-            tp[j] += int(np.count_nonzero(hit & positive))
-    return np.array(tp), np.array(flagged)
+        key = 2 * find(p[i : i + BLOCK]).astype(np.intp)
+        key += y[i : i + BLOCK]
+        cells += np.bincount(key, minlength=len(cells))
+    # A score that reaches k cuts is flagged by the first k.
+    flagged = cells.reshape(-1, 2)[::-1].cumsum(axis=0)[::-1][1:][place]
+    return flagged[:, 1], flagged.sum(axis=1)
 
 
 def ratio(top: np.ndarray, bottom: np.ndarray | int) -> np.ndarray:

@@ -13,9 +13,8 @@ import torch
 import webdataset as wds
 from PIL import Image
 
+from lib.commands import again
 from lib.data.pictures import blank_picture
-
-PACK = "python Step_3/pack_examples.py"
 
 
 class _Member(NamedTuple):
@@ -32,7 +31,9 @@ def shard_paths(shards: str | Path, split: str) -> list[Path]:
     """
     found = sorted((Path(shards) / split).glob("shard-*.tar"))
     if not found:
-        raise FileNotFoundError(f"no shard-*.tar in {Path(shards) / split}; pack it with: {PACK}")
+        raise FileNotFoundError(
+            f"no shard-*.tar in {Path(shards) / split}; pack it with: {again(3)}"
+        )
     return found
 
 
@@ -62,7 +63,9 @@ class MemeShards(torch.utils.data.Dataset):
             self._index(str(shard))
         repeated = pd.Index(self.ids)[pd.Index(self.ids).duplicated()]
         if len(repeated):
-            raise ValueError(f"id '{repeated[0]}' occurs twice in the shards; pack again: {PACK}")
+            raise ValueError(
+                f"id '{repeated[0]}' occurs twice in the shards; pack again: {again(3)}"
+            )
 
     @property
     def ids(self) -> list[str]:
@@ -147,7 +150,7 @@ def decode_picture(content: bytes, where: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content), formats=["PNG"]).convert("RGB")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{where}: broken picture ({error}); pack again: {PACK}") from None
+        raise ValueError(f"{where}: broken picture ({error}); pack again: {again(3)}") from None
 
 
 def decode_metadata(content: bytes, where: str) -> dict[str, Any]:
@@ -157,9 +160,11 @@ def decode_metadata(content: bytes, where: str) -> dict[str, Any]:
         label = meta["labels"]["abuse_hate"]
         meta["id"]
     except KeyError as error:
-        raise ValueError(f"{where}: field {error} is missing; pack again: {PACK}") from None
+        raise ValueError(f"{where}: field {error} is missing; pack again: {again(3)}") from None
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: not the packed JSON ({error}); pack again: {PACK}") from None
+        raise ValueError(
+            f"{where}: not the packed JSON ({error}); pack again: {again(3)}"
+        ) from None
     if label not in (0, 1):
         raise ValueError(f"{where}: labels.abuse_hate is {label!r}, expected 0 or 1")
     return meta
@@ -185,7 +190,7 @@ def _decode(sample: Mapping[str, Any], pictures: bool) -> dict[str, Any]:
 def _require_parts(parts: Mapping[str, Any], where: str) -> None:
     missing = [kind for kind in ("txt", "json") if kind not in parts]
     if missing:
-        raise ValueError(f"{where}: no .{missing[0]} beside it; pack again: {PACK}")
+        raise ValueError(f"{where}: no .{missing[0]} beside it; pack again: {again(3)}")
 
 
 def _read(stream: io.BufferedReader, member: _Member) -> bytes:

@@ -1,142 +1,44 @@
 """Train, val and test without leaks: no text, and no picture or near copy of it, in two of them."""
 
-import itertools
-import unicodedata
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from lib.data.ties import KINDS, Item, Ties
 
 # From the least to the most protected: where two leak into each other, the later one keeps its copy
 SPLITS = ("train", "val", "test", "heldout")
 FOLDS = 10
-# Bits, on photographs: 0-5 if saved again or resized, 0-10 if cropped or written on, else over 20
-MAX_DISTANCE = 6
-_HASH_BITS = 64
 
 
-@dataclass(frozen=True)
-class Item:
-    """What splitting needs to know of an example.
-
-    Equal groups (within a data set), equal texts and near pictures tie it to others.
-    """
-
-    id: str
-    dataset: str
-    label: int
-    text: str
-    picture: int | None = None
-    group: str | None = None
-    split: str | None = None
-
-
-def normalise_text(text: str) -> str:
-    """NFKC, case folded, punctuation and white space collapsed to single spaces."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    kept = (c if unicodedata.category(c)[0] in "LNMS" else " " for c in folded)
-    return " ".join("".join(kept).split())
-
-
-def near_pairs(hashes: Sequence[int], max_distance: int = MAX_DISTANCE) -> np.ndarray:
-    """Index pairs, int64 (P, 2), of hashes that differ in at most `max_distance` bits.
-
-    Two such hashes agree in one of `max_distance + 1` bands of bits (pigeonhole), so only hashes
-    that share a band are compared. Pass distinct hashes: equal ones make quadratically many pairs.
-    """
-    values = np.asarray(hashes, dtype=np.uint64)
-    edges = np.linspace(0, _HASH_BITS, max_distance + 2).astype(int)
-    found = [np.empty((0, 2), dtype=np.int64)]
-    for low, high in itertools.pairwise(edges):
-        band = (values >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
-        order = np.argsort(band, kind="stable")
-        starts = np.flatnonzero(np.diff(band[order])) + 1
-        for bucket in np.split(order, starts):
-            found.extend(_pairs_within(bucket, values, max_distance))
-    pairs = np.sort(np.concatenate(found), axis=1)
-    return np.unique(pairs, axis=0)
-
-
-def _pairs_within(
-    bucket: np.ndarray, values: np.ndarray, max_distance: int
-) -> Iterable[np.ndarray]:
-    for place, index in enumerate(bucket[:-1]):
-        rest = bucket[place + 1 :]
-        near = rest[np.bitwise_count(values[rest] ^ values[index]) <= max_distance]
-        if len(near):
-            yield np.stack([np.full_like(near, index), near], axis=1)
-
-
-class Ties:
-    """Which items are tied to each other: the keys each holds, and which keys are near copies."""
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self.keys_of = [_keys(item) for item in items]
-        self.holders: dict[tuple[str, Any], list[int]] = defaultdict(list)
-        for index, keys in enumerate(self.keys_of):
-            for key in keys:
-                self.holders[key].append(index)
-        hashes = [key[1] for key in self.holders if key[0] == "picture"]
-        self.near: dict[tuple[str, Any], list[tuple[str, Any]]] = defaultdict(list)
-        for a, b in near_pairs(hashes):
-            one, other = ("picture", hashes[a]), ("picture", hashes[b])
-            self.near[one].append(other)
-            self.near[other].append(one)
-
-    def components(self) -> np.ndarray:
-        """The number of the group, int (N,), that each of N items is in."""
-        n = len(self.keys_of)
-        ends = [
-            (first, holder)
-            for key, (first, *_) in self.holders.items()
-            for same in (key, *self.near[key])
-            for holder in self.holders[same]
-        ]
-        rows, columns = np.array(ends, dtype=np.int64).reshape(-1, 2).T
-        graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n, n))
-        return connected_components(graph, directed=False)[1]
-
-    def same(self, index: int) -> Iterator[tuple[str, Any]]:
-        """Yield the keys of item `index` and the near copies of these."""
-        for key in self.keys_of[index]:
-            yield key
-            yield from self.near.get(key, ())
-
-
-def _keys(item: Item) -> list[tuple[str, Any]]:
-    text = normalise_text(item.text)
-    keys = {
-        "group": None if item.group is None else (item.dataset, item.group),
-        "text": text or None,
-        "picture": item.picture,
-    }
-    return [(kind, key) for kind, key in keys.items() if key is not None]
-
-
-def assign_splits(items: Sequence[Item], seed: int = 0) -> tuple[dict[str, str], dict[str, Any]]:
+def assign_splits(
+    items: Sequence[Item], seed: int = 0, ties: Ties | None = None
+) -> tuple[dict[str, str], dict[str, Any]]:
     """Return {id: split}, and a report of what the leak check dropped and what was carved out.
 
     A publisher's own splits stay, save for members that equal or nearly equal one of a more
     protected split (`SPLITS`): these are dropped. A data set that lacks val or test (labelled)
     gets a tenth of its unassigned and train members for each, in whole groups and stratified by
-    data set and label; its other unassigned members go to train.
+    data set and label; its other unassigned members go to train. A group that is larger than such
+    a tenth goes to train, with a warning.
     Raises ValueError if there are too few groups to fill the splits.
     """
-    ties = Ties(items)
+    ties = ties or Ties(items)
     split_of: list[Any] = [item.split for item in items]
     dropped = find_leaks(items, split_of, ties)
     gone = {leak["id"] for leak in dropped}
-    kept = [i for i, item in enumerate(items) if item.id not in gone]
-    items, split_of = [items[i] for i in kept], [split_of[i] for i in kept]
-    group_of = Ties(items).components()
+    if gone:
+        kept = [i for i, item in enumerate(items) if item.id not in gone]
+        items, split_of = [items[i] for i in kept], [split_of[i] for i in kept]
+        ties = Ties(items)
+    group_of = ties.components
     carved: dict[str, dict[str, int]] = {}
+    oversized: list[dict[str, Any]] = []
     for wanted, pool in _pools(items, split_of).items():
-        _fill(items, split_of, group_of, pool, wanted, seed)
+        oversized += _fill(items, split_of, group_of, pool, wanted, seed)
         for i in pool:
             counts = carved.setdefault(items[i].dataset, dict.fromkeys(("train", *wanted), 0))
             counts[split_of[i]] = counts.get(split_of[i], 0) + 1
@@ -144,61 +46,34 @@ def assign_splits(items: Sequence[Item], seed: int = 0) -> tuple[dict[str, str],
         "dropped": dropped,
         "assigned": carved,
         "groups": len(set(group_of.tolist())),
+        "oversized_groups": oversized,
     }
     return {item.id: split for item, split in zip(items, split_of, strict=True)}, report
 
 
-def groups_of(items: Sequence[Item]) -> dict[str, str]:
-    """Id to the name of its group, the id of the group's first member.
-
-    Members of a group share a text, a picture or a group of their own, directly or through others:
-    they are not independent of each other.
-    """
-    first: dict[int, str] = {}
-    number = Ties(items).components().tolist()
-    return {item.id: first.setdefault(k, item.id) for item, k in zip(items, number, strict=True)}
-
-
 def find_leaks(
-    items: Sequence[Item], split_of: Sequence[str | None], ties: Ties | None = None
+    items: Sequence[Item], split_of: Sequence[str | None], ties: Ties
 ) -> list[dict[str, str | None]]:
     """List the members whose text, picture or group also occurs in a more protected split.
 
     A split of None counts as the least protected and may share with train. What leaks into a
     member that leaks itself is no leak: that member goes anyway.
     """
-    ties = ties or Ties(items)
-    rank = [-1 if split is None else SPLITS.index(split) for split in split_of]
+    rank = np.array([-1 if split is None else SPLITS.index(split) for split in split_of], dtype=int)
     leaks: dict[int, dict[str, str | None]] = {}
     for level in range(len(SPLITS) - 1, 0, -1):
-        protected: dict[tuple[str, Any], int] = {}
-        for i, own in enumerate(rank):
-            if own == level and i not in leaks:
-                for key in ties.same(i):
-                    protected.setdefault(key, i)
-        for i, own in enumerate(rank):
-            hits = [key for key in ties.keys_of[i] if own < level and key in protected]
-            if hits and i not in leaks:
-                leaks[i] = {
-                    "id": items[i].id,
-                    "split": split_of[i],
-                    "shares": hits[0][0],
-                    "with": items[protected[hits[0]]].id,
-                    "of": SPLITS[level],
-                }
+        open_ = np.ones(len(items), dtype=bool)
+        open_[list(leaks)] = False
+        protected = np.flatnonzero(open_ & (rank == level))
+        lower = np.flatnonzero(open_ & (rank < level))
+        if not len(protected) or not len(lower):
+            continue
+        for kind in KINDS:
+            found = ties.first_tied(kind, lower, protected)
+            for i, holder in zip(lower[found >= 0], found[found >= 0], strict=True):
+                leak = {"id": items[i].id, "split": split_of[i], "shares": kind}
+                leaks.setdefault(int(i), leak | {"with": items[holder].id, "of": SPLITS[level]})
     return [leaks[i] for i in sorted(leaks)]
-
-
-def find_duplicates(items: Sequence[Item]) -> list[dict[str, str]]:
-    """List the items whose text or picture (or a near copy of it) occurs earlier in `items`."""
-    ties = Ties(items)
-    found = []
-    for i, item in enumerate(items):
-        for kind in ("text", "picture"):
-            first = min((ties.holders[k][0] for k in ties.same(i) if k[0] == kind), default=i)
-            if first < i:
-                found.append({"id": item.id, "shares": kind, "with": items[first].id})
-    return found
 
 
 def _pools(
@@ -223,8 +98,11 @@ def _fill(
     pool: Sequence[int],
     wanted: Sequence[str],
     seed: int,
-) -> None:
-    """Give each pool member its split: whole groups, a fold each to `wanted`, the rest to train."""
+) -> list[dict[str, Any]]:
+    """Give each pool member its split: whole groups, a fold each to `wanted`, the rest to train.
+
+    Returns the groups that are larger than a fold.
+    """
     inside = set(pool)
     settled = {
         int(group): split
@@ -232,31 +110,80 @@ def _fill(
         if i not in inside and split is not None
     }
     free = [i for i in pool if int(group_of[i]) not in settled]
+    oversized = []
     if wanted and free:
         strata = [f"{items[i].dataset}/{items[i].label}" for i in free]
-        folds = _folds(strata, group_of[free], len(wanted) + 1, seed)
-        for split, fold in zip(wanted, folds, strict=False):
-            settled |= {int(group_of[free[k]]): split for k in fold}
+        names, groups = np.unique(group_of[free], return_inverse=True)
+        folds, large = _folds(strata, groups, len(wanted), seed)
+        settled |= {
+            int(name): wanted[fold]
+            for name, fold in zip(names, folds, strict=True)
+            if fold < len(wanted)
+        }
+        for group in large:
+            members = [free[k] for k in np.flatnonzero(groups == group)]
+            row = {"id": items[members[0]].id, "memes": len(members), "of": len(free)}
+            oversized.append(row | {"split": settled.get(int(names[group]), "train")})
+            warnings.warn(
+                f"{row['memes']} of {row['of']} memes are near copies of {row['id']} or tied to "
+                "it; a held-out split cannot hold them, so they all go to "
+                f"{oversized[-1]['split']}",
+                stacklevel=4,
+            )
     for i in pool:
         split_of[i] = settled.get(int(group_of[i]), "train")
+    return oversized
 
 
-def _folds(strata: Sequence[str], groups: np.ndarray, parts: int, seed: int) -> list[np.ndarray]:
-    """Stratified folds of whole groups: ten, or as many as groups and labels allow."""
-    # Here, so that packing's worker processes need not load it
-    from sklearn.model_selection import StratifiedGroupKFold
+def _folds(
+    strata: Sequence[str], groups: np.ndarray, held_out: int, seed: int
+) -> tuple[np.ndarray, list[int]]:
+    """The fold of each of G groups, int (G,), and the groups that are larger than a fold.
 
-    n_groups = len(set(groups.tolist()))
-    if n_groups < parts:
+    Folds below `held_out` are a tenth each (more, where groups or labels do not suffice for ten),
+    the others share the rest. The largest groups choose first, each the fold with most room for
+    what it holds; those larger than a fold go to no held-out one while there are others.
+    """
+    n, n_groups = len(strata), int(groups.max()) + 1
+    if n_groups <= held_out:
         raise ValueError(
-            f"{len(strata)} examples in {n_groups} groups of equal text or picture cannot fill "
-            f"{parts} splits; give more examples or a split of their own"
+            f"{n} examples in {n_groups} groups of equal text or picture cannot fill "
+            f"{held_out + 1} splits; give more examples or a split of their own"
         )
-    if max(Counter(strata).values()) < parts:
-        strata = ["too few of any label to stratify"] * len(strata)
+    if max(Counter(strata).values()) <= held_out:
+        strata = ["too few of any label to stratify"] * n
     n_folds = min(FOLDS, n_groups, max(Counter(strata).values()))
-    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # A label rarer than the folds cannot be in each of them; there is nothing to do about it
-        warnings.filterwarnings("ignore", message="The least populated class")
-        return [test for _, test in folds.split(strata, strata, groups)]
+    names, stratum = np.unique(strata, return_inverse=True)
+    holds = np.zeros((n_groups, len(names)))
+    np.add.at(holds, (groups, stratum), 1)
+    sizes = holds.sum(axis=1)
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(n_groups)
+    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
+    large = order[sizes[order] > n / n_folds][: n_groups - held_out]
+    chosen = np.full(n_groups, held_out)
+    room = _room(holds.sum(axis=0), holds[large].sum(axis=0), n_folds, held_out)
+    load = np.zeros_like(room)
+    part = np.minimum(np.arange(len(room)), held_out)
+    empty = set(range(held_out + (not len(large))))
+    for left, group in zip(range(n_groups - len(large), 0, -1), order[len(large) :], strict=True):
+        # How full each fold would be, of what the group holds; among equals the emptiest
+        full = ((load + holds[group]) / room) @ holds[group] / sizes[group]
+        if left <= len(empty):
+            full[~np.isin(part, list(empty))] = np.inf
+        ties = np.flatnonzero(full <= full.min() + 1e-9)
+        total = load[ties].sum(axis=1) / room[ties].sum(axis=1)
+        fold = rng.choice(ties[total <= total.min() + 1e-9])
+        load[fold] += holds[group]
+        chosen[group] = part[fold]
+        empty.discard(int(part[fold]))
+    return chosen, np.flatnonzero(sizes > n / n_folds).tolist()
+
+
+def _room(counts: np.ndarray, taken: np.ndarray, n_folds: int, held_out: int) -> np.ndarray:
+    """What each fold should hold of each of K strata, float (F, K), `taken` being in train."""
+    tenth = np.minimum(counts / n_folds, (counts - taken) / held_out)
+    rest = np.maximum(counts - taken - held_out * tenth, 0.0)
+    others = round(rest.sum() * n_folds / counts.sum()) or int(rest.sum() >= 1)
+    room = [tenth] * held_out + [rest / others] * others if others else [tenth] * held_out
+    return np.maximum(np.stack(room), 1e-6)

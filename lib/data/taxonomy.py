@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lib.artifacts import read_json, write_json
+from lib.commands import again
 
 Value = int | str | None
 
@@ -58,15 +59,14 @@ class LabelTaxonomy(BaseModel):
 
         Raises FileNotFoundError, or ValueError naming the file and the field that breaks it.
         """
-        content = read_json(path, made_by="python Step_3/pack_examples.py")
+        content = read_json(path, made_by=again(3))
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(map(str, first["loc"]))
             raise ValueError(
-                f"{path}: field {field or 'datasets'}: {first['msg']}; "
-                "write it again: python Step_3/pack_examples.py"
+                f"{path}: field {field or 'datasets'}: {first['msg']}; write it again: {again(3)}"
             ) from None
 
     def save(self, path: str | Path) -> None:

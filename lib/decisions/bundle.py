@@ -3,7 +3,7 @@
 import importlib.metadata
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -12,12 +12,26 @@ import numpy as np
 import pandas as pd
 
 from lib.artifacts import as_written, fingerprint, read_json, write_json
-from lib.calibration import best_threshold, bootstrap_ci, fit_temperature, prob_hate
+from lib.calibration import (
+    BestThreshold,
+    Interval,
+    best_threshold,
+    bootstrap_ci,
+    fit_temperature,
+    prob_hate,
+)
+from lib.commands import again
 from lib.config import MODELS, Settings
-from lib.modeling.prediction_table import logits_of
+from lib.modeling.prediction_table import (
+    fit_part,
+    groups_of,
+    logits_of,
+    models_of,
+    refuse_other_models,
+    resampled,
+)
 
 LABEL = "abuse_hate"
-DECIDE = "python -m lib.run --from 7"
 PACKAGES = ("numpy", "scipy", "timm", "torch", "transformers")
 
 
@@ -25,56 +39,69 @@ PACKAGES = ("numpy", "scipy", "timm", "torch", "transformers")
 class DecisionBundle:
     """All that turns logits into decisions, and where it came from.
 
-    `temperatures` and `thresholds` hold one number a model; `fits` the status and likelihoods
-    of each temperature, `intervals` the 95% bootstrap intervals of both numbers. `review_band` is
-    fusion's interval of the threshold, clipped to [0, 1]: inside it another sample of the same
-    size might have decided otherwise, so a person should look.
+    `temperatures` and `thresholds` hold one number a model, `objective` what the latter maximise;
+    `fits` the status and likelihoods of each temperature, `intervals` the 95% bootstrap intervals
+    of both numbers over resampled "groups" or "memes", as `resampled` says, the threshold's at
+    the fixed temperature. `review_band` is fusion's: inside it another sample of the same size
+    might have decided otherwise, so a person should look. `fit_part` is the part of the split
+    that was fitted on, empty for all of it, and `prevalence` its share of hate.
     """
 
     mode: str
     fit_split: str
+    fit_part: str
     n: int
+    prevalence: float
+    objective: dict[str, Any]
     temperatures: dict[str, float]
     thresholds: dict[str, float]
     fits: dict[str, dict[str, Any]]
     intervals: dict[str, dict[str, list[float | None]]]
+    resampled: str
     review_band: tuple[float, float]
     fingerprints: dict[str, str]
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, settings: Settings, n_resamples: int = 1000) -> Self:
-        """Fit temperature, then the F1-optimal threshold, per model on the rows of `frame`.
+        """Fit temperature, then the best threshold, per model on the rows of `frame`.
 
-        Raises ValueError if a row is not of the split this mode may fit on (pilot: train,
-        full: val), and what `fit_temperature` and `best_threshold` raise.
+        Raises ValueError if a row is not of the split and part this mode may fit on (pilot:
+        train, full: the half of val that selected nothing), if the logits are not of the models
+        in `models/`, if no threshold reaches `threshold_floor`, and what `fit_temperature` and
+        `best_threshold` raise.
         """
-        split = settings.fit_split
-        others = sorted(set(frame["split"]) - {split})
-        if others:
-            raise ValueError(
-                f"temperature and threshold are fitted on split '{split}' alone, got rows of "
-                f"{', '.join(others)}"
-            )
-        fits = {m: fit_temperature(logits_of(frame, m), frame["label"]) for m in MODELS}
+        _refuse_other_rows(frame, settings)
+        made_by = models_of(frame)
+        refuse_other_models(made_by, settings.models, settings.mode)
+        objective, labels = objective_of(settings), frame["label"]
+        fits = {m: fit_temperature(logits_of(frame, m), labels) for m in MODELS}
         # Rounded as they are written: what is judged here is what is loaded there.
         temperatures = {m: as_written(float(fits[m].temperature)) for m in MODELS}
         probs = {m: prob_hate(logits_of(frame, m), temperatures[m]) for m in MODELS}
-        best = {m: best_threshold(probs[m], frame["label"]) for m in MODELS}
+        best = {m: _best_threshold(m, probs[m], labels, objective) for m in MODELS}
+        options = {"n_resamples": n_resamples, "seed": settings.seed, "groups": groups_of(frame)}
         intervals = {
-            m: _intervals(logits_of(frame, m), frame["label"], n_resamples, settings.seed)
+            m: {
+                "temperature": _temperature_interval(logits_of(frame, m), labels, options),
+                "threshold": _threshold_interval(probs[m], labels, objective, options),
+            }
             for m in MODELS
         }
         low, high = intervals["mm_fusion"]["threshold"]
         return cls(
             mode=settings.mode,
-            fit_split=split,
+            fit_split=settings.fit_split,
+            fit_part=fit_part(settings) or "",
             n=len(frame),
+            prevalence=float(labels.mean()),
+            objective=objective,
             temperatures=temperatures,
             thresholds={m: as_written(float(best[m].threshold)) for m in MODELS},
             fits={m: asdict(fits[m]) for m in MODELS},
             intervals=intervals,
-            review_band=(max(0.0, low or 0.0), 1.0 if high is None else min(1.0, high)),
-            fingerprints=model_fingerprints(settings.models)
+            resampled=resampled(frame),
+            review_band=(0.0 if low is None else low, 1.0 if high is None else high),
+            fingerprints=made_by
             | {"predictions": fingerprint(settings.artifact(6, "predictions.parquet"))},
         )
 
@@ -111,12 +138,7 @@ class DecisionBundle:
 
     def verify(self, models: str | Path) -> None:
         """Raise ValueError unless these are the models the decisions were fitted on."""
-        for model, found in model_fingerprints(models).items():
-            if self.fingerprints[model] != found:
-                raise ValueError(
-                    f"{Path(models) / model} is not the model that the {self.mode} thresholds were "
-                    f"fitted on; fit them again: python -m lib.run --mode {self.mode} --from 6"
-                )
+        refuse_other_models(self.fingerprints, models, self.mode)
 
     def summary(self) -> pd.DataFrame:
         """One row a model: temperature, its status and interval, threshold and its interval."""
@@ -127,53 +149,97 @@ class DecisionBundle:
                 "T interval": _spelt(self.intervals[model]["temperature"]),
                 "threshold": self.thresholds[model],
                 "threshold interval": _spelt(self.intervals[model]["threshold"]),
+                "resampled": self.resampled,
             }
             for model in MODELS
         }
         return pd.DataFrame(rows).T
 
 
-def model_fingerprints(models: str | Path) -> dict[str, str]:
-    """The fingerprint of each model's folder."""
-    return {model: fingerprint(Path(models) / model) for model in MODELS}
+def objective_of(settings: Settings) -> dict[str, Any]:
+    """What `best_threshold` is to maximise, as its arguments."""
+    objective: dict[str, Any] = {"objective": settings.threshold_objective}
+    if settings.threshold_objective == "cost":
+        objective["costs"] = settings.threshold_costs
+    elif settings.threshold_objective in ("precision_at_recall", "recall_at_precision"):
+        objective["floor"] = settings.threshold_floor
+    return objective
 
 
-def _intervals(
-    logits: pd.DataFrame, labels: pd.Series, n_resamples: int, seed: int
-) -> dict[str, list[float | None]]:
-    """Bootstrap intervals of T and threshold, both chosen anew in each resample.
+def _refuse_other_rows(frame: pd.DataFrame, settings: Settings) -> None:
+    split, part = settings.fit_split, fit_part(settings)
+    others = sorted(set(frame["split"]) - {split})
+    if others:
+        raise ValueError(
+            f"temperature and threshold are fitted on split '{split}' alone, got rows of "
+            f"{', '.join(others)}"
+        )
+    if part is not None and (frame["part"] != part).any():
+        raise ValueError(
+            f"temperature and threshold are fitted on the part '{part}' of {split} alone, got rows "
+            f"that chose epochs or heads; read them with part='{part}', or evaluate again: "
+            f"{again(6)}"
+        )
 
-    A side without a finite value (a resample that T cannot be fitted on) is None.
-    """
+
+def _best_threshold(
+    model: str, prob: np.ndarray, labels: pd.Series, objective: Mapping[str, Any]
+) -> BestThreshold:
+    try:
+        return best_threshold(prob, labels, **objective)
+    except ValueError as error:
+        if "floor" not in objective:
+            raise
+        raise ValueError(
+            f"{model}: {error}; set a lower threshold_floor or another threshold_objective"
+        ) from None
+
+
+def _temperature_interval(
+    logits: pd.DataFrame, labels: pd.Series, options: Mapping[str, Any]
+) -> list[float | None]:
+    """The interval of T; a side without a finite value (a resample without an optimum) is None."""
     margins = (logits.iloc[:, 1] - logits.iloc[:, 0]).to_numpy()
-    statistics = {"temperature": _temperature_limit, "threshold": _threshold_at_own_temperature}
-    found = {
-        name: bootstrap_ci(margins, labels, statistic, n_resamples=n_resamples, seed=seed)
-        for name, statistic in statistics.items()
-    }
-    return {
-        name: [
-            float(side) if math.isfinite(side) else None for side in (interval.low, interval.high)
-        ]
-        for name, interval in found.items()
-    }
+    return _sides(bootstrap_ci(margins, labels, _temperature_limit, **options))
+
+
+def _threshold_interval(
+    prob: np.ndarray,
+    labels: pd.Series,
+    objective: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> list[float | None]:
+    """The interval of the cut alone, chosen anew in each resample at the fixed temperature.
+
+    With T fixed, p = sigmoid(margin / T) keeps the order of margins, so that the interval's ends
+    are those of the cut on the margins, seen through T. With T fitted anew the same cut on the
+    margins would count as many thresholds.
+    """
+
+    def cut(p: np.ndarray, y: np.ndarray) -> float:
+        try:
+            return best_threshold(p, y, **objective).threshold
+        except ValueError:  # no threshold of this resample reaches the floor
+            return math.nan
+
+    return _sides(bootstrap_ci(prob, labels, cut, **options))
+
+
+def _sides(interval: Interval) -> list[float | None]:
+    ends = float(interval.low), float(interval.high)
+    return [end if math.isfinite(end) else None for end in ends]
 
 
 def _temperature_limit(margins: np.ndarray, labels: np.ndarray) -> float:
     return float(fit_temperature(margins, labels).limit)
 
 
-def _threshold_at_own_temperature(margins: np.ndarray, labels: np.ndarray) -> float:
-    temperature = float(fit_temperature(margins, labels).temperature)
-    return best_threshold(prob_hate(margins, temperature), labels).threshold
-
-
 def _read(file: Path, names: Iterable[str]) -> dict[str, Any]:
     """The named fields of a JSON artifact, in their order."""
-    content = read_json(file, DECIDE)
+    content = read_json(file, again(7))
     for name in names:
         if not isinstance(content, dict) or name not in content:
-            raise ValueError(f"{file}: field '{name}' is missing; write it again: {DECIDE}")
+            raise ValueError(f"{file}: field '{name}' is missing; write it again: {again(7)}")
     return {name: content[name] for name in names}
 
 

@@ -18,7 +18,7 @@ from lib.calibration import (
 )
 from lib.config import MODELS, Settings
 from lib.decisions.bundle import DecisionBundle
-from lib.modeling.prediction_table import logits_of
+from lib.modeling.prediction_table import groups_of, logits_of, resampled
 
 
 def calibrated(frame: pd.DataFrame, temperatures: Mapping[str, float]) -> pd.DataFrame:
@@ -67,27 +67,30 @@ def cross_fitted(
     """F1, macro-F1, Brier and ECE in-sample and cross-fitted, two rows a model.
 
     In-sample judges the memes by the temperature and cut fitted on them; cross-fitted judges each
-    by those fitted on the other folds, and its F1 has a 95% bootstrap interval. Where the models
+    by those fitted on the other folds, of whole groups where memes have company, and its F1 has a
+    95% bootstrap interval over what "resampled" says. Where the models
     were trained on the same memes, as in the pilot, both remain in-sample for the model's weights.
     """
     labels, rows = frame["label"].to_numpy(), []
+    options: dict[str, Any] = {"seed": settings.seed, "groups": groups_of(frame)}
     for model in MODELS:
         logits = logits_of(frame, model)
         prob = prob_hate(logits, decision.temperatures[model])
         inside = (prob, prob >= decision.thresholds[model])
-        folds = cross_fit(logits, labels, seed=settings.seed)
+        folds = cross_fit(logits, labels, objective=decision.objective, **options)
         for kind, (p, hate) in {
             "in-sample": inside,
             "cross-fitted": (folds.prob, folds.decision),
         }.items():
             found = bootstrap_ci(
-                hate.astype(float), labels, "f1", n_resamples=n_resamples, seed=settings.seed
+                hate.astype(float), labels, "f1", n_resamples=n_resamples, **options
             )
             scores = classification_metrics(hate.astype(float), labels)
             row = {"model": model, "estimate": kind, "f1": scores["f1"]}
             row |= {"f1_low": found.low, "f1_high": found.high, "macro_f1": scores["macro_f1"]}
             row |= {"brier": brier_score_loss(labels, p)}
-            rows.append(row | {"ece": expected_calibration_error(p, labels)})
+            row |= {"ece": expected_calibration_error(p, labels)}
+            rows.append(row | {"resampled": resampled(frame)})
     return pd.DataFrame(rows)
 
 
@@ -98,12 +101,16 @@ def model_choice(
 
     Macro-F1 at the chosen thresholds with its interval, and macro-F1 of the best model minus that
     of each other with the interval of the paired difference (both judged on the same resampled
-    memes). Above 0 throughout, the choice is more than luck.
+    groups or memes, as "resampled" says). Above 0 throughout, the choice is more than luck.
     """
     prob = calibrated(frame, decision.temperatures)
     hate = {m: (prob[m] >= decision.thresholds[m]).to_numpy(float) for m in MODELS}
     labels = frame["label"].to_numpy()
-    options: dict[str, Any] = {"n_resamples": n_resamples, "seed": settings.seed}
+    options: dict[str, Any] = {
+        "n_resamples": n_resamples,
+        "seed": settings.seed,
+        "groups": groups_of(frame),
+    }
     found = {m: bootstrap_ci(hate[m], labels, "macro_f1", **options) for m in MODELS}
     order = sorted(MODELS, key=lambda m: (-found[m].point, -MODELS.index(m)))
     rows = []
@@ -111,20 +118,6 @@ def model_choice(
         gap = bootstrap_difference(hate[order[0]], hate[model], labels, "macro_f1", **options)
         row = {"model": model, "macro_f1": found[model].point}
         row |= {"low": found[model].low, "high": found[model].high}
-        rows.append(row | {"best_minus_this": gap.point, "gap_low": gap.low, "gap_high": gap.high})
+        row |= {"best_minus_this": gap.point, "gap_low": gap.low, "gap_high": gap.high}
+        rows.append(row | {"resampled": resampled(frame)})
     return pd.DataFrame(rows)
-
-
-def print_summary(frame: pd.DataFrame, decision: DecisionBundle, counts: pd.Series) -> None:
-    """Print calibration before and after, the thresholds, and fusion's error counts."""
-    table = calibration_table(frame, decision.temperatures)
-    print(f"Fitted on {decision.n} memes of split '{decision.fit_split}'.")
-    for model in MODELS:
-        row = table.loc[model]
-        print(
-            f"{model}: T = {decision.temperatures[model]:.2f} ({decision.fits[model]['status']}), "
-            f"Brier {row['brier before']:.3f} -> {row['brier after']:.3f}, "
-            f"ECE {row['ece before']:.3f} -> {row['ece after']:.3f}, "
-            f"threshold {decision.thresholds[model]:.3f}"
-        )
-    print("fusion: " + ", ".join(f"{name} {count}" for name, count in counts.items()))

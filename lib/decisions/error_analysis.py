@@ -1,14 +1,27 @@
-"""The error table: what each model said of each meme, and where fusion went wrong."""
+"""The error table: what each model said of each meme, and where fusion went wrong.
 
-from collections.abc import Mapping
+It is written as it is read, `CHUNK` memes at a time: a chunk's predictions and texts, the errors
+shown and the slices' counts are all that is held, whatever the number of memes.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from lib.artifacts import SIGNIFICANT_DIGITS, atomic_path
 from lib.calibration import prob_hate
-from lib.config import MODELS
+from lib.commands import again
+from lib.config import MODELS, Settings
+from lib.data.datasets import MemeShards, shard_paths
 from lib.decisions.bundle import DecisionBundle
-from lib.modeling.prediction_table import logits_of
+from lib.modeling.prediction_table import logits_of, prediction_chunks
+
+# Predictions, texts and labels of so many memes are some 50 MB.
+CHUNK = 16_384
 
 # Below this a slice's error rate says too little to be ranked.
 SLICE_MINIMUM = 30
@@ -16,23 +29,63 @@ SLICE_MINIMUM = 30
 # The packed markers count as words, five of them.
 LONG_TEXT = 15
 
+SLICES = ("models_agree", "in_review_band", "text length", "dataset", "target_type", "concept")
+
+
+SHOWN = ["id", "text", "label", "mm_fusion_prob", "error_type"]
+
+
+class Errors(NamedTuple):
+    """What is kept of the error table: fusion's counts, its surest errors, and its slices."""
+
+    counts: pd.Series
+    surest: pd.DataFrame
+    slices: pd.DataFrame
+
+
+def write_errors(
+    settings: Settings, decision: DecisionBundle, n_surest: int = 10, chunk: int = CHUNK
+) -> Errors:
+    """Write `errors_<m>.csv` of Step 7 for the report split, and return what is kept of it.
+
+    Raises FileNotFoundError naming the step, and ValueError where the predictions are not of the
+    packed memes.
+    """
+    counts: pd.Series = error_counts(pd.DataFrame({"error_type": []}))
+    surest, sliced, start = pd.DataFrame(), [], 0
+    memes = _memes(shard_paths(settings.shards, settings.report_split))
+    chunks = prediction_chunks(settings, settings.report_split, chunk)
+    with (
+        atomic_path(settings.artifact(7, "errors.csv")) as new,
+        new.open("w", encoding="utf-8", newline="") as file,
+    ):
+        for frame in chunks:
+            table, metas = _joined(frame, memes, decision, start)
+            _append(file, table, header=start == 0)
+            start += len(table)
+            counts = counts + error_counts(table)
+            surest = surest_errors(pd.concat([surest, table[SHOWN]]), n_surest)
+            sliced.append(slice_counts(table, metas))
+        if next(memes, None) is not None:
+            raise ValueError(_other_memes(settings.report_split))
+    return Errors(counts, surest, slices(sliced))
+
 
 def error_table(
-    frame: pd.DataFrame,
-    texts: Mapping[str, str],
-    decision: DecisionBundle,
+    frame: pd.DataFrame, texts: Sequence[str], decision: DecisionBundle, start: int = 0
 ) -> pd.DataFrame:
     """One row a meme with the calibrated probability and prediction of each model.
 
-    Columns: index, id, text, label, `<model>_prob` and `<model>_pred` of the three models,
-    `error_type` of fusion (TP, TN, FP, FN), and the slices `models_agree`, `fusion_only_correct`
-    (fusion right, both experts wrong), `fusion_only_wrong` and `in_review_band`.
+    `texts` (N,) are those of the rows of `frame`, and `start` is the first row's index. Columns:
+    index, id, text, label, `<model>_prob` and `<model>_pred` of the three models, `error_type` of
+    fusion (TP, TN, FP, FN), and the slices `models_agree`, `fusion_only_correct` (fusion right,
+    both experts wrong), `fusion_only_wrong` and `in_review_band`.
     """
     table = pd.DataFrame(
         {
-            "index": np.arange(len(frame)),
+            "index": np.arange(start, start + len(frame)),
             "id": frame["id"].to_numpy(),
-            "text": [texts[meme] for meme in frame["id"]],
+            "text": list(texts),
             "label": frame["label"].to_numpy(),
         }
     )
@@ -51,45 +104,82 @@ def error_table(
     return table
 
 
-def slices(table: pd.DataFrame, memes: pd.DataFrame) -> pd.DataFrame:
-    """Fusion's error rate by slice: slice, value, n, errors, error_rate, verdict.
+def slice_counts(table: pd.DataFrame, metas: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """How many memes of each slice there are and how many are errors: slice, value, n, errors.
 
-    `memes` is `MemeShards.frame()`; its data set, target type and (for generated memes) concept
-    are sliced by where they take more than one value. Slices under 30 memes are marked
-    "insufficient" and have no rate.
+    `metas` (N,) are the packed fields of the rows of `table`; its data set, target type and (for
+    generated memes) concept are sliced by.
     """
-    columns = _slice_columns(table, memes.set_index("id").loc[table["id"]].reset_index())
-    wrong = table["error_type"].isin(["FP", "FN"])
-    rows = []
-    for name in columns:
-        for value, members in wrong.groupby(columns[name]):
-            enough = len(members) >= SLICE_MINIMUM
-            rate = members.mean() if enough else np.nan
-            verdict = "" if enough else "insufficient"
-            rows.append((name, str(value), len(members), int(members.sum()), rate, verdict))
-    return pd.DataFrame(rows, columns=["slice", "value", "n", "errors", "error_rate", "verdict"])
-
-
-def _slice_columns(table: pd.DataFrame, memes: pd.DataFrame) -> pd.DataFrame:
-    columns = table[["models_agree", "in_review_band"]].copy()
+    columns = table[["models_agree", "in_review_band"]].astype(str)
     long = table["text"].str.split().map(len) > LONG_TEXT
     columns["text length"] = np.where(long, f"over {LONG_TEXT} words", f"up to {LONG_TEXT} words")
-    columns["dataset"] = memes["dataset"]
-    targets = [labels.get("target_type") for labels in memes["labels"]]
+    columns["dataset"] = [meta["dataset"] for meta in metas]
+    targets = [meta["labels"].get("target_type") for meta in metas]
     columns["target_type"] = [target or "unlabelled" for target in targets]
-    if "concept" in memes:
-        columns["concept"] = memes["concept"]
-    return columns.loc[:, columns.nunique() > 1]
+    columns["concept"] = [meta.get("concept") for meta in metas]
+    wrong = table["error_type"].isin(["FP", "FN"])
+    parts = []
+    for name in SLICES:
+        found = wrong.groupby(columns[name]).agg(n="size", errors="sum").rename_axis("value")
+        parts.append(found.reset_index().assign(slice=name, value=lambda f: f["value"].astype(str)))
+    return pd.concat(parts, ignore_index=True)[["slice", "value", "n", "errors"]]
+
+
+def slices(counts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Fusion's error rate by slice from `slice_counts`: those, error_rate and verdict.
+
+    Left out is what takes one value only. Slices under 30 memes are marked "insufficient" and have
+    no rate.
+    """
+    all_counts = pd.concat(counts)
+    table = all_counts.groupby(["slice", "value"], as_index=False)[["n", "errors"]].sum()
+    place = {name: rank for rank, name in enumerate(SLICES)}
+    table = table[table.groupby("slice")["value"].transform("size") > 1]
+    table = table.sort_values("slice", key=lambda s: s.map(place), kind="stable", ignore_index=True)
+    enough = table["n"] >= SLICE_MINIMUM
+    table["error_rate"] = (table["errors"] / table["n"]).where(enough)
+    table["verdict"] = np.where(enough, "", "insufficient")
+    return table
 
 
 def surest_errors(table: pd.DataFrame, n: int = 10) -> pd.DataFrame:
     """The n wrong decisions of fusion whose probability was farthest from the other side."""
     wrong = table[table["error_type"].isin(["FP", "FN"])]
     distance = (wrong["mm_fusion_prob"] - wrong["label"]).abs()
-    order = distance.sort_values(ascending=False, kind="stable").index[:n]
-    return wrong.loc[order, ["id", "text", "label", "mm_fusion_prob", "error_type"]]
+    order = np.argsort(-distance.to_numpy(), kind="stable")[:n]
+    return wrong.iloc[order][SHOWN]
 
 
 def error_counts(table: pd.DataFrame) -> pd.Series:
     """How many memes fusion got right and wrong: TP, TN, FP, FN, in this order."""
     return table["error_type"].value_counts().reindex(["TP", "TN", "FP", "FN"], fill_value=0)
+
+
+def _memes(shards: Sequence[Path]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Packed fields and text of each meme, a shard in memory at a time."""
+    for shard in shards:
+        memes = MemeShards([shard], pictures=False)
+        yield from zip(memes.metas, memes.texts, strict=True)
+
+
+def _joined(
+    frame: pd.DataFrame,
+    memes: Iterator[tuple[Mapping[str, Any], str]],
+    decision: DecisionBundle,
+    start: int,
+) -> tuple[pd.DataFrame, list[Mapping[str, Any]]]:
+    """The error table of the next memes, with their packed fields."""
+    found = list(islice(memes, len(frame)))
+    metas = [meta for meta, _ in found]
+    if [meta["id"] for meta in metas] != frame["id"].tolist():
+        raise ValueError(_other_memes(frame["split"].iloc[0]))
+    return error_table(frame, [text for _, text in found], decision, start), metas
+
+
+def _other_memes(split: str) -> str:
+    return f"the predictions are not of the memes packed in '{split}'; evaluate again: {again(6)}"
+
+
+def _append(file: Any, table: pd.DataFrame, header: bool) -> None:
+    digits = f"%.{SIGNIFICANT_DIGITS}g"
+    table.to_csv(file, header=header, index=False, float_format=digits, lineterminator="\n")

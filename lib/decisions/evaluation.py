@@ -1,22 +1,26 @@
-"""Step 6's report: every metric of every model on every split, beside interval and baselines."""
+"""The reports of Steps 6 and 7: every metric of every model on every split, with its interval."""
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lib.artifacts import read_json
 from lib.calibration import bootstrap_ci, classification_metrics, constant_baselines, prob_hate
+from lib.commands import again
 from lib.config import MODELS, Settings
 from lib.data.confounders.design import bounds
-from lib.data.datasets import PACK, MemeShards
+from lib.data.datasets import MemeShards, shard_paths
 from lib.data.example import Example
 from lib.data.sources import examples_for
+from lib.data.val_parts import CALIBRATE, val_parts
+from lib.decisions.bundle import DecisionBundle
 from lib.modeling.encoders import Encoders
 from lib.modeling.features import encode_splits
-from lib.modeling.prediction_table import logits_of
+from lib.modeling.prediction_table import groups_of, logits_of, resampled
 from lib.modeling.predictions import packed_splits
 
 ORDINARY = ("train", "val", "test")
@@ -29,25 +33,26 @@ def evaluate(
     concepts: Mapping[str, str] | None = None,
     n_resamples: int = 1000,
     seed: int = 0,
+    decision: DecisionBundle | None = None,
 ) -> dict[str, Any]:
-    """Metrics at p(hate) >= 0.5, uncalibrated, of `predict_shards`' frame.
+    """Metrics of `predict_shards`' frame, uncalibrated and at p(hate) >= 0.5.
+
+    With a `decision` they are those of its temperatures and thresholds, which stand beside them.
 
     `{model: {split: metrics}}` for the three models, where metrics holds each number of
-    `classification_metrics` and `intervals`, `{name: [low, high]}` at 95%; and under "baselines"
-    the constant predictions of each split. `concepts` names the part of a held-out split that a
-    meme's id belongs to; each part is reported apart as well, as "<split> <concept>".
+    `classification_metrics`, `intervals`, `{name: [low, high]}` at 95%, and `resampled`, whether
+    these resample whole "groups" or "memes"; and under "baselines" the constant predictions of
+    each split. The parts of val are reported apart as well, as "val select" and "val calibrate".
+    `concepts` names the part of a held-out split that a meme's id belongs to; each is reported
+    apart as "<split> <concept>".
     A number that does not exist (one class only) is None.
     """
     report: dict[str, Any] = {name: {} for name in (*MODELS, "baselines")}
-    concepts = concepts or {}
-    apart = frame[frame["id"].isin(concepts)]
-    names = [f"{s} {concepts[id_]}" for s, id_ in zip(apart["split"], apart["id"], strict=True)]
-    groups = pd.concat([frame, apart.assign(split=names)])
-    for split, rows in groups.groupby("split", sort=False):
+    for split, rows in _sections(frame, concepts or {}):
         for model in MODELS:
-            report[model][split] = _evaluate(rows, model, n_resamples, seed)
+            report[model][split] = _evaluate(rows, model, n_resamples, seed, decision)
         report["baselines"][split] = constant_baselines(rows["label"])
-    return _without_nan(report)
+    return without_nan(report)
 
 
 def results_table(report: dict[str, Any], split: str) -> pd.DataFrame:
@@ -60,19 +65,23 @@ def results_table(report: dict[str, Any], split: str) -> pd.DataFrame:
 
 
 def evaluate_experts(settings: Settings) -> pd.DataFrame:
-    """Both experts' accuracy and macro-F1 on val, in the pilot in-sample on train, a row each.
+    """Both experts' accuracy and macro-F1, a row each, the constant predictions beside them.
 
-    The constant predictions stand beside them.
+    On the half of val that chose no epoch, in the pilot in-sample on train.
     """
-    train, val = encode_splits(settings, Encoders.load(settings.models, settings.autocast))
-    scored = train if val is None else val
-    labels = scored.labels.numpy()
-    rows = {
-        name: classification_metrics(prob_hate(scored.arrays[f"{kind}_logits"]), labels)
-        for name, kind in (("text_expert", "text"), ("vision_expert", "vision"))
+    train, val = encode_splits(settings, Encoders.load(settings.models, settings.bf16))
+    scored, name = (train, "train (in-sample)") if val is None else (val, "val, calibrate half")
+    rows = np.arange(len(scored))
+    if val is not None:
+        memes = MemeShards(shard_paths(settings.shards, "val"), pictures=False)
+        rows = np.flatnonzero(val_parts(memes.labels, memes.groups) == CALIBRATE)
+    labels = scored.labels.numpy()[rows]
+    table = {
+        expert: classification_metrics(prob_hate(scored.arrays[f"{kind}_logits"][rows]), labels)
+        for expert, kind in (("text_expert", "text"), ("vision_expert", "vision"))
     }
-    table = pd.DataFrame(rows | constant_baselines(labels)).T[["accuracy", "macro_f1", "auroc"]]
-    return table.assign(scored_on="train (in-sample)" if val is None else "val").round(3)
+    found = pd.DataFrame(table | constant_baselines(labels)).T
+    return found[["accuracy", "macro_f1", "auroc"]].assign(scored_on=name).round(3)
 
 
 def held_out_concepts(settings: Settings) -> dict[str, str]:
@@ -87,7 +96,7 @@ def single_modality_bounds(settings: Settings) -> pd.DataFrame:
 
     Known for generated memes only; for other data the table is empty.
     """
-    stats = read_json(settings.artifact(3, "stats.json"), PACK)
+    stats = read_json(settings.artifact(3, "stats.json"), again(3))
     if stats["datasets"] != ["confounders"]:
         return pd.DataFrame(columns=["text", "image", "both"])
     by_split = defaultdict(list)
@@ -97,20 +106,43 @@ def single_modality_bounds(settings: Settings) -> pd.DataFrame:
     return pd.DataFrame({split: bounds(memes) for split, memes in by_split.items()}).T.round(3)
 
 
-def _evaluate(rows: pd.DataFrame, model: str, n_resamples: int, seed: int) -> dict[str, Any]:
-    prob, labels = prob_hate(logits_of(rows, model)), rows["label"]
+def _sections(
+    frame: pd.DataFrame, concepts: Mapping[str, str]
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each split, then its parts, in the order of the rows."""
+    pairs = zip(frame["id"], frame["part"], strict=True)
+    named = frame.assign(part=[concepts.get(id_, part) for id_, part in pairs])
+    for split, rows in named.groupby("split", sort=False):
+        yield str(split), rows
+        for part, members in rows.groupby("part", sort=False):
+            if part:
+                yield f"{split!s} {part!s}", members
+
+
+def _evaluate(
+    rows: pd.DataFrame, model: str, n_resamples: int, seed: int, decision: DecisionBundle | None
+) -> dict[str, Any]:
+    temperature = decision.temperatures[model] if decision else 1.0
+    threshold = decision.thresholds[model] if decision else 0.5
+    prob, labels = prob_hate(logits_of(rows, model), temperature), rows["label"]
+    options: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed, "threshold": threshold}
     intervals = {
-        name: bootstrap_ci(prob, labels, name, n_resamples=n_resamples, seed=seed)
+        name: bootstrap_ci(prob, labels, name, **options, groups=groups_of(rows))
         for name in WITH_INTERVAL
     }
-    return classification_metrics(prob, labels) | {
-        "intervals": {name: [found.low, found.high] for name, found in intervals.items()}
-    }
+    fixed = {"temperature": temperature, "threshold": threshold} if decision else {}
+    return (
+        classification_metrics(prob, labels, threshold)
+        | {"intervals": {name: [found.low, found.high] for name, found in intervals.items()}}
+        | {"resampled": resampled(rows)}
+        | fixed
+    )
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """The same with None for every float that is not finite, which JSON has no word for."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,6 +12,9 @@ Text = Callable[[str, np.random.Generator], str]
 
 LEET = str.maketrans("aeiost", "@31057")
 
+# What a text reader takes for what.
+MISREAD = (("rn", "m"), ("cl", "d"), ("l", "I"), ("i", "1"), ("o", "0"), ("e", "c"), ("u", "v"))
+
 
 def _on_words(change: Callable[[str, np.random.Generator], str]) -> Text:
     """Apply a change to the words of a packed text, its markers left alone."""
@@ -31,6 +34,24 @@ def _swapped(word: str, rng: np.random.Generator) -> str:
     return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
 
 
+def _misread(word: str, rng: np.random.Generator) -> str:
+    """Confuse one pair of look-alike letters in about half of the words, as a text reader does."""
+    if rng.random() > 1 / 2:
+        return word
+    found = [wrong for wrong in MISREAD if wrong[0] in word]
+    if not found:
+        return word
+    seen, read = found[int(rng.integers(len(found)))]
+    return word.replace(seen, read, 1)
+
+
+def _watermarked(text: str, rng: np.random.Generator) -> str:
+    """Let the text reader find a site's mark at the picture's edge too."""
+    words = text.split()
+    end = next((i for i, word in enumerate(words) if word == "[/OCR]"), len(words))
+    return " ".join([*words[:end], "memes.example", *words[end:]])
+
+
 def _jpeg(image: Image.Image) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=15)
@@ -46,6 +67,8 @@ TEXT_PERTURBATIONS: dict[str, Text] = {
     "text: upper case": _on_words(lambda word, rng: word.upper()),
     "text: typos": _on_words(_swapped),
     "text: leetspeak": _on_words(lambda word, rng: word.translate(LEET)),
+    "text: misread": _on_words(_misread),
+    "text: watermark": _watermarked,
     "text: one word in five lost": _on_words(lambda word, rng: word if rng.random() > 0.2 else ""),
     "text: removed": _on_words(lambda word, rng: ""),
 }

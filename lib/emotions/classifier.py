@@ -213,9 +213,9 @@ def read_weights(path: Path, expected: dict[str, torch.Tensor]) -> dict[str, tor
 
 def _encoder(backbone: str, pretrained: bool) -> PreTrainedModel:
     if pretrained:
-        encoder = backbones.load(AutoModel, backbone, dtype=torch.float32)
+        encoder = backbones.load(AutoModel, backbone)
     else:
-        encoder = AutoModel.from_config(backbones.load(AutoConfig, backbone))
+        encoder = AutoModel.from_config(backbones.load(AutoConfig, backbone), dtype=torch.float32)
     if getattr(encoder, "pooler", None) is not None:
         # Its weights would travel along unused: the head reads the mean of the states.
         encoder.pooler = None

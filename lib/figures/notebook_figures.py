@@ -14,6 +14,7 @@ from lib.calibration import Interval, sweep_thresholds
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibrated
+from lib.decisions.report import described, section_of
 from lib.figures.single_plots import (
     contact_sheet,
     grid_of,
@@ -66,7 +67,8 @@ def results_figure(
 ) -> Figure:
     """A panel a metric: each model a point with its 95% interval, spelt out at the right.
 
-    `report` is what `evaluate` returns. Baselines are dashed lines; equal ones share a line, and
+    `report` is what `evaluate` or `decision_report` returns, `split` one of its splits or sections.
+    Baselines are dashed lines; equal ones share a line, and
     each line has its name above.
     """
     figure, axes = _panels(len(metrics), width=5, height=3)
@@ -76,12 +78,19 @@ def results_figure(
         baselines = {name: row[metric] for name, row in report["baselines"][split].items()}
         _baseline_lines(ax, baselines)
         ax.set_xlabel(METRIC_NAMES.get(metric, metric))
-    figure.suptitle(f"{_described(split, found[MODELS[0]]['n'])}, with 95% intervals")
+    over = found[MODELS[0]]["resampled"]
+    figure.suptitle(
+        f"{_described(split, found[MODELS[0]]['n'])}, with 95% intervals over resampled {over}"
+    )
     return figure
 
 
 def reliability_figure(frame: pd.DataFrame, decision: DecisionBundle) -> Figure:
-    """Reliability diagrams: a column a model, before temperature scaling above, after below."""
+    """Reliability diagrams: a column a model, before temperature scaling above, after below.
+
+    The title says what `frame` is of, and where it is not what the temperatures were fitted on,
+    of what they are.
+    """
     figure, axes = _panels(len(MODELS), height=8.5, ratios=(3, 1, 3, 1))
     axes[3, 0].sharey(axes[1, 0])
     stages = {"before": dict.fromkeys(MODELS, 1.0), "after": decision.temperatures}
@@ -91,12 +100,18 @@ def reliability_figure(frame: pd.DataFrame, decision: DecisionBundle) -> Figure:
             reliability_diagram(ax, prob[model], frame["label"], style=style, share_ax=share_ax)
             ax.set_title(f"{style.label}, {stage}: T = {temperatures[model]:.2f}")
     _only_outer_labels(axes)
-    figure.suptitle(f"{_described_frame(frame)}, before and after temperature scaling")
+    figure.suptitle(
+        f"{_described_frame(frame)}, before and after temperature scaling"
+        f"{_fitted_elsewhere(frame, decision, 'T')}"
+    )
     return figure
 
 
 def threshold_figure(frame: pd.DataFrame, decision: DecisionBundle) -> Figure:
-    """Precision, recall and F1 over the threshold, one panel a model, the chosen cut marked."""
+    """Precision, recall and F1 over the threshold, one panel a model, the chosen cut marked.
+
+    The cut and its interval are those of `decision`, whatever `frame` is of; the title says so.
+    """
     figure, axes = _panels(len(MODELS))
     prob = calibrated(frame, decision.temperatures)
     for ax, model, style in zip(axes[0], MODELS, STYLES, strict=True):
@@ -108,7 +123,10 @@ def threshold_figure(frame: pd.DataFrame, decision: DecisionBundle) -> Figure:
         threshold_curve(ax, curve, chosen, interval, style)
         ax.set_title(f"{style.label}\n{ax.get_title()}")
     _only_outer_labels(axes)
-    figure.suptitle(f"{_described_frame(frame)}, after temperature scaling")
+    figure.suptitle(
+        f"{_described_frame(frame)}, after temperature scaling"
+        f"{_fitted_elsewhere(frame, decision, 'threshold and interval')}"
+    )
     return figure
 
 
@@ -204,12 +222,17 @@ def _only_outer_labels(axes: np.ndarray) -> None:
 
 
 def _described_frame(frame: pd.DataFrame) -> str:
-    return _described(" and ".join(frame["split"].unique()), len(frame))
+    return _described(section_of(frame), len(frame))
 
 
-def _described(split: str, n: int) -> str:
-    """A split and its size; on train the models are judged by what they were trained on."""
-    return f"{split}{' (in-sample)' if split == 'train' else ''}, n = {n}"
+def _fitted_elsewhere(frame: pd.DataFrame, decision: DecisionBundle, what: str) -> str:
+    fitted = f"{decision.fit_split} {decision.fit_part}".strip()
+    return "" if section_of(frame) == fitted else f" ({what} from {described(fitted)})"
+
+
+def _described(section: str, n: int) -> str:
+    """A section and its size; on train the models are judged by what they were trained on."""
+    return f"{described(section)}, n = {n}"
 
 
 def _panels(

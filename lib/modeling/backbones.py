@@ -75,13 +75,14 @@ def load(auto_class: Any, name: str, **options: Any) -> Any:
 @contextlib.contextmanager
 def _generators_kept() -> Iterator[None]:
     """Give the seeded generators back as they were, whatever is drawn inside."""
-    python, legacy = random.getstate(), np.random.get_state()
+    # NumPy's old generator is the one that `transformers.set_seed` seeds.
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
         random.setstate(python)
-        np.random.set_state(legacy)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _package_folder(package: str) -> Path:

@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 
 import torch
 
+from lib.commands import again
 from lib.data.text import words_of
+from lib.modeling.device import default_device, moved, reads_in_bf16
 
 EXPERTS = ("text_expert", "vision_expert")
 
@@ -18,7 +20,7 @@ EXPERTS = ("text_expert", "vision_expert")
 def load_expert(
     folder: str | Path, state: Mapping[str, torch.Tensor] | None = None
 ) -> tuple[Any, Any]:
-    """Load an expert in eval mode with its tokenizer or image processor.
+    """Load an expert in eval mode and single precision with its tokenizer or image processor.
 
     With `state` its weights are these, and the folder needs to hold none.
     Raises FileNotFoundError naming the folder and the step that fills it.
@@ -26,7 +28,7 @@ def load_expert(
     folder = Path(folder)
     if not (folder / "config.json").exists():
         raise FileNotFoundError(
-            f"{folder} holds no trained expert; train it with Step 4: python -m lib.run --from 4"
+            f"{folder} holds no trained expert; train it with Step 4: {again(4)}"
         )
     # Imported here because they take longer than all else that serving imports together.
     if folder.name.startswith("text"):
@@ -35,18 +37,28 @@ def load_expert(
     else:
         from transformers import AutoImageProcessor as Processor
         from transformers import AutoModelForImageClassification as Model
-    model = Model.from_pretrained(folder) if state is None else rebuilt(Model, folder, state)
-    return model.eval(), Processor.from_pretrained(folder)
+    if state is None:
+        model = Model.from_pretrained(folder, dtype=torch.float32)
+    else:
+        model = rebuilt(Model, folder, state)
+    return model.eval(), Processor.from_pretrained(folder, **processor_options(model))
+
+
+def processor_options(model: Any) -> dict[str, Any]:
+    """What loading the tokenizer or image processor of a model needs to be told."""
+    # timm's works with Pillow alone; unless told so, transformers asks for torchvision and warns.
+    return {"backend": "pil"} if model.config.model_type == "timm_wrapper" else {}
 
 
 def rebuilt(auto_class: Any, folder: Path, state: Mapping[str, torch.Tensor]) -> Any:
-    """The model that a folder's configuration describes, in eval mode, with the weights `state`.
+    """The model that a folder's configuration describes, with the weights `state`.
 
+    It is in eval mode and single precision.
     Raises RuntimeError if they are not those of such a model.
     """
     from transformers import AutoConfig
 
-    model = auto_class.from_config(AutoConfig.from_pretrained(folder))
+    model = auto_class.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
     model.load_state_dict(state)
     return model.eval()
 
@@ -152,26 +164,39 @@ class Encoders(torch.nn.Module):
     The logits are always the experts'. Their hidden features are too, unless there is an encoder
     of fusion's own for that modality (`text_encoder`, `vision_encoder`), which then gives them;
     `dual_encoder`, a text and an image tower, adds its embeddings. `Features` has the names.
+    With `bf16` None they run in bfloat16 where `lib.modeling.device` says so.
     """
 
-    def __init__(self, sources: Mapping[str, Source], bf16: bool = False) -> None:
+    def __init__(self, sources: Mapping[str, Source], bf16: bool | None = None) -> None:
         super().__init__()
         self.sources = torch.nn.ModuleDict(sources)
         self.bf16 = bf16
 
     @classmethod
     def load(
-        cls, models: str | Path, bf16: bool = False, own: Mapping[str, Source] | None = None
+        cls,
+        models: str | Path,
+        bf16: bool | None = None,
+        own: Mapping[str, Source] | None = None,
+        device: str | None = None,
     ) -> "Encoders":
-        """Load both experts from the `models/` folder, in eval mode, with `own` beside them."""
+        """Load both experts from the `models/` folder, in eval mode, with `own` beside them.
+
+        They are on `device`, by default the one that `lib.modeling.device` chooses.
+        """
         text, vision = (load_expert(Path(models) / name) for name in EXPERTS)
         sources: dict[str, Source] = {"text_expert": TextEncoder(*text)}
         sources |= {"vision_expert": VisionEncoder(*vision), **(own or {})}
-        return cls(sources, bf16).eval()
+        return cls(sources, bf16).eval().to(device or default_device())
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    @property
+    def autocast(self) -> bool:
+        """Whether they run in bfloat16 where they now are."""
+        return reads_in_bf16(self.bf16, self.device.type)
 
     def forward(
         self, texts: Sequence[str], images: Sequence[Any], tokens: bool = False
@@ -202,8 +227,8 @@ class Encoders(torch.nn.Module):
         """What each source makes of its own prepared inputs, by its name."""
         encoded = {}
         for name, inputs in prepared.items():
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                found = self.sources[name](_moved(inputs, self.device), tokens)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                found = self.sources[name](moved(inputs, self.device), tokens)
             encoded[name] = {key: tensor.float() for key, tensor in found.items()}
         return encoded
 
@@ -222,9 +247,11 @@ class Encoders(torch.nn.Module):
             features |= {key: value for key, value in found.items() if not key.endswith("_logits")}
         return features
 
-    def _vision_logits(self, pooled: torch.Tensor) -> torch.Tensor:
+    def _vision_logits(self, pooled: Any, rows: int = 8192) -> torch.Tensor:
+        """Logits (N, 2) from pooled features (N, v), `rows` at a time: they may lie on the disk."""
         expert = self.sources["vision_expert"]
-        return expert.logits(pooled.to(self.device)).to(pooled.device)
+        parts = [pooled[start : start + rows] for start in range(0, len(pooled), rows)]
+        return torch.cat([expert.logits(p.to(self.device)).to(p.device) for p in parts])
 
 
 def drops_markers(model: Any) -> bool:
@@ -306,12 +333,6 @@ def fingerprint_of_processor(processor: Any) -> str:
 def save_model(model: Any, folder: Path, weights: bool) -> None:
     """Write a model of transformers to a folder, or its configuration alone."""
     (model if weights else model.config).save_pretrained(folder)
-
-
-def _moved(inputs: Any, device: torch.device) -> Any:
-    if isinstance(inputs, dict):
-        return {name: tensor.to(device) for name, tensor in inputs.items()}
-    return inputs.to(device)
 
 
 @contextlib.contextmanager

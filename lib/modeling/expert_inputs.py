@@ -26,14 +26,16 @@ from lib.config import Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.val_parts import selecting_rows
 from lib.modeling import backbones, trainable_layers
+from lib.modeling.device import default_device
 from lib.modeling.encoders import (
     Encoders,
     VisionEncoder,
     drops_markers,
     head_name,
+    processor_options,
     shown_texts,
 )
-from lib.modeling.features import encode_shards
+from lib.modeling.features import Features, encode_shards
 
 ID2LABEL = {0: "non-hate", 1: "hate"}
 
@@ -106,7 +108,8 @@ def classifier(name: str, settings: Settings) -> tuple[Any, Any]:
     # Batch statistics of a few memes would drown those of the pre-training, and would differ
     # between one process and several.
     freeze_batch_norm_2d(model)
-    return model, backbones.load(AutoImageProcessor, settings.vision_model)
+    options = processor_options(model)
+    return model, backbones.load(AutoImageProcessor, settings.vision_model, **options)
 
 
 def text_lengths(settings: Settings) -> pd.DataFrame:
@@ -206,12 +209,12 @@ def _head_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> Expert
     There is no flipping then: a mirrored picture would be a second pass over all of them.
     """
     whole, processor = classifier("vision_expert", settings)
-    encoders = Encoders({"vision_expert": VisionEncoder(whole.eval(), processor)})
+    encoders = Encoders({"vision_expert": VisionEncoder(whole.eval(), processor)}, settings.bf16)
+    encoders.to(default_device())
     sets, drawn = {}, {}
     for split, shards in splits.items():
         found = encode_shards(shards, encoders, settings.features, workers=settings.workers)
-        rows = zip(found.arrays["vision_pooled"], found.labels.tolist(), found.ids, strict=True)
-        sets[split] = [{"pooled": p, "labels": label, "ids": meme} for p, label, meme in rows]
+        sets[split] = PooledFeatures(found)
         memes = MemeShards(shards, pictures=False)
         drawn[split] = memes.with_picture if split == "train" else _selecting_with_picture(memes)
     train = Subset(sets["train"], drawn["train"])
@@ -224,13 +227,27 @@ def _head_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> Expert
         Subset(sets["val"], drawn["val"]) if "val" in sets else None,
         partial(_stack, "pooled"),
         drawn["train"],
-        [example["labels"] for example in train],
+        [sets["train"].labels[row] for row in drawn["train"]],
     )
 
 
 def _selecting_with_picture(memes: MemeShards) -> list[int]:
     selecting = set(selecting_rows(memes.labels, memes.groups))
     return [row for row in memes.with_picture if row in selecting]
+
+
+class PooledFeatures(torch.utils.data.Dataset):
+    """Cached pooled features as training examples, read one by one."""
+
+    def __init__(self, features: Features) -> None:
+        self.pooled, self.ids = features.arrays["vision_pooled"], features.ids
+        self.labels = features.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {"pooled": self.pooled[row], "labels": self.labels[row], "ids": self.ids[row]}
 
 
 class LastLayer(torch.nn.Module):

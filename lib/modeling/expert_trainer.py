@@ -1,6 +1,7 @@
 """The Trainer of an expert: its batches, loss, metrics and arguments."""
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from sklearn.utils.class_weight import compute_class_weight
-from torch.utils.data import Sampler, Subset
+from torch.utils.data import DistributedSampler, Sampler, Subset
 from tqdm import tqdm
 from transformers import (
     EarlyStoppingCallback,
@@ -23,9 +24,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lib.calibration import classification_metrics, prob_hate
 from lib.config import Settings
-from lib.modeling.device import bf16_pays, default_device
+from lib.modeling.device import default_device, trains_in_bf16
 from lib.modeling.expert_inputs import ExpertInputs, frozen
+from lib.modeling.filled_batches import FilledUp, WithBlank
 from lib.modeling.like_lengths import LikeLengths
+from lib.modeling.trainable_layers import layer_groups
 
 # A setting's name for what chooses the epoch -> the Trainer's, and whether more of it is better.
 SELECTED_BY = {
@@ -38,19 +41,51 @@ SELECTED_BY = {
 class MemeTrainer(Trainer):
     """Stops at the first loss that is not finite, naming the memes of that batch.
 
-    With `lengths`, one a training example, batches hold examples of like length.
+    With `lengths`, one a training example, batches hold examples of like length. Each block of the
+    backbone learns at `layer_decay` times the rate of the block above it.
     """
 
     def __init__(
-        self, *args: Any, lengths: Sequence[int] | None = None, batch: int = 1, **kwargs: Any
+        self,
+        *args: Any,
+        lengths: Sequence[int] | None = None,
+        batch: int = 1,
+        layer_decay: float = 1.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.lengths, self.batch = lengths, batch
+        self.lengths, self.batch, self.layer_decay = lengths, batch, layer_decay
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        if self.layer_decay == 1 or self.optimizer is not None:
+            return super().create_optimizer(*args, **kwargs)
+        parameters = dict(self.model.named_parameters())
+        decaying = set(self.get_decay_parameter_names(self.model))
+        groups = [
+            {
+                "params": [parameters[name] for name in names if (name in decaying) == decays],
+                "lr": rate,
+                "weight_decay": self.args.weight_decay if decays else 0.0,
+            }
+            for rate, names in layer_groups(self.model, self.args.learning_rate, self.layer_decay)
+            for decays in (True, False)
+        ]
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        self.optimizer = kind([group for group in groups if group["params"]], **options)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+        # Orders of seed and epoch alone: the same on one process and on several, and after a kill.
+        sampler: Any
         if self.lengths is None:
-            return super()._get_train_sampler(train_dataset)
-        return LikeLengths(self.lengths, self.batch, self.args.seed)
+            sampler = DistributedSampler(
+                self.train_dataset, num_replicas=1, rank=0, seed=self.args.seed
+            )
+        else:
+            sampler = LikeLengths(self.lengths, self.batch, self.args.seed)
+        if self.args.world_size == 1:
+            return sampler
+        return FilledUp(sampler, self.args.train_batch_size * self.args.world_size)
 
     def compute_loss(self, model, inputs, return_outputs=False, **options):
         ids = inputs.pop("ids")
@@ -109,13 +144,14 @@ def make_trainer(
         model=inputs.model,
         args=_arguments(name, settings, folder, evaluate=inputs.val is not None),
         data_collator=inputs.collate,
-        train_dataset=Subset(inputs.train, list(chosen)),
+        train_dataset=WithBlank(Subset(inputs.train, list(chosen))),
         eval_dataset=inputs.val,
         processing_class=inputs.processor,
         compute_loss_func=_loss(labels, settings.class_weights, settings.label_smoothing),
         compute_metrics=_metrics,
         callbacks=callbacks,
         lengths=lengths,
+        layer_decay=1.0 if frozen(name, settings) else settings.layer_decay,
         # Of an optimiser step, so that accumulation does not change what is in it.
         batch=settings.batch_size * settings.gradient_accumulation,
     )
@@ -130,10 +166,17 @@ def _arguments(
     text = name == "text_expert"
     device = default_device()
     processes = PartialState(cpu=device == "cpu").num_processes
-    # On a CPU the backward pass of depthwise convolutions is slower in bfloat16 than in float32.
-    auto = bf16_pays(device) and (text or device != "cpu")
     metric, more_is_better = SELECTED_BY[settings.select_by]
-    return TrainingArguments(
+    if settings.batch_size % processes:
+        raise ValueError(
+            f"batch_size={settings.batch_size} cannot be shared evenly by {processes} processes; "
+            f"set it to a multiple of {processes}, or start another number of processes"
+        )
+    if settings.report_to == "tensorboard":
+        # Trainer's own place lies among the checkpoints, which go once the expert is saved.
+        place = settings.run_folder / "tensorboard" / checkpoints.name
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(place)
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.text_epochs if text else settings.vision_epochs,
         learning_rate=settings.text_lr if text else settings.vision_lr,
@@ -141,11 +184,11 @@ def _arguments(
         warmup_steps=0.1,
         weight_decay=0.01,
         # The batch of an optimiser step is the same on one process and on many.
-        per_device_train_batch_size=max(1, settings.batch_size // processes),
+        per_device_train_batch_size=settings.batch_size // processes,
         per_device_eval_batch_size=4 * settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
         activation_checkpointing=settings.gradient_checkpointing,
-        bf16=auto if settings.bf16 is None else settings.bf16,
+        bf16=trains_in_bf16(settings.bf16, device, convolutions=not text),
         use_cpu=device == "cpu",
         eval_strategy="epoch" if evaluate else "no",
         save_strategy="epoch" if evaluate else "no",
@@ -158,10 +201,15 @@ def _arguments(
         seed=settings.seed,
         dataloader_num_workers=0 if text or frozen(name, settings) else settings.workers,
         remove_unused_columns=False,
-        report_to="none",
+        # Or the epochs that patience has already waited for would be waited for again.
+        restore_callback_states_from_checkpoint=True,
+        report_to=settings.report_to,
         disable_tqdm=True,
         log_level="warning",
     )
+    # Several GPUs in one process would each take a whole batch; torchrun gives each its process.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _loss(labels: Sequence[int], balanced: bool, smoothing: float = 0.0) -> Callable:

@@ -83,6 +83,7 @@ def expert_job(name: str, settings: Settings) -> dict[str, Any]:
     val = shard_paths(settings.shards, "val") if settings.mode == "full" else []
     knobs: tuple[str, ...] = ("seed", "batch_size", "gradient_accumulation", "max_length")
     knobs += ("class_weights", "top_k", "lora_rank", "select_by", "label_smoothing", "text_markers")
+    knobs += ("layer_decay",)
     if settings.fusion_features == "held_out":
         knobs += ("fusion_features", "folds")
     return {

@@ -1,30 +1,28 @@
 """What the frozen encoders see in each meme: every encoder runs once, the rest reads its cache."""
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import webdataset as wds
-from safetensors import safe_open
-from safetensors.torch import save_file
+from torch.utils.data import ConcatDataset, DataLoader
 from tqdm import tqdm
 
-from lib.artifacts import atomic_path, fingerprint
 from lib.config import Settings
-from lib.data.datasets import MemeShards, shard_paths, stream
-from lib.modeling.encoders import Encoders, Source
-
-# What a cache file holds: token and patch states too, or one vector a meme and encoder.
-KINDS = ("tokens", "pooled")
+from lib.data.datasets import MemeShards, shard_paths
+from lib.modeling.encoders import Encoders
+from lib.modeling.feature_cache import FeatureCache
+from lib.modeling.rows import Rows
 
 TOKEN_ARRAYS = ("text_tokens", "text_mask", "vision_patches")
 
-# Per source of features, per name of an array.
+Array = torch.Tensor | Rows
+
+# Of a shard, per source of features, per name of an array.
 Arrays = dict[str, dict[str, torch.Tensor]]
 
 
@@ -35,12 +33,13 @@ class Features:
     `arrays` holds text_logits and vision_logits (N, 2), text_cls and text_mean (N, t),
     vision_pooled (N, v), with a dual encoder text_dual and vision_dual (N, d); with tokens also
     text_tokens (N, L, t), text_mask (N, L) and vision_patches (N, P, w), these three in half
-    precision: they are the bulk.
+    precision: they are the bulk. All but the logits are `Rows`, which are read from the cache by
+    the batch: `arrays[name][rows]` is a tensor, `arrays[name][:]` all of it.
     """
 
     ids: list[str]
     labels: torch.Tensor
-    arrays: dict[str, torch.Tensor]
+    arrays: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -48,10 +47,10 @@ class Features:
     def take(self, rows: np.ndarray) -> "Features":
         """The memes of these row numbers alone."""
         chosen = torch.from_numpy(rows)
-        arrays = {name: tensor[chosen] for name, tensor in self.arrays.items()}
+        arrays = {name: _taken(array, chosen) for name, array in self.arrays.items()}
         return Features([self.ids[row] for row in rows], self.labels[chosen], arrays)
 
-    def with_arrays(self, **arrays: torch.Tensor) -> "Features":
+    def with_arrays(self, **arrays: Array) -> "Features":
         """The same memes with some arrays replaced."""
         return replace(self, arrays=self.arrays | arrays)
 
@@ -66,7 +65,7 @@ class Batch(NamedTuple):
 def collate(
     prepare: Mapping[str, tuple[str, Callable]], samples: Sequence[Mapping[str, Any]]
 ) -> Batch:
-    """Prepare samples of `stream` for each source, named with its modality."""
+    """Prepare items of `MemeShards` for each source, named with its modality."""
     items = {"text": [s["text"] for s in samples], "vision": [s.get("image") for s in samples]}
     return Batch(
         [s["id"] for s in samples],
@@ -84,21 +83,27 @@ def encode_shards(
 ) -> Features:
     """Encode all memes of some shards in one pass, or read the cached outcome of an earlier one.
 
-    Each encoder has a cache file of its own, whose name holds a fingerprint of its weights and of
-    the shards: a changed expert is run again, the others are not. Raises what `stream` raises.
+    With a `cache` each shard's features are written when it is done and dropped from memory, so
+    that a killed pass goes on with the next shard. Each encoder has files of its own: a changed
+    expert is run again, the others are not. Raises what `MemeShards` raises.
     """
     memes = MemeShards(shards, pictures=False)
-    files = _files(shards, encoders, cache, tokens)
-    found = {name: _load(file) for name, file in files.items() if file and file.exists()}
-    missing = [name for name in encoders.sources if name not in found]
-    if missing:
-        encoded = _encode(shards, memes.ids, encoders, missing, tokens, batch_size, workers)
-        for name, arrays in encoded.items():
-            if file := files[name]:
-                _save(arrays, memes.ids, file)
-        found |= encoded
+    kept = None if cache is None else FeatureCache(Path(cache), encoders, shards, tokens)
+    found: dict[str | Path, Arrays] = {}
+    for names, todo in _missing(shards, list(encoders.sources), kept).items():
+        for shard, arrays in _encode(todo, encoders, names, tokens, batch_size, workers):
+            if kept is None:
+                found[shard] = arrays
+            else:
+                for name in names:
+                    kept.save(name, shard, arrays[name])
+    if kept is not None:
+        found = {shard: {n: kept.load(n, shard) for n in encoders.sources} for shard in shards}
+        kept.forget()
+    joined = _joined([found[shard] for shard in shards], tokens)
     with torch.no_grad():
-        arrays = encoders.named(found)
+        named = encoders.named(joined)
+    arrays = {name: a[:] if name.endswith("_logits") else a for name, a in named.items()}
     return Features(memes.ids, torch.tensor(memes.labels), arrays)
 
 
@@ -120,84 +125,80 @@ def encode_splits(settings: Settings, encoders: Encoders) -> tuple[Features, Fea
     return train, encode(shard_paths(settings.shards, "val"))
 
 
-def _files(
-    shards: Sequence[str | Path], encoders: Encoders, cache: Path | None, tokens: bool
-) -> dict[str, Path | None]:
-    """The cache file of each source: the one with tokens serves both kinds."""
-    if cache is None:
-        return dict.fromkeys(encoders.sources)
-    data = fingerprint(*shards)
-    files: dict[str, Path | None] = {}
-    for name, source in encoders.sources.items():
-        key = f"{data}-{_weights_of(source)}" + ("-bf16" if encoders.bf16 else "")
-        with_tokens, pooled = (Path(cache) / f"{key}-{kind}.safetensors" for kind in KINDS)
-        files[name] = with_tokens if tokens or with_tokens.exists() else pooled
-    return files
+def _taken(array: Array, rows: torch.Tensor) -> Array:
+    return array.take(rows) if isinstance(array, Rows) else array[rows]
 
 
-def _weights_of(source: Source) -> str:
-    # The two towers of a dual encoder have the same weights.
-    return f"{source.modality}-{source.fingerprint()}"
+def _missing(
+    shards: Sequence[str | Path], sources: Sequence[str], cache: FeatureCache | None
+) -> dict[tuple[str, ...], list[str | Path]]:
+    """The shards to be read, by the names of the sources that have not encoded them yet."""
+    missing: dict[tuple[str, ...], list[str | Path]] = {}
+    for shard in shards:
+        names = (n for n in sources if cache is None or not cache.file(n, shard).exists())
+        missing.setdefault(tuple(names), []).append(shard)
+    return {names: todo for names, todo in missing.items() if names}
 
 
 @torch.inference_mode()
 def _encode(
     shards: Sequence[str | Path],
-    ids: Sequence[str],
     encoders: Encoders,
-    names: Iterable[str],
+    names: Sequence[str],
     tokens: bool,
     batch_size: int,
     workers: int,
-) -> Arrays:
+) -> Iterator[tuple[str | Path, Arrays]]:
+    """Each shard in turn with what the sources `names` see in its memes, on the CPU."""
     sources = {name: encoders.sources[name] for name in names}
     pictures = any(source.modality == "vision" for source in sources.values())
-    loader = wds.WebLoader(
-        stream(shards, pictures),
-        batch_size=batch_size,
+    sets = [MemeShards([shard], pictures=pictures) for shard in shards]
+    loader = DataLoader(
+        ConcatDataset(sets),
+        batch_sampler=_batches([len(memes) for memes in sets], batch_size),
         collate_fn=partial(collate, {n: (s.modality, s.prepare) for n, s in sources.items()}),
-        num_workers=min(workers, len(shards)) if pictures else 0,
+        num_workers=workers if pictures else 0,
+        pin_memory=encoders.device.type == "cuda",
+        # Else the loader draws from the seeded generator, and a cached pass would not.
+        generator=torch.Generator(),
     )
-    seen: list[str] = []
-    parts: dict[str, dict[str, list[torch.Tensor]]] = {name: {} for name in names}
-    with tqdm(desc="encoding", unit=" memes", total=len(ids)) as bar:
-        for batch in loader:
-            for name, arrays in encoders.encode_prepared(batch.prepared, tokens).items():
-                for key, tensor in arrays.items():
-                    half = key in TOKEN_ARRAYS
-                    kept = tensor.half().cpu() if half else tensor.cpu()
-                    parts[name].setdefault(key, []).append(kept)
-            seen += batch.ids
-            bar.update(len(batch.ids))
-    # The loader's workers deliver in an order of their own.
-    place = {meme: row for row, meme in enumerate(seen)}
-    rows = torch.tensor([place[meme] for meme in ids])
-    return {
-        name: {key: _join(key, tensors)[rows] for key, tensors in arrays.items()}
-        for name, arrays in parts.items()
-    }
+    batches = iter(loader)
+    with tqdm(desc="encoding", unit=" memes", total=sum(map(len, sets))) as bar:
+        for shard, memes in zip(shards, sets, strict=True):
+            parts: dict[str, dict[str, list[torch.Tensor]]] = {name: {} for name in names}
+            for _ in range(0, len(memes), batch_size):
+                batch = next(batches)
+                for name, arrays in encoders.encode_prepared(batch.prepared, tokens).items():
+                    for key, tensor in arrays.items():
+                        kept = tensor.half() if key in TOKEN_ARRAYS else tensor
+                        parts[name].setdefault(key, []).append(kept.cpu())
+                bar.update(len(batch.ids))
+            yield shard, {name: _whole(arrays) for name, arrays in parts.items()}
 
 
-def _join(name: str, tensors: list[torch.Tensor]) -> torch.Tensor:
-    """Concatenate batches; texts are as long as the longest of their batch, so pad those."""
-    if name not in ("text_tokens", "text_mask"):
-        return torch.cat(tensors)
-    longest = max(tensor.shape[1] for tensor in tensors)
-    return torch.cat(
-        [
-            torch.nn.functional.pad(t, (0, 0) * (t.ndim - 2) + (0, longest - t.shape[1]))
-            for t in tensors
-        ]
-    )
+def _batches(sizes: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Row numbers over all shards in order, `batch_size` at a time and never of two shards."""
+    ends = np.cumsum([0, *sizes]).tolist()
+    return [
+        list(range(start, min(start + batch_size, end)))
+        for begin, end in pairwise(ends)
+        for start in range(begin, end, batch_size)
+    ]
 
 
-def _save(arrays: Mapping[str, torch.Tensor], ids: Sequence[str], file: Path) -> None:
-    tensors = {name: tensor.contiguous() for name, tensor in arrays.items()}
-    with atomic_path(file) as new:
-        save_file(tensors, new, metadata={"ids": json.dumps(list(ids))})
+def _whole(arrays: Mapping[str, list[torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Batches put together, texts being as long as the longest of their batch."""
+    return {key: Rows(batches)[:] for key, batches in arrays.items()}
 
 
-def _load(file: Path) -> dict[str, torch.Tensor]:
-    with safe_open(file, framework="pt") as stored:
-        # Cloned, because a matrix product rounds differently at another alignment in memory.
-        return {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118
+def _joined(shards: Sequence[Arrays], tokens: bool) -> dict[str, dict[str, Rows]]:
+    """The arrays of all shards, per source; token states only if asked for."""
+    joined: dict[str, dict[str, Rows]] = {}
+    for name in shards[0]:
+        keys = dict.fromkeys(key for found in shards for key in found[name])
+        joined[name] = {
+            key: Rows([found[name][key] for found in shards if key in found[name]])
+            for key in keys
+            if tokens or key not in TOKEN_ARRAYS
+        }
+    return joined

@@ -11,15 +11,13 @@ from pydantic import ValidationError
 from torch import nn
 
 from lib.artifacts import atomic_path, fingerprint, guard_overwrite, read_json, require, write_json
+from lib.commands import again
 from lib.config import Settings
 from lib.modeling.device import default_device
 from lib.modeling.encoders import Encoders, Source
 from lib.modeling.heads import FusionConfig, FusionHead, build_head, head_class
 from lib.modeling.own_encoders import load_own, own_sources, own_state, save_own
 from lib.modeling.stacking import SPACE, VOTE
-
-TRAIN_EXPERTS = "python -m lib.run --from 4"
-TRAIN_FUSION = "python -m lib.run --from 5"
 
 
 class FusionModel(nn.Module):
@@ -80,7 +78,7 @@ def save_fusion(trained: TrainedHead, settings: Settings, encoders: Encoders) ->
         config = trained.head.config.model_copy(
             update={"encoders": {own.name: fingerprint(own) for own in found}}
         )
-        state = trained.head.state_dict()
+        state = {name: tensor.cpu() for name, tensor in trained.head.state_dict().items()}
         if tuned:
             state = {f"head.{name}": tensor for name, tensor in state.items()}
             state |= own_state(own, tuned)
@@ -100,32 +98,32 @@ def load_fusion(models: str | Path, device: str | None = None) -> FusionModel:
     models = Path(models)
     folder = models / "mm_fusion"
     config = _read_config(folder / "config.json")
-    trained_on = {models / name: (found, TRAIN_EXPERTS) for name, found in config.experts.items()}
+    trained_on = {models / name: (found, again(4)) for name, found in config.experts.items()}
     for name, found in config.encoders.items():
-        trained_on[folder / "encoders" / name] = (found, TRAIN_FUSION)
+        trained_on[folder / "encoders" / name] = (found, again(5))
     for encoder, (found, made_by) in trained_on.items():
         if fingerprint(require(encoder, made_by)) != found:
             raise ValueError(
                 f"{encoder} is not the one that {folder} was trained on; "
-                f"train fusion again: {TRAIN_FUSION}"
+                f"train fusion again: {again(5)}"
             )
-    head, own = _read_weights(config, require(folder / "fusion_model.pt", TRAIN_FUSION))
-    encoders = Encoders.load(models, config.bf16, own)
+    head, own = _read_weights(config, require(folder / "fusion_model.pt", again(5)))
+    encoders = Encoders.load(models, config.bf16, own, device)
     return FusionModel(encoders, head).eval().to(device or default_device())
 
 
 def _read_config(file: Path) -> FusionConfig:
     try:
-        config = FusionConfig(**read_json(file, TRAIN_FUSION))
+        config = FusionConfig(**read_json(file, again(5)))
         head_class(config.head)
     except ValidationError as error:
         fault = error.errors()[0]
         raise ValueError(
             f"{file}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; "
-            f"train fusion again: {TRAIN_FUSION}"
+            f"train fusion again: {again(5)}"
         ) from None
     except ValueError as error:
-        raise ValueError(f"{file}: head: {error}; train fusion again: {TRAIN_FUSION}") from None
+        raise ValueError(f"{file}: head: {error}; train fusion again: {again(5)}") from None
     return config
 
 
@@ -140,7 +138,7 @@ def _read_weights(config: FusionConfig, file: Path) -> tuple[FusionHead, dict[st
     except (RuntimeError, KeyError, UnpicklingError, EOFError) as error:
         raise ValueError(
             f"{file} is broken or not of the config beside it ({type(error).__name__}); "
-            f"train fusion again: {TRAIN_FUSION}"
+            f"train fusion again: {again(5)}"
         ) from None
 
 

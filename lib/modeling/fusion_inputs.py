@@ -67,7 +67,7 @@ def load_encoders(settings: Settings) -> Encoders:
             own["vision_encoder"] = VisionEncoder(*_pretrained("vision_expert", settings))
     if settings.dual_encoder is not None:
         own |= load_dual(settings.dual_encoder)
-    return Encoders.load(settings.models, settings.autocast, own).to(default_device())
+    return Encoders.load(settings.models, settings.bf16, own)
 
 
 def load_dual(name: str) -> dict[str, Source]:
@@ -143,6 +143,7 @@ def with_votes(
     """
     text, vision = (train.arrays[name] for name in SPACE)
     neighbours = Neighbours(min(most, len(train)), text.shape[1], vision.shape[1])
+    neighbours.to(default_device())
     neighbours.keep(text, vision, train.labels)
     if val is not None:
         val = val.with_arrays(**{VOTE: neighbours(*(val.arrays[name] for name in SPACE))})

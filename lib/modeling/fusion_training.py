@@ -15,6 +15,7 @@ from transformers import set_seed
 from lib.artifacts import fingerprint
 from lib.calibration import classification_metrics, prob_hate
 from lib.config import Settings
+from lib.modeling.device import default_device, moved
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.features import Features
 from lib.modeling.fusion import TrainedHead
@@ -49,7 +50,7 @@ def fusion_config(features: Features, settings: Settings, **choice: str) -> Fusi
             "text_dim": text,
             "vision_dim": vision,
             "experts": experts,
-            "bf16": settings.autocast,
+            "bf16": settings.bf16,
         }
     )
 
@@ -74,6 +75,7 @@ def train_fusion(
     if head.neighbours is not None:
         text, vision = (train.arrays[name] for name in SPACE)
         head.neighbours.keep(text, vision, train.labels)
+    head.to(default_device())
     optimiser = torch.optim.Adam(_parameter_groups(head, settings.fusion_l2), settings.fusion_lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.fusion_epochs)
     order = torch.Generator().manual_seed(seed)
@@ -120,11 +122,13 @@ def _train_epoch(
     order: torch.Generator,
 ) -> dict[str, float]:
     head.train()
+    device = next(head.parameters()).device
     losses: list[float] = []
     hits = 0
     for rows in torch.randperm(len(labels), generator=order).split(64):
-        logits = head(*(tensor[rows] for tensor in inputs))
-        loss = nn.functional.cross_entropy(logits, labels[rows])
+        logits = head(*(moved(array[rows], device) for array in inputs))
+        truth = moved(labels[rows], device)
+        loss = nn.functional.cross_entropy(logits, truth)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the fusion loss is {loss.item()} after {len(losses)} batches of an epoch; "
@@ -134,7 +138,7 @@ def _train_epoch(
         loss.backward()
         optimiser.step()
         losses.append(loss.item() * len(rows))
-        hits += int((logits.argmax(1) == labels[rows]).sum())
+        hits += int((logits.argmax(1) == truth).sum())
     return {"loss": sum(losses) / len(labels), "accuracy": hits / len(labels)}
 
 

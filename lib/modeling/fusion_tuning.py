@@ -187,6 +187,7 @@ def _loader(joint: _Joint, train: Features, settings: Settings) -> DataLoader:
         generator=torch.Generator().manual_seed(settings.seed),
         collate_fn=partial(collate, {n: (s.modality, s.prepare) for n, s in sources.items()}),
         num_workers=settings.workers if pictures else 0,
+        pin_memory=joint.encoders.device.type == "cuda",
     )
 
 
@@ -249,8 +250,8 @@ def _keep_neighbours(joint: _Joint, train: Features, settings: Settings) -> None
     shards = shard_paths(settings.shards, "train")
     found = encode_shards(shards, joint.encoders, workers=settings.workers)
     row_of = {meme: row for row, meme in enumerate(found.ids)}
-    rows = torch.tensor([row_of[meme] for meme in train.ids])
-    arrays = train.arrays | {name: tensor[rows] for name, tensor in found.arrays.items()}
+    rows = np.array([row_of[meme] for meme in train.ids])
+    arrays = train.arrays | found.take(rows).arrays
     text, vision = (arrays[name] for name in SPACE)
     joint.head.neighbours.keep(text, vision, train.labels)
 

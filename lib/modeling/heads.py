@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 from torch.nn.functional import normalize
 
+from lib.modeling.rows import moments
 from lib.modeling.stacking import LOGITS, SPACE, VOTE, Neighbours, Stack, constant
 
 HEADS: dict[str, type["FusionHead"]] = {}
@@ -48,7 +49,7 @@ class FusionConfig(BaseModel):
     hidden: int = 256
     rank: int = 64
     dropout: float = 0.1
-    bf16: bool = False
+    bf16: bool | None = None
     experts: dict[str, str] = {}
     encoders: dict[str, str] = {}
     # The folders in `encoders` whose weights were tuned with the head's and lie beside them.
@@ -252,14 +253,12 @@ class Standardise(nn.Module):
 
     def fit(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> None:
         """Take mean and deviation of features (..., width), of those under `mask` if given."""
-        rows = features[mask.bool()] if mask is not None else features.flatten(0, -2)
-        rows = rows.float()
-        self.mean.copy_(rows.mean(0))
+        mean, std, bounds = moments(features, mask)
+        self.mean.copy_(mean)
         # A feature that hardly varies among the training memes must not become huge in another
         # meme, or when its encoder is tuned.
-        std = rows.std(0)
         floor = max(1e-6, 0.01 * std.median().item())
-        self.std.copy_(std.clamp_min(floor).masked_fill(constant(rows), 1.0))
+        self.std.copy_(std.clamp_min(floor).masked_fill(constant(bounds), 1.0))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return (features.float() - self.mean) / self.std

@@ -85,7 +85,7 @@ def _load_dual(folder: Path, state: State | None) -> dict[str, Source]:
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     if state is None:
-        model: Any = AutoModel.from_pretrained(folder).eval()
+        model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     else:
         model = rebuilt(AutoModel, folder, state)
     towers: dict[str, Source] = {}

@@ -13,12 +13,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from lib.artifacts import atomic_path, fingerprint, require
+from lib.commands import again
 from lib.config import MODELS, Settings
 from lib.data.val_parts import CALIBRATE
 
-EVALUATE = "python -m lib.run --from 6"
 # A row group is what a reader of the whole file holds at least.
 ROW_GROUP = 65_536
+# Of fewer, resamples differ too little: intervals come out too narrow (Cameron, Gelbach and Miller
+# 2008), and of one alone they have no width at all.
+FEWEST_GROUPS = 10
 COLUMNS = (
     *("id", "split", "part", "group", "label"),
     *(f"{model}_logit_{k}" for model in MODELS for k in (0, 1)),
@@ -49,7 +52,7 @@ def read_predictions(settings: Settings, split: str, part: str | None = None) ->
     if frame.empty:
         of_part = f", part '{part}'" if part is not None else ""
         raise ValueError(
-            f"{path} has no rows of split '{split}'{of_part}; evaluate again: {EVALUATE}"
+            f"{path} has no rows of split '{split}'{of_part}; evaluate again: {again(6)}"
         )
     return frame
 
@@ -86,12 +89,18 @@ def logits_of(frame: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def groups_of(frame: pd.DataFrame) -> np.ndarray | None:
-    """The group of each row (N,), to be resampled as a whole; None where each is a group alone."""
-    return None if frame["group"].is_unique else frame["group"].to_numpy()
+    """The group of each row (N,), to be resampled and folded as a whole; None for memes apart.
+
+    That is where each is a group alone, and where the groups are too few to be resampled: less
+    than ten in all, or one alone with a class.
+    """
+    of_class = frame.groupby("label")["group"].nunique()
+    few = frame["group"].nunique() < FEWEST_GROUPS or of_class.min() < 2
+    return None if few or frame["group"].is_unique else frame["group"].to_numpy()
 
 
 def resampled(frame: pd.DataFrame) -> str:
-    """What intervals on these rows resample: "groups", or "memes" where each is a group alone."""
+    """What intervals on these rows resample: "groups", or "memes" where `groups_of` has none."""
     return "memes" if groups_of(frame) is None else "groups"
 
 
@@ -104,7 +113,7 @@ def models_of(frame: pd.DataFrame) -> dict[str, str]:
     if not isinstance(found, Mapping) or set(found) != set(MODELS):
         raise ValueError(
             "these predictions do not say which models made them (Parquet metadata, "
-            f"attrs['models']); evaluate again: {EVALUATE}"
+            f"attrs['models']); evaluate again: {again(6)}"
         )
     return dict(found)
 
@@ -116,7 +125,7 @@ def model_fingerprints(models: str | Path) -> dict[str, str]:
     """
     steps = dict(zip(MODELS, (4, 4, 5), strict=True))
     return {
-        model: fingerprint(require(Path(models) / model, f"python -m lib.run --from {step}"))
+        model: fingerprint(require(Path(models) / model, again(step)))
         for model, step in steps.items()
     }
 
@@ -127,13 +136,13 @@ def refuse_other_models(made_by: Mapping[str, Any], models: str | Path, mode: st
         if made_by.get(model) != found:
             raise ValueError(
                 f"{Path(models) / model} is not the model that the {mode} thresholds were "
-                f"fitted on; fit them again: python -m lib.run --mode {mode} --from 6"
+                f"fitted on; fit them again: {again(6)}"
             )
 
 
 def _checked(settings: Settings) -> Path:
-    path = require(settings.artifact(6, "predictions.parquet"), EVALUATE)
+    path = require(settings.artifact(6, "predictions.parquet"), again(6))
     missing = [name for name in COLUMNS if name not in pq.read_schema(path).names]
     if missing:
-        raise ValueError(f"{path} has no column '{missing[0]}'; evaluate again: {EVALUATE}")
+        raise ValueError(f"{path} has no column '{missing[0]}'; evaluate again: {again(6)}")
     return path

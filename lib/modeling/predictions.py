@@ -1,7 +1,8 @@
 """Logits of the three models for every packed meme: one encoder pass feeds Steps 6 and 7."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -10,10 +11,12 @@ from lib.artifacts import fingerprint
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.val_parts import val_parts
+from lib.modeling.device import moved
 from lib.modeling.features import Features, encode_shards
 from lib.modeling.fusion import FusionModel, load_fusion, model_logits
 from lib.modeling.heads import FusionHead
 from lib.modeling.prediction_table import model_fingerprints
+from lib.modeling.stacking import LOGITS
 
 
 @torch.inference_mode()
@@ -22,12 +25,15 @@ def feature_logits(
 ) -> dict[str, torch.Tensor]:
     """Logits (N, 2) of the three models from cached features, `rows` of them at a time.
 
-    Token states of a whole data set would not fit beside their projections.
+    Only what the head reads goes to its device. Token states of a whole data set would not fit
+    beside their projections.
     """
     device = next(head.parameters()).device
+    names = {*LOGITS, *head.config.inputs, *head.config.reads} & features.arrays.keys()
     parts = []
     for start in range(0, len(features), rows):
-        part = {k: v[start : start + rows].to(device) for k, v in features.arrays.items()}
+        part = {name: features.arrays[name][start : start + rows] for name in sorted(names)}
+        part = moved(part, device)
         parts.append(model_logits(head, part))
     return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
 
@@ -61,7 +67,7 @@ def predict_shards(
     Raises what `load_fusion` and `stream` raise.
     """
     models = Path(models)
-    origin = {
+    origin: dict[Hashable | None, Any] = {
         "models": model_fingerprints(models),
         "shards": {split: fingerprint(*paths) for split, paths in shards.items()},
     }

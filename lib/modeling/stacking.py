@@ -58,7 +58,7 @@ class Neighbours(nn.Module):
         """
         kin = None if groups is None else np.unique(groups, return_inverse=True)[1]
         numbers = None if kin is None else torch.from_numpy(kin)
-        return self._votes(self._placed(text, vision), numbers)
+        return self._votes(text, vision, numbers).to(text.device)
 
     def _kept(self, memes: int) -> torch.Tensor:
         room = len(self.labels)
@@ -66,18 +66,21 @@ class Neighbours(nn.Module):
 
     def _placed(self, text: torch.Tensor, vision: torch.Tensor) -> torch.Tensor:
         """Where memes lie: unit vectors (B, t + v)."""
-        halves = (text.float() - self.text_mean, vision.float() - self.vision_mean)
+        text, vision = (half.to(self.memes.device).float() for half in (text, vision))
+        halves = (text - self.text_mean, vision - self.vision_mean)
         return torch.cat([normalize(half, dim=-1) for half in halves], dim=-1) / 2**0.5
 
     def _votes(
-        self, placed: torch.Tensor, kin: torch.Tensor | None, rows: int = 1024
+        self, text: torch.Tensor, vision: torch.Tensor, kin: torch.Tensor | None, rows: int = 1024
     ) -> torch.Tensor:
+        kin = None if kin is None else kin.to(self.memes.device)
         voters = None if kin is None else kin[self._kept(len(kin))]
         votes = []
-        for start in range(0, len(placed), rows):
-            cosine = placed[start : start + rows] @ self.memes.T
+        for start in range(0, len(text), rows):
+            part = slice(start, start + rows)
+            cosine = self._placed(text[part], vision[part]) @ self.memes.T
             if kin is not None:
-                cosine[kin[start : start + rows, None] == voters] = -torch.inf
+                cosine[kin[part, None] == voters] = -torch.inf
             near, which = cosine.topk(min(NEIGHBOURS, len(self.memes)), dim=1)
             weights = torch.softmax(near / TEMPERATURE, dim=1)
             votes.append((weights * self.labels[which]).sum(1))

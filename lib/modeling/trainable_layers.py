@@ -27,6 +27,26 @@ def merge(model: nn.Module) -> nn.Module:
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
+def layer_groups(model: nn.Module, rate: float, decay: float) -> list[tuple[float, list[str]]]:
+    """Learning rates and the names of the parameters that learn at them.
+
+    The rate of a block is `decay` times that of the block above it; what comes after the blocks
+    learns at `rate`, what comes before them slowest (Howard and Ruder 2018, discriminative
+    fine-tuning). Raises ValueError if there is no stack of blocks.
+    """
+    stack = blocks(model)
+    depth = {id(p): d for d, block in enumerate(stack, start=1) for p in block.parameters()}
+    groups: dict[int, list[str]] = {}
+    place = 0
+    for name, parameter in model.named_parameters():
+        if id(parameter) in depth:
+            place = len(stack) + 1
+        if parameter.requires_grad:
+            groups.setdefault(depth.get(id(parameter), place), []).append(name)
+    top = len(stack) + 1
+    return [(rate * decay ** (top - d), names) for d, names in sorted(groups.items())]
+
+
 def blocks(model: nn.Module) -> nn.ModuleList | nn.Sequential:
     """The stack of a backbone's repeated blocks: of its module lists the one with most weights.
 

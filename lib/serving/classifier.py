@@ -37,6 +37,7 @@ class MemeClassifier:
         ValueError if the thresholds were fitted on other models than these.
         """
         settings = Settings.model_validate({"mode": mode, "root": root})
+        settings.guide()
         decision = DecisionBundle.load(settings)
         model = load_fusion(settings.models, device)
         decision.verify(settings.models)

@@ -71,3 +71,25 @@ def test_a_rare_class_makes_fewer_folds_and_a_single_example_none():
         cross_fit(z, y, n_folds=1)
     with pytest.raises(ValueError, match="one label per value"):
         cross_fit(z, y[1:])
+
+
+def test_groups_stay_in_one_fold_with_both_classes_in_each():
+    z, y = sample(60)
+    groups = np.repeat(np.arange(20), 3)
+    out = cross_fit(z, y, groups=groups)
+    assert all(len(set(out.fold[groups == g])) == 1 for g in range(20))
+    assert sorted(set(out.fold)) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="two groups of each class"):
+        cross_fit(z, y, groups=np.zeros(60))
+    with pytest.raises(ValueError, match="groups"):
+        cross_fit(z, y, groups=groups[1:])
+
+
+def test_the_objective_reaches_the_thresholds():
+    z, y = sample(200)
+    objective = {"objective": "cost", "costs": (5.0, 1.0)}
+    out = cross_fit(z, y, objective=objective)
+    rest = out.fold != 0
+    prob = prob_hate(z[rest], out.temperatures[0])
+    assert out.thresholds[0] == best_threshold(prob, y[rest], **objective).threshold
+    assert (out.thresholds > cross_fit(z, y).thresholds).all()

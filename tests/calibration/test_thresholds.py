@@ -52,12 +52,10 @@ def test_default_grid_is_the_documented_one(sample):
 @given(
     scored(),
     st.lists(st.one_of(st.floats(-1, 3), st.sampled_from([0.25, 0.5, 1.0])), min_size=1),
-    st.booleans(),
 )
-def test_sweep_counts_by_definition_in_either_way(case, grid, sort):
+def test_sweep_counts_by_definition(case, grid):
     p, y = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(thresholds, "FEW", 0 if sort else 1_000)
         patch.setattr(thresholds, "BLOCK", 7)
         curve = sweep_thresholds(p, y, grid)
     expected = [counts(p.tolist(), y.tolist(), threshold) for threshold in grid]
@@ -85,7 +83,7 @@ def test_counts_agree_with_scikit_learn_at_every_threshold(sample):
     ]
 
 
-def test_sweep_in_blocks_counts_the_same_as_a_sorted_one(sample):
+def test_sweep_in_blocks_counts_the_same_on_a_finer_grid(sample):
     p, y = sample(100_000, power=2)
     grid = np.linspace(0, 1, 200)
     every_tenth = sweep_thresholds(p, y, grid).iloc[::10].reset_index(drop=True)

@@ -14,8 +14,9 @@ from fontTools.ttLib import TTFont
 from lib.data.confounders.design import bounds, generate
 from lib.data.confounders.drawing import Picture, render
 from lib.data.confounders.vocabulary import PHRASINGS, PICTOGRAMS
+from lib.data.near_duplicates import MAX_DISTANCE
 from lib.data.readers.registry import UNIFIED
-from lib.data.splits import MAX_DISTANCE, normalise_text
+from lib.data.ties import normalise_text
 
 
 @pytest.fixture(scope="module")

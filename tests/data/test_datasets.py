@@ -113,5 +113,5 @@ def test_a_repeated_id_is_refused(tmp_path):
 
 
 def test_missing_shards_name_folder_and_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"val; pack it with: python Step_3/pack_examples"):
+    with pytest.raises(FileNotFoundError, match=r"val; pack it with: .*lib\.run.* --from 3"):
         shard_paths(tmp_path, "val")

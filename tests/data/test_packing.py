@@ -17,6 +17,7 @@ from PIL import Image
 
 from lib.config import Settings
 from lib.data.example import Example, Rejected
+from lib.data.packing import checking
 from lib.data.packing.pack import pack
 from lib.data.readers.registry import READERS
 from lib.data.sources import examples_for
@@ -112,14 +113,57 @@ def test_text_without_caption():
     assert combined_text("hi") == "[OCR] hi [/OCR] [CAP] [/CAP] <lang=en>"
 
 
-def test_the_pilot_is_fifty_memes_in_order_all_in_train(tmp_path):
-    stats = pack(memes(60, split="test"), tmp_path)
+def test_a_pilot_of_fifty_memes_takes_them_all_in_order_into_train(tmp_path):
+    stats = pack(memes(50, split="test"), tmp_path)
     ids = [f"m{i}" for i in range(50)]
     assert [meta["id"] for meta in metas_of(tmp_path)] == ids
+    assert (stats["sample"]["taken"], stats["sample"]["of"]) == (50, 50)
     assert json.loads((tmp_path / "splits.json").read_text()) == dict.fromkeys(ids, "train")
     assert stats == json.loads((tmp_path / "stats_pilot.json").read_text())
     assert stats["splits"]["train"]["labels"]["abuse_hate"] == {"0": 25, "1": 25}
     assert (tmp_path / "label_taxonomy.json").exists()
+
+
+def sorted_source(n=1000):
+    """First 80% without hate, then hate; the last 10 of another data set."""
+    return [
+        meme(i, labels={"abuse_hate": int(i >= 0.8 * n)}, dataset="a" if i < n - 10 else "b")
+        for i in range(n)
+    ]
+
+
+def test_a_pilot_is_a_sample_in_proportion_of_all_there_is(tmp_path):
+    stats = pack(sorted_source(), tmp_path)
+    assert stats["sample"] == {
+        "taken": 50,
+        "of": 1000,
+        "strata": [
+            {"dataset": "a", "abuse_hate": 0, "taken": 39, "of": 800},
+            {"dataset": "a", "abuse_hate": 1, "taken": 10, "of": 190},
+            {"dataset": "b", "abuse_hate": 1, "taken": 1, "of": 10},
+        ],
+    }
+    places = [int(meta["id"][1:]) for meta in metas_of(tmp_path)]
+    assert places == sorted(places) and places != list(range(50))
+    before = files_of(tmp_path)
+    pack(sorted_source(), tmp_path)
+    assert files_of(tmp_path) == before
+    pack(sorted_source(), tmp_path, seed=1)
+    assert [int(meta["id"][1:]) for meta in metas_of(tmp_path)] != places
+
+
+def test_a_pilot_opens_no_picture_that_it_does_not_take(tmp_path, monkeypatch):
+    opened = []
+    look = checking._look
+    monkeypatch.setattr(checking, "_look", lambda e: opened.append(e.id) or look(e))
+    pack(sorted_source(), tmp_path)
+    assert len(opened) == 50
+
+
+def test_bad_rows_of_a_large_source_are_no_reason_to_refuse_its_pilot(tmp_path):
+    rejected = [Rejected(f"data_manifest.jsonl:{i}", "no row") for i in range(20)]
+    stats = pack([*sorted_source(), *rejected], tmp_path)
+    assert (stats["examples"], stats["skipped"]["count"]) == (50, 20)
 
 
 def test_full_mode_packs_the_splits_it_writes(tmp_path):
@@ -248,9 +292,11 @@ def test_nothing_good_is_an_error(tmp_path):
 
 
 def test_the_limit_counts_good_examples(tmp_path):
-    stats = pack(with_missing(60, 2, tmp_path), tmp_path / "out")
+    stats = pack(with_missing(60, 2, tmp_path), tmp_path / "out", mode="full", limit=50)
     assert (stats["examples"], stats["skipped"]["count"]) == (50, 2)
-    stats = pack(iter(memes(60)), tmp_path / "out", limit=7)
+    stats = pack(with_missing(30, 1, tmp_path), tmp_path / "pilot", limit=29)
+    assert (stats["examples"], stats["skipped"]["count"]) == (29, 1)
+    stats = pack(iter(memes(60)), tmp_path / "pilot", limit=7)
     assert stats["examples"] == 7
 
 

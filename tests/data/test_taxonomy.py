@@ -138,5 +138,5 @@ def test_a_damaged_file_is_named_with_its_field(tmp_path, damage, words):
 
 
 def test_a_missing_file_names_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"pack_examples\.py"):
+    with pytest.raises(FileNotFoundError, match=r"lib\.run.* --from 3"):
         LabelTaxonomy.load(tmp_path / "label_taxonomy.json")

@@ -26,9 +26,10 @@ def test_lone_memes_are_halved_with_labels_in_proportion():
 
     assert (parts == SELECT).sum() == 100
     assert labels[parts == SELECT].sum() == 25
-    assert selecting_rows(labels, [str(i) for i in range(200)]) == np.flatnonzero(
-        parts == SELECT
-    ).tolist()
+    assert (
+        selecting_rows(labels, [str(i) for i in range(200)])
+        == np.flatnonzero(parts == SELECT).tolist()
+    )
 
 
 def test_what_cannot_be_divided_selects_and_calibrates_with_a_warning():

@@ -7,6 +7,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
 from lib.artifacts import write_json
 from lib.calibration import prob_hate
 from lib.config import MODELS
+from lib.decisions.bundle import DecisionBundle
 from lib.decisions.evaluation import (
     WITH_INTERVAL,
     evaluate,
@@ -58,6 +59,38 @@ def test_every_number_is_there_with_interval_and_baselines(frame):
     assert table.loc["mm_fusion", "n"] == 40
 
 
+def test_the_halves_of_val_are_reported_apart(frame):
+    frame.loc[(frame["split"] == "val") & (frame.index < 20), "part"] = "select"
+    report = evaluate(frame, n_resamples=10)
+    sizes = {split: found["n"] for split, found in report["mm_fusion"].items()}
+    assert sizes == {"val": 60, "val select": 20, "val calibrate": 40, "test": 40}
+
+
+def test_intervals_resample_groups_and_say_so(frame):
+    alone = evaluate(frame, n_resamples=200)
+    copies = evaluate(pd.concat([frame] * 4), n_resamples=200)
+    for split in ("val", "test"):
+        found, more = (report["mm_fusion"][split] for report in (alone, copies))
+        assert (found["resampled"], more["resampled"]) == ("memes", "groups")
+        widths = [high - low for low, high in (r["intervals"]["accuracy"] for r in (found, more))]
+        # Copies tell nothing new: the interval must not narrow by them.
+        assert widths[1] == pytest.approx(widths[0], rel=0.3)
+
+
+def test_a_decision_is_judged_at_its_temperature_and_threshold(frame, model_folders):
+    decision = DecisionBundle.fit(frame[frame["split"] == "val"], model_folders, 5)
+    report = evaluate(frame, n_resamples=20, decision=decision)
+    test = frame[frame["split"] == "test"]
+    for model in MODELS:
+        prob = prob_hate(logits_of(test, model), decision.temperatures[model])
+        hate, found = prob >= decision.thresholds[model], report[model]["test"]
+        assert found["macro_f1"] == pytest.approx(f1_score(test["label"], hate, average="macro"))
+        assert found["brier"] == pytest.approx(brier_score_loss(test["label"], prob))
+        assert found["threshold"] == decision.thresholds[model]
+        low, high = found["intervals"]["macro_f1"]
+        assert low <= found["macro_f1"] <= high
+
+
 def test_a_held_out_split_is_reported_whole_and_by_concept(logits_frame):
     frame = pd.concat([logits_frame(40, "test"), logits_frame(60, "heldout")])
     ids = logits_frame(60, "heldout")["id"]
@@ -88,11 +121,11 @@ def test_the_same_seed_gives_the_same_report(frame):
 
 def test_experts_are_scored_on_val_in_a_full_run(full_root):
     table = evaluate_experts(full_root)
-    assert set(table["scored_on"]) == {"val"}
+    assert set(table["scored_on"]) == {"val, calibrate half"}
     report = json.loads(full_root.artifact(6, "results.json").read_text())
     for name in ("text_expert", "vision_expert"):
         assert table.loc[name, "accuracy"] == pytest.approx(
-            report[name]["val"]["accuracy"], abs=1e-3
+            report[name]["val calibrate"]["accuracy"], abs=1e-3
         )
 
 
@@ -109,12 +142,12 @@ def test_bounds_stand_beside_generated_memes_and_not_beside_others(full_root):
 def test_held_out_concepts_are_those_of_the_extra_split(full_root):
     concepts = held_out_concepts(full_root)
     report = json.loads(full_root.artifact(6, "results.json").read_text())
-    parts = {split for split in report["mm_fusion"] if " " in split}
+    parts = {split for split in report["mm_fusion"] if split.startswith("heldout ")}
     assert parts == {f"heldout {concept}" for concept in concepts.values()}
     assert sum(report["mm_fusion"][part]["n"] for part in parts) == len(concepts)
 
 
 def test_missing_stats_name_the_command(full_root, tmp_path):
     settings = full_root.model_copy(update={"root": tmp_path})
-    with pytest.raises(FileNotFoundError, match=r"stats_full\.json.*pack_examples"):
+    with pytest.raises(FileNotFoundError, match=r"stats_full\.json.*--from 3"):
         single_modality_bounds(settings)

@@ -7,7 +7,7 @@ from lib.config import MODELS
 from lib.data.datasets import MemeShards, shard_paths
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibrated
-from lib.decisions.perturbations import IMAGE_PERTURBATIONS, TEXT_PERTURBATIONS
+from lib.decisions.perturbations import IMAGE_PERTURBATIONS, MISREAD, TEXT_PERTURBATIONS
 from lib.decisions.robustness import robustness_table
 from lib.modeling.fusion import load_fusion
 from lib.modeling.prediction_table import read_predictions
@@ -43,6 +43,19 @@ def test_typos_keep_the_letters():
     for ours, theirs in zip(changed.split(), TEXT.split(), strict=True):
         assert sorted(ours) == sorted(theirs)
         assert (ours[0], ours[-1]) == (theirs[0], theirs[-1])
+
+
+def test_a_misread_word_differs_by_look_alike_letters_alone():
+    changed = TEXT_PERTURBATIONS["text: misread"](TEXT, np.random.default_rng(1))
+    pairs = [(a, b) for a, b in zip(TEXT.split(), changed.split(), strict=True) if a != b]
+    assert pairs
+    for before, after in pairs:
+        assert any(before.replace(seen, read, 1) == after for seen, read in MISREAD)
+
+
+def test_a_watermark_is_read_with_the_overlaid_text():
+    changed = TEXT_PERTURBATIONS["text: watermark"](TEXT, np.random.default_rng(0))
+    assert changed == TEXT.replace("dinner [/OCR]", "dinner memes.example [/OCR]")
 
 
 def test_removed_text_leaves_the_frame():

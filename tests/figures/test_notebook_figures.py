@@ -11,6 +11,7 @@ from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibrated
 from lib.decisions.evaluation import evaluate
+from lib.decisions.report import decision_report
 from lib.figures.notebook_figures import (
     meme_sheet,
     predictions_figure,
@@ -132,8 +133,39 @@ def test_reliability_has_before_above_after(val, decision, legend_stands_apart):
     assert len(found) == 6
     assert all("before: T = 1.00" in title for title in found[:3])
     assert f"after: T = {decision.temperatures['mm_fusion']:.2f}" in found[5]
-    assert figure.get_suptitle().startswith("val, n = 80")
+    assert figure.get_suptitle().startswith("val, calibrate half, n = 80")
     assert len(legend(figure)) == 3 and legend_stands_apart(figure)
+
+
+def test_figures_say_what_they_are_of_and_what_was_fitted_elsewhere(val, logits_frame, decision):
+    test = logits_frame(60, "test", seed=1)
+    for figure, what in (
+        (reliability_figure, "(T from val, calibrate half)"),
+        (threshold_figure, "(threshold and interval from val, calibrate half)"),
+    ):
+        assert "(" not in figure(val, decision).get_suptitle()
+        said = figure(test, decision).get_suptitle()
+        assert said.startswith("test, n = 60") and said.endswith(what)
+
+
+def test_the_report_of_a_decision_is_drawn_like_step_6s(
+    val, logits_frame, decision, model_folders, legend_stands_apart
+):
+    found = decision_report(val, logits_frame(60, "test", seed=1), decision, model_folders, 20)
+    for section, said in (
+        ("val calibrate", "val, calibrate half, n = 80"),
+        ("test", "test, n = 60"),
+    ):
+        figure = results_figure(found, section, ["macro_f1", "ece"])
+        assert figure.get_suptitle() == f"{said}, with 95% intervals over resampled memes"
+        shown = [
+            [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() in "os^"]
+            for ax in figure.axes
+        ]
+        assert shown == [
+            pytest.approx([found[model][section][metric] for model in MODELS])
+            for metric in ("macro_f1", "ece")
+        ]
 
 
 def test_reliability_panels_are_aligned_and_share_the_scale_of_shares(val, decision, boxes):
@@ -161,7 +193,7 @@ def test_threshold_curves_mark_the_chosen_cut_at_its_f1(val, decision, legend_st
         assert ax.get_title().startswith(f"{MODEL_STYLES[model].label}\nchosen: {cut:.3f} (")
     assert len(set(legend(figure))) == len(legend(figure)) == 5
     assert legend_stands_apart(figure)
-    assert figure.get_suptitle().startswith("val, n = 80")
+    assert figure.get_suptitle().startswith("val, calibrate half, n = 80")
 
 
 def test_a_threshold_without_a_bound_is_shaded_to_the_end(val, decision):

@@ -1,8 +1,19 @@
+import random
+
+import numpy as np
 import pytest
 import torch
-from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    set_seed,
+)
+from transformers.models.auto import image_processing_auto
 
+from lib.config import Settings
 from lib.modeling import backbones
+from lib.modeling.expert_inputs import classifier
 
 
 def test_folders_and_hub_ids_pass_through():
@@ -40,3 +51,48 @@ def test_unreachable_hub_names_the_ways_out(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(OSError, match=r"no-one/no-model.*efficientnet_lite0, minilm.*folder"):
         backbones.load(AutoModel, "no-one/no-model", local_files_only=True)
+
+
+def test_the_first_run_on_a_machine_starts_where_the_second_does(tmp_path, monkeypatch):
+    """Converting the packaged weights draws random numbers; the new last layer must not move."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    last_layers, drawn = [], []
+    for cached in (False, True):
+        backbones._efficientnet_lite0.cache_clear()
+        assert bool(list(tmp_path.iterdir())) == cached
+        set_seed(3)
+        model, _ = classifier("vision_expert", Settings(mode="pilot"))
+        last_layers.append(model.timm_model.classifier.weight.detach().clone())
+        drawn.append((torch.rand(1).item(), random.random(), np.random.rand()))  # noqa: NPY002
+    backbones._efficientnet_lite0.cache_clear()
+    assert torch.equal(*last_layers)
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForImageClassification])
+def test_half_precision_on_the_disk_trains_in_single_precision(
+    auto_class, tiny_backbones, tmp_path
+):
+    """In half precision one AdamW step, whose epsilon is 0 there, leaves NaN."""
+    auto_class.from_pretrained(tiny_backbones["vision_model"]).half().save_pretrained(tmp_path)
+    model = backbones.load(auto_class, str(tmp_path))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    step(model)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def step(model):
+    """One AdamW step, with and without gradient."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    for i, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, i % 2)
+    optimiser.step()
+
+
+def test_the_packaged_backbones_load_without_a_warning(monkeypatch):
+    said = []
+    logger = image_processing_auto.logger
+    monkeypatch.setattr(logger, "warning_once", lambda message, *a: said.append(message))
+    _, processor = classifier("vision_expert", Settings())
+    assert processor.__class__.__name__ == "TimmWrapperImageProcessor"
+    assert not [message for message in said if "torchvision" in message]

@@ -4,7 +4,7 @@ from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 
 from lib.data.text import combined_text
-from lib.modeling.encoders import shown_texts, weights_fingerprint
+from lib.modeling.encoders import EXPERTS, load_expert, shown_texts, weights_fingerprint
 
 
 def model():
@@ -36,3 +36,20 @@ def test_what_is_left_out_does_not_count():
 )
 def test_a_text_model_is_shown_markers_only_if_it_keeps_them(drop, shown):
     assert shown_texts([combined_text("one two", "dog")], drop) == [shown]
+
+
+@pytest.mark.parametrize("weights_in_the_folder", [True, False])
+@pytest.mark.parametrize("name", EXPERTS)
+def test_an_expert_saved_in_half_precision_is_loaded_in_single(
+    name, weights_in_the_folder, with_experts
+):
+    folder = with_experts().model_folder(name)
+    half, _ = load_expert(folder)
+    half.half().save_pretrained(folder)
+    state = None if weights_in_the_folder else half.state_dict()
+    model, _ = load_expert(folder, state)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    torch.optim.AdamW(model.parameters(), lr=1e-4).step()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())

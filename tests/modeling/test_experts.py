@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from lib.config import MODELS, ROOT
 from lib.data.datasets import MemeShards, shard_paths
+from lib.data.val_parts import selecting_rows
 from lib.modeling import expert_trainer, experts
 from lib.modeling.encoders import load_expert
 from lib.modeling.expert_inputs import expert_inputs
@@ -44,12 +45,14 @@ def configuration(settings, **changed):
     return file
 
 
-def text_logits(settings, split):
+def text_logits(settings):
+    """Logits and labels of the val memes that the epoch is chosen on."""
     model, tokenizer = load_expert(settings.model_folder("text_expert"))
-    memes = MemeShards(shard_paths(settings.shards, split), pictures=False)
+    memes = MemeShards(shard_paths(settings.shards, "val"), pictures=False)
     inputs = tokenizer(memes.texts, padding=True, truncation=True, return_tensors="pt")
+    rows = selecting_rows(memes.labels, memes.groups)
     with torch.inference_mode():
-        return model(**inputs).logits, torch.tensor(memes.labels)
+        return model(**inputs).logits[rows], torch.tensor(memes.labels)[rows]
 
 
 @pytest.mark.parametrize("name", ["text_expert", "vision_expert"])
@@ -57,7 +60,7 @@ def test_training_saves_a_whole_folder_and_its_log(fresh, name):
     settings = fresh(text_epochs=4, vision_epochs=1, text_lr=5e-3, patience=4)
     expert = train_expert(name, settings)
     model, processor = load_expert(expert.folder)
-    assert expert.folder == settings.root / "models" / name
+    assert expert.folder == settings.model_folder(name)
     assert not model.training
     assert model.config.id2label == {0: "non-hate", 1: "hate"}
     assert processor is not None
@@ -84,7 +87,7 @@ def test_the_best_epoch_is_kept_and_training_stops_early(fresh, monkeypatch):
     history = train_expert("text_expert", settings).history
     losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
     assert len(losses) == 4
-    kept = cross_entropy(*text_logits(settings, "val")).item()
+    kept = cross_entropy(*text_logits(settings)).item()
     assert kept == pytest.approx(losses[1], abs=1e-5)
     assert all(abs(kept - losses[other]) > 1e-4 for other in (0, 2, 3))
 
@@ -93,7 +96,7 @@ def test_by_default_the_epoch_of_least_log_loss_is_kept(fresh):
     settings = fresh(text_epochs=5, patience=5, text_lr=5e-3)
     history = train_expert("text_expert", settings).history
     losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
-    kept = cross_entropy(*text_logits(settings, "val")).item()
+    kept = cross_entropy(*text_logits(settings)).item()
     assert kept == pytest.approx(min(losses), abs=1e-5)
 
 
@@ -143,23 +146,87 @@ def test_a_killed_training_goes_on_to_the_same_weights(fresh):
     assert_close(weights(killed), weights(whole), 1e-7)
 
 
-def test_two_processes_equal_one(fresh):
-    # 44 memes fill 11 batches of 4: a last batch cut short would be filled up for the second.
-    two, one = (fresh(name, text_epochs=2, text_lr=1e-3, batch_size=4) for name in ("two", "one"))
+def test_patience_remembers_the_epochs_before_a_kill(fresh, monkeypatch):
+    """Killed after the second epoch, which was no better, it stops at the third as undisturbed."""
+    common = {"text_epochs": 5, "patience": 2, "select_by": "macro_f1"}
+    whole, killed = (fresh(name, **common) for name in ("whole", "killed"))
+    script(monkeypatch, [0.5, 0.4, 0.3, 0.2, 0.1])
+    assert evaluations(train_expert("text_expert", whole)) == 3
+    script(monkeypatch, [0.5, 0.4])
+    saves = []
+
+    def stop(self, *args, **kwargs):
+        saves.append(1)
+        if len(saves) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(expert_trainer._Bar, "on_save", stop, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            train_expert("text_expert", killed)
+    script(monkeypatch, [0.3, 0.2, 0.1])
+    assert evaluations(train_expert("text_expert", killed)) == 3
+    assert_close(weights(killed), weights(whole), 1e-7)
+
+
+def script(monkeypatch, scores):
+    """Let the epochs to come reach these scores."""
+    scripted = iter(scores)
+    monkeypatch.setattr(expert_trainer, "_metrics", lambda _: {"macro_f1": next(scripted)})
+
+
+def evaluations(expert):
+    return sum("eval_loss" in entry for entry in expert.history)
+
+
+@pytest.mark.parametrize("name", ["text_expert", "vision_expert"])
+def test_two_processes_equal_one(fresh, name):
+    # 44 memes are 5 batches of 8 and one of 4, which two processes share.
+    common = {"text_epochs": 2, "vision_epochs": 1, "text_lr": 1e-3, "batch_size": 8}
+    two, one = (fresh(root, workers=0, **common) for root in ("two", "one"))
+    assert len(expert_inputs(name, one, evaluate=False).train) % 8
+    ended = launched(two, name)
+    assert ended.returncode == 0, ended.stderr
+    train_expert(name, one)
+    assert_close(weights(two, name), weights(one, name), 1e-3)
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(fresh):
+    ended = launched(fresh(text_epochs=1, batch_size=5), "text_expert")
+    assert ended.returncode != 0
+    assert "batch_size=5 cannot be shared evenly by 2 processes" in ended.stderr
+
+
+def launched(settings, name):
+    """The expert's program on two processes."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    program = ["-m", "lib.modeling.experts", "text_expert", "--config", str(configuration(two))]
-    ended = subprocess.run(
+    program = ["-m", "lib.modeling.experts", name, "--config", str(configuration(settings))]
+    return subprocess.run(
         [*launch, "--nproc-per-node", "2", *program],
         cwd=ROOT,
         capture_output=True,
         text=True,
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )
-    assert ended.returncode == 0, ended.stderr
-    train_expert("text_expert", one)
-    assert_close(weights(two), weights(one), 1e-3)
-    for ours, theirs in zip(*(text_logits(s, "val")[0] for s in (two, one)), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
+
+
+def test_several_gpus_in_one_process_are_not_each_given_a_batch(fresh, monkeypatch):
+    monkeypatch.setattr(expert_trainer.TrainingArguments, "n_gpu", property(lambda self: 4))
+    settings = fresh()
+    inputs = expert_inputs("text_expert", settings, evaluate=False)
+    trainer = expert_trainer.make_trainer("text_expert", settings, inputs, settings.root / "c")
+    assert trainer.args._n_gpu == 1
+
+
+def test_layers_learn_at_their_own_rates(fresh):
+    settings = fresh(layer_decay=0.5, text_lr=1e-3)
+    inputs = expert_inputs("text_expert", settings, evaluate=False)
+    trainer = expert_trainer.make_trainer("text_expert", settings, inputs, settings.root / "c")
+    optimiser = trainer.create_optimizer()
+    rates = sorted({group["lr"] for group in optimiser.param_groups}, reverse=True)
+    assert rates == pytest.approx([1e-3, 0.5e-3, 0.25e-3, 0.125e-3])
+    count = sum(len(group["params"]) for group in optimiser.param_groups)
+    assert count == len(list(inputs.model.parameters()))
 
 
 @pytest.mark.parametrize("class_weights", [False, True])
@@ -221,7 +288,7 @@ def test_a_missing_expert_names_folder_and_step(tmp_path):
 
 def test_missing_shards_name_the_command(fresh, tmp_path):
     settings = fresh().model_copy(update={"root": tmp_path / "empty"})
-    with pytest.raises(FileNotFoundError, match="pack_examples"):
+    with pytest.raises(FileNotFoundError, match=r"lib\.run.* --from 3"):
         train_expert("text_expert", settings)
 
 
@@ -233,3 +300,11 @@ def test_a_wrong_setting_of_the_program_is_one_line(tmp_path, monkeypatch, capsy
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "c.yaml: epochz=3" in said
+
+
+def test_a_tracker_is_shown_the_training(fresh, monkeypatch):
+    pytest.importorskip("tensorboard")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "elsewhere")
+    settings = fresh(report_to="tensorboard", text_epochs=1)
+    train_expert("text_expert", settings)
+    assert list((settings.run_folder / "tensorboard/text_expert").glob("events.*"))

@@ -60,8 +60,8 @@ def inputs(head: FusionHead, found: Features) -> list[torch.Tensor]:
 def settings(tmp_path) -> Settings:
     """A root whose experts are two folders with a file each: heads know them by fingerprint."""
     for name in EXPERTS:
-        (tmp_path / "models" / name).mkdir(parents=True)
-        (tmp_path / "models" / name / "model.safetensors").write_bytes(name.encode())
+        (tmp_path / "models/full" / name).mkdir(parents=True)
+        (tmp_path / "models/full" / name / "model.safetensors").write_bytes(name.encode())
     return Settings(
         mode="full",
         root=tmp_path,

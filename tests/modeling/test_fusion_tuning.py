@@ -15,6 +15,7 @@ from lib.modeling.fusion_training import choose_head, train_fusion
 from lib.modeling.fusion_tuning import tune_fusion
 from lib.modeling.prediction_table import logits_of
 from lib.modeling.predictions import predict_shards
+from lib.modeling.stacking import VOTE
 
 POOLED = {"fusion_head": "concat", "text_feature": "mean", "vision_feature": "pooled"}
 TOP = POOLED | {"fusion_tuning": "top_k", "fusion_top_k": 1, "fusion_tuning_lr": 1e-3}
@@ -79,12 +80,12 @@ def test_a_tuned_model_is_saved_whole_and_answers_as_it_did(
     assert not list(folder.glob("encoders/*/*.safetensors"))
     # Loaded, it gives what the encoders and the head in memory give, and so does every split's row.
     with torch.inference_mode():
-        expected = tuned.head(*(seen.arrays[name] for name in tuned.head.config.inputs))
+        expected = tuned.head(*(seen.arrays[name][:] for name in tuned.head.config.inputs))
     served = logits(load_fusion(settings.models, "cpu"), samples_of(settings))["mm_fusion"]
     tolerance = 5e-3 if case == "tokens" else 1e-5  # token states are cached in half precision
     torch.testing.assert_close(served, expected, atol=tolerance, rtol=0)
     with torch.inference_mode():
-        before = head.head(*(val.arrays[name] for name in head.head.config.inputs))
+        before = head.head(*(val.arrays[name][:] for name in head.head.config.inputs))
     assert (served - before).abs().max() > 1e-3
     frame = predict_shards({"val": shard_paths(settings.shards, "val")}, settings.models)
     rows = torch.tensor(logits_of(frame, "mm_fusion").to_numpy()).float()
@@ -207,9 +208,11 @@ def test_a_stacking_head_learns_from_logits_that_have_not_seen_the_labels(stacke
     save_fusion(tuned, stacked, found)
     served = logits(load_fusion(stacked.models, "cpu"), samples_of(stacked))["mm_fusion"]
     votes = tuned.head.neighbours(seen.arrays["text_mean"], seen.arrays["vision_pooled"])
-    arrays = seen.arrays | votes
+    arrays = seen.arrays | {VOTE: votes}
     with torch.inference_mode():
-        expected = tuned.head(*(arrays[name] for name in tuned.head.config.inputs))
+        expected = tuned.head(*(arrays[name][:] for name in tuned.head.config.inputs))
+    place = {sample["id"]: row for row, sample in enumerate(samples_of(stacked))}
+    served = served[[place[meme] for meme in seen.ids]]
     torch.testing.assert_close(served, expected, atol=1e-5, rtol=0)
     before, after = (each.head.neighbours.memes for each in (head, tuned))
     assert not torch.equal(before, after)

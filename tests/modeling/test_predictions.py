@@ -24,7 +24,7 @@ def test_splits_come_in_their_order_and_empty_folders_do_not_count(tmp_path):
 
 
 def test_without_shards_the_packing_command_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="pack_examples"):
+    with pytest.raises(FileNotFoundError, match=r"lib\.run.* --from 3"):
         packed_splits(Settings(root=tmp_path))
 
 

@@ -78,3 +78,23 @@ def test_a_backbone_without_linear_layers_is_told_so():
     )
     with pytest.raises(ValueError, match=r"no linear layer.*top layers"):
         trainable_layers.prepare(model, head_name(model), "lora", 0, 8)
+
+
+def test_each_block_learns_at_a_share_of_the_rate_of_the_one_above(model):
+    groups = trainable_layers.layer_groups(model, 1e-3, 0.5)
+    assert sorted(name for _, names in groups for name in names) == sorted(learning(model))
+    rate_of = {name: rate for rate, names in groups for name in names}
+    names = {id(p): name for name, p in model.named_parameters()}
+    for block, rate in zip(trainable_layers.blocks(model), (0.25e-3, 0.5e-3), strict=True):
+        found = [rate_of[names[id(p)]] for p in block.parameters()]
+        assert found == pytest.approx([rate] * len(found))
+    last = [rate_of[names[id(p)]] for p in model.get_submodule(head_name(model)).parameters()]
+    assert last == [1e-3] * len(last)
+    # What comes before the blocks, the embeddings or the stem, learns slowest.
+    assert rate_of[next(iter(names.values()))] == pytest.approx(0.125e-3)
+
+
+def test_layers_that_do_not_learn_have_no_rate(model):
+    tuned = trainable_layers.prepare(model, head_name(model), "top_k", 1, 0)
+    found = {name for _, names in trainable_layers.layer_groups(tuned, 1.0, 0.5) for name in names}
+    assert found == learning(tuned)

@@ -135,9 +135,9 @@ def test_a_threshold_out_of_range_is_named(own_root):
 
 
 def test_thresholds_of_other_models_are_refused(own_root):
-    config = own_root / "models/mm_fusion/history.json"
+    config = own_root / "models/full/mm_fusion/history.json"
     config.write_text("[]")
-    with pytest.raises(ValueError, match=r"mm_fusion is not the model .*--mode full --from 6"):
+    with pytest.raises(ValueError, match=r"mm_fusion is not the model .*--mode full --root \S+ --from 6"):
         MemeClassifier.load(own_root, "full")
 
 
@@ -147,10 +147,10 @@ def test_thresholds_of_other_models_are_refused(own_root):
         ("Step_7/decision_full.json", 7),
         ("Step_7/thresholds_full.json", 7),
         ("Step_7/calibration_full.json", 7),
-        ("models/mm_fusion", 5),
-        ("models/mm_fusion/fusion_model.pt", 5),
-        ("models/text_expert", 4),
-        ("models/vision_expert", 4),
+        ("models/full/mm_fusion", 5),
+        ("models/full/mm_fusion/fusion_model.pt", 5),
+        ("models/full/text_expert", 4),
+        ("models/full/vision_expert", 4),
     ],
 )
 def test_a_missing_artifact_names_file_and_command(own_root, missing, step):

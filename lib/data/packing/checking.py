@@ -1,17 +1,20 @@
 """Which examples are good enough to pack, and why the others are not."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from lib.data.example import Example, Rejected
 from lib.data.pictures import load_picture, picture_hash
 from lib.data.readers.registry import UNIFIED
-from lib.data.splits import SPLITS, Item
+from lib.data.splits import SPLITS
+from lib.data.ties import Item
 
 BAD_SHARE = 0.05
 _BLOCK = 512
@@ -27,6 +30,7 @@ class Found:
     skipped: list[dict[str, str]]
     repeated: list[str]
     unlabelled: list[str]
+    untaken: list[Example]
 
     def skip(self, where: str, id_: str, reason: str) -> None:
         self.skipped.append({"where": where, "id": id_, "reason": reason})
@@ -46,30 +50,73 @@ class Found:
         ]
 
 
-def collect(examples: Iterable[Example | Rejected], limit: int | None, run: Callable) -> Found:
-    """Read until `limit` good examples, opening every picture once."""
-    found = Found([], {}, [], [], [])
+def collect(
+    examples: Iterable[Example | Rejected],
+    limit: int | None,
+    run: Callable,
+    sample_seed: int | None = None,
+) -> Found:
+    """Read until `limit` good examples, opening every picture once.
+
+    With `sample_seed` all rows are read first, and a sample of them stratified by data set and
+    label is taken, in the order of the source; the pictures of the others are not opened.
+    """
+    found = Found([], {}, [], [], [], [])
     first: dict[str, Example] = {}
-    stream = iter(examples)
+    labelled = (e for row in examples if (e := _candidate(row, first, found)) is not None)
+    stream: Iterator[Example] = labelled
+    if sample_seed is not None:
+        candidates = _without_contradicted(labelled, found)
+        stream = iter([candidates[k] for k in _stratified(candidates, sample_seed)])
     with tqdm(desc="checking", unit=" memes", total=limit) as progress:
         while limit is None or len(found.good) < limit:
             missing = _BLOCK if limit is None else min(_BLOCK, limit - len(found.good))
             block = list(itertools.islice(stream, missing))
             if not block:
                 break
-            candidates = [e for e in (_candidate(row, first, found) for row in block) if e]
-            for example, (hashed, problem) in zip(candidates, run(_look, candidates), strict=True):
+            for example, (hashed, problem) in zip(block, run(_look, block), strict=True):
                 if problem:
                     found.skip(example.dataset, example.id, problem)
                 else:
                     found.good.append(example)
                     found.hashes[example.id] = hashed
                     progress.update()
-    contradicted = {row["id"] for row in found.skipped if row["reason"] == _CONTRADICTORY}
-    for example in [e for e in found.good if e.id in contradicted]:
-        found.good.remove(example)
-        found.skip(example.dataset, example.id, _CONTRADICTORY)
+    if sample_seed is None:
+        found.good[:] = _without_contradicted(found.good, found)
+    else:
+        place = {example.id: k for k, example in enumerate(candidates)}
+        found.good.sort(key=lambda example: place[example.id])
+        found.untaken.extend(stream)
     return found
+
+
+def _without_contradicted(examples: Iterable[Example], found: Found) -> list[Example]:
+    contradicted = {row["id"] for row in found.skipped if row["reason"] == _CONTRADICTORY}
+    fine = []
+    for example in examples:
+        if example.id in contradicted:
+            found.skip(example.dataset, example.id, _CONTRADICTORY)
+        else:
+            fine.append(example)
+    return fine
+
+
+def _stratified(examples: Sequence[Example], seed: int) -> list[int]:
+    """An order of which any beginning holds data sets and labels in proportion, each once first."""
+    members: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for k in np.random.default_rng(seed).permutation(len(examples)).tolist():
+        members[stratum_of(examples[k])].append(k)
+    ranked = [
+        (rank / len(ranks), stratum, k)
+        for stratum, ranks in sorted(members.items())
+        for rank, k in enumerate(ranks)
+    ]
+    return [k for _, _, k in sorted(ranked)]
+
+
+def stratum_of(example: Example) -> tuple[str, int]:
+    """What a pilot is stratified by: data set and label."""
+    return example.dataset, example.labels["abuse_hate"]
 
 
 def _candidate(row: Example | Rejected, first: dict[str, Example], found: Found) -> Example | None:
@@ -126,7 +173,8 @@ def picture_of(example: Example) -> Image.Image:
 def refuse_if_too_bad(found: Found) -> None:
     """Raise ValueError with the first reasons if too many examples are bad, or none is good."""
     bad = len(found.skipped)
-    rows = bad + len(found.good) + len(found.unlabelled) + len(found.repeated)
+    fine = len(found.good) + len(found.untaken)
+    rows = bad + fine + len(found.unlabelled) + len(found.repeated)
     reasons = "; ".join(f"{row['where']} {row['id']}: {row['reason']}" for row in found.skipped[:5])
     # 5% of a small set is less than a row: one bad row always passes, two from ten rows on.
     if bad > max(BAD_SHARE * rows, 1 + (rows >= 10)):

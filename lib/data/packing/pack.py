@@ -15,7 +15,8 @@ from lib.data.packing.statistics import statistics_of
 from lib.data.packing.workers import ordered_map
 from lib.data.packing.writing import SHARD_SIZE, digest_of, plan_shards, write_shards
 from lib.data.readers.registry import UNIFIED
-from lib.data.splits import assign_splits, find_duplicates, groups_of
+from lib.data.splits import assign_splits
+from lib.data.ties import Ties, find_duplicates, groups_of
 
 
 def pack(
@@ -28,14 +29,17 @@ def pack(
     limit: int | None = None,
     overwrite: bool = False,
     shard_size: int = SHARD_SIZE,
+    taxonomy: str | Path | None = None,
 ) -> dict[str, Any]:
     """Write `shards/`, `splits.json`, `label_taxonomy.json` and `stats_<mode>.json` to `out_dir`.
 
-    In mode "pilot" at most 50 examples, all in split train; in mode "full" the splits of
-    `lib.data.splits`. `limit` counts good examples. A bad one (rejected row, missing or broken
-    picture, label outside the taxonomy, contradictory labels for one id) is skipped and listed in
-    the returned stats; unlabelled ones are left out and counted. `out_dir` changes only once all
-    shards are written; after a kill the same call goes on with the shards that are missing.
+    In mode "pilot" at most 50 examples, a sample stratified by data set and label, all in split
+    train; in mode "full" the splits of `lib.data.splits`. `limit` counts good examples. A bad one
+    (rejected row, missing or broken picture, label outside the taxonomy, contradictory labels for
+    one id) is skipped and listed in the returned stats; unlabelled ones are left out and counted.
+    `out_dir` changes only once all shards are written; after a kill the same call goes on with the
+    shards that are missing.
+    `taxonomy` is another place for `label_taxonomy.json`, which both modes share.
     Raises ValueError if more than 5% are bad (two rows always pass, of fewer than ten one), or if
     none is good, FileExistsError if a full run made `out_dir` from other data, OSError if the disk
     is full.
@@ -50,10 +54,9 @@ def pack(
     # A pilot is done before workers have started
     mapped = ordered_map(1 if mode == "pilot" else workers)
     with _explained_if_full(out_dir):
-        found = collect(examples, limit, mapped)
+        found = collect(examples, limit, mapped, seed if mode == "pilot" else None)
         refuse_if_too_bad(found)
-        splits, report = _split(found, mode, seed)
-        groups = groups_of([item for item in found.items() if item.id in splits])
+        splits, groups, report = _split(found, mode, seed)
         packed = [replace(e, group=groups[e.id]) for e in found.good if e.id in groups]
         plan = plan_shards(packed, splits, None if mode == "pilot" else seed, shard_size)
         made_from = {
@@ -66,19 +69,25 @@ def pack(
         guard_overwrite(out_dir / "shards" / "made_from.json", made_from, overwrite)
         write_shards(plan, out_dir / "shards", made_from, mapped)
         stats = statistics_of(found, plan, report, made_from)
-        UNIFIED.save(out_dir / "label_taxonomy.json")
+        UNIFIED.save(taxonomy or out_dir / "label_taxonomy.json")
         write_json(out_dir / "splits.json", splits)
         write_json(out_dir / f"stats_{mode}.json", stats)
     return stats
 
 
-def _split(found: Found, mode: str, seed: int) -> tuple[dict[str, str], dict[str, Any]]:
+def _split(
+    found: Found, mode: str, seed: int
+) -> tuple[dict[str, str], dict[str, str], dict[str, Any]]:
+    """The split and the group of each id, and what there is to report of both."""
     items = found.items()
-    duplicates = find_duplicates(items)
+    ties = Ties(items)
+    duplicates = {"duplicates": find_duplicates(items, ties)}
     if mode == "pilot":
-        return {item.id: "train" for item in items}, {"duplicates": duplicates}
-    splits, report = assign_splits(items, seed)
-    return splits, report | {"duplicates": duplicates}
+        return {item.id: "train" for item in items}, groups_of(items, ties), duplicates
+    splits, report = assign_splits(items, seed, ties)
+    kept = [item for item in items if item.id in splits]
+    groups = groups_of(kept, ties if len(kept) == len(items) else Ties(kept))
+    return splits, groups, report | duplicates
 
 
 @contextlib.contextmanager

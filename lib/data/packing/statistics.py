@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lib.data.example import Example
-from lib.data.packing.checking import Found
+from lib.data.packing.checking import Found, stratum_of
 from lib.data.packing.writing import Shard
 from lib.data.readers.registry import UNIFIED
 
@@ -35,8 +35,20 @@ def statistics_of(
         "skipped": {"count": len(found.skipped), "rows": found.skipped},
         "unlabelled": {"count": len(found.unlabelled), "ids": found.unlabelled},
         "repeated_ids": {"count": len(found.repeated), "ids": found.repeated},
+        **({"sample": _sample(found)} if made_from["mode"] == "pilot" else {}),
         **report,
     }
+
+
+def _sample(found: Found) -> dict[str, Any]:
+    """What a pilot has taken of what there was, for each data set and label."""
+    taken = Counter(map(stratum_of, found.good))
+    there = taken + Counter(map(stratum_of, found.untaken))
+    strata = [
+        {"dataset": dataset, "abuse_hate": label, "taken": taken[dataset, label], "of": count}
+        for (dataset, label), count in sorted(there.items())
+    ]
+    return {"taken": taken.total(), "of": there.total(), "strata": strata}
 
 
 def _as_text(value: int | str | None) -> str:

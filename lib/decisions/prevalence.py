@@ -1,0 +1,86 @@
+"""What the decisions would be worth where hate is as rare as stated, not as in the data."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import (
+    brier_score_loss,
+    log_loss,
+    precision_recall_curve,
+    precision_recall_fscore_support,
+)
+
+from lib.calibration import prob_hate
+from lib.config import MODELS
+from lib.decisions.bundle import DecisionBundle
+from lib.modeling.prediction_table import logits_of
+
+
+def shifted(prob: Any, of: float, to: float) -> Any:
+    """p(hate) where its prior is `to`, from p(hate) where it was `of`.
+
+    Saerens, Latinne and Decaestecker 2002, equation 2.4: what tells hate apart is the same, only
+    its share differs.
+    """
+    hate, other = prob * (to / of), (1 - prob) * ((1 - to) / (1 - of))
+    return hate / (hate + other)
+
+
+def at_prevalence(
+    frame: pd.DataFrame, fit_frame: pd.DataFrame, decision: DecisionBundle, prevalence: float
+) -> dict[str, Any]:
+    """Each model's metrics on `frame`, hate weighted as if its share were `prevalence`.
+
+    Probabilities are `shifted` from the share of hate that they were calibrated on. "frozen" keeps
+    the decisions of the thresholds as they are, "retuned" those of the threshold of greatest F1 at
+    that share on `fit_frame`; both thresholds are on the shifted probabilities. A model has None
+    where `frame` or what was fitted on holds one class only.
+    """
+    of, labels = decision.prevalence, frame["label"].to_numpy()
+    found: dict[str, Any] = dict.fromkeys(MODELS)
+    if frame["label"].nunique() < 2 or not 0 < of < 1:
+        return found
+    weights = _weights(labels, prevalence)
+    for model in MODELS:
+        plain, fitted = (
+            prob_hate(logits_of(rows, model), decision.temperatures[model])
+            for rows in (frame, fit_frame)
+        )
+        threshold = decision.thresholds[model]
+        prob, retuned = shifted(plain, of, prevalence), shifted(fitted, of, prevalence)
+        cut = _best_f1_threshold(retuned, fit_frame["label"].to_numpy(), prevalence)
+        found[model] = {
+            "brier": float(brier_score_loss(labels, prob, sample_weight=weights)),
+            "nll": float(log_loss(labels, prob, sample_weight=weights)),
+            "frozen": {"threshold": float(shifted(threshold, of, prevalence))}
+            | _decisions(plain >= threshold, labels, weights),
+            "retuned": {"threshold": cut} | _decisions(prob >= cut, labels, weights),
+        }
+    return found
+
+
+def _weights(labels: np.ndarray, prevalence: float) -> np.ndarray:
+    """A weight a meme (N,), of mean 1, under which `prevalence` of the weight is hate."""
+    share = labels.mean()
+    return np.where(labels == 1, prevalence / share, (1 - prevalence) / (1 - share))
+
+
+def _decisions(hate: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, hate, labels=[0, 1], sample_weight=weights, zero_division=0
+    )
+    return {
+        "precision": float(precision[1]),
+        "recall": float(recall[1]),
+        "f1": float(f1[1]),
+        "macro_f1": float(f1.mean()),
+        "flagged_share": float(np.average(hate, weights=weights)),
+    }
+
+
+def _best_f1_threshold(prob: np.ndarray, labels: np.ndarray, prevalence: float) -> float:
+    weights = _weights(labels, prevalence)
+    precision, recall, cuts = precision_recall_curve(labels, prob, sample_weight=weights)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+    return float(cuts[np.argmax(f1[:-1])])

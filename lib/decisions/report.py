@@ -1,0 +1,165 @@
+"""Step 7's last word: the frozen decision where it was fitted and where it is reported."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from lib.artifacts import write_json
+from lib.config import MODELS, Settings
+from lib.decisions.bundle import DecisionBundle
+from lib.decisions.calibration_tables import calibration_table, model_choice
+from lib.decisions.evaluation import evaluate, without_nan
+from lib.decisions.prevalence import at_prevalence
+
+CHOSEN = "mm_fusion"
+
+
+def section_of(frame: pd.DataFrame) -> str:
+    """What the rows are of: "train", "test", or "val calibrate" for the half that calibrates."""
+    pairs = frame[["split", "part"]].drop_duplicates()
+    return " and ".join(f"{split} {part}".strip() for split, part in pairs.to_numpy())
+
+
+def described(section: str) -> str:
+    """A section in words: "val, calibrate half"; on train the models are judged in-sample."""
+    split, _, part = section.partition(" ")
+    if part in ("select", "calibrate"):
+        return f"{split}, {part} half"
+    return f"{section} (in-sample)" if section == "train" else section
+
+
+def decision_report(
+    fit_frame: pd.DataFrame,
+    report_frame: pd.DataFrame,
+    decision: DecisionBundle,
+    settings: Settings,
+    n_resamples: int = 1000,
+) -> dict[str, Any]:
+    """The calibrated metrics at the chosen thresholds, on the fit and the report split apart.
+
+    `{model: {section: metrics}}` and "baselines" as `evaluate` gives them, with a section for what
+    was fitted on and one for what is reported, in a pilot the same. Beside them, by section:
+    "calibration", the metrics before and after the temperature, "choice", the paired comparison of
+    the models, and "at_prevalence", None where none is stated. "targets" says whether the settings'
+    are met.
+    """
+    frames = {section_of(frame): frame for frame in (fit_frame, report_frame)}
+    report: dict[str, Any] = {name: {} for name in (*MODELS, "baselines")}
+    for section, frame in frames.items():
+        rows = frame.assign(split=section, part="")
+        found = evaluate(rows, None, n_resamples, settings.seed, decision)
+        for name, of_section in found.items():
+            report[name] |= of_section
+    return report | {
+        "mode": decision.mode,
+        "fitted_on": section_of(fit_frame),
+        "reported_on": section_of(report_frame),
+        "objective": decision.objective,
+        "calibration": {
+            section: calibration_table(frame, decision.temperatures).T.to_dict()
+            for section, frame in frames.items()
+        },
+        "choice": {
+            section: model_choice(frame, decision, settings, n_resamples).to_dict("records")
+            for section, frame in frames.items()
+        },
+        "targets": target_table(report, settings).to_dict("records"),
+        "prevalence": settings.prevalence,
+        "at_prevalence": settings.prevalence
+        and {
+            section: at_prevalence(frame, fit_frame, decision, settings.prevalence)
+            for section, frame in frames.items()
+        },
+    }
+
+
+def save_report(report: Mapping[str, Any], rivals: pd.DataFrame, settings: Settings) -> None:
+    """Write `report_<m>.json` of Step 7, the comparison of calibrators within."""
+    content = without_nan(dict(report) | {"rivals": rivals.to_dict("records")})
+    write_json(settings.artifact(7, "report.json"), content)
+
+
+def target_table(report: Mapping[str, Any], settings: Settings) -> pd.DataFrame:
+    """Whether fusion meets the settings' targets, a row a section and target; empty without any.
+
+    `met` is "yes" or "no" where the whole 95% interval is on that side of the target, else "within
+    the interval".
+    """
+    targets = {"macro_f1": settings.target_macro_f1, "ece": settings.target_ece}
+    rows = []
+    for section, found in report[CHOSEN].items():
+        for metric, target in targets.items():
+            if target is not None:
+                row = {"section": section, "metric": metric, "value": found[metric]}
+                low, high = found["intervals"][metric]
+                row |= {"low": low, "high": high, "target": target}
+                rows.append(row | {"met": _met(metric, low, high, target)})
+    columns = ["section", "metric", "value", "low", "high", "target", "met"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _met(metric: str, low: float | None, high: float | None, target: float) -> str:
+    if low is None or high is None:
+        return "does not exist"
+    if metric == "ece":  # the less the better
+        low, high, target = -high, -low, -target
+    return "yes" if low >= target else "no" if high < target else "within the interval"
+
+
+def choice_table(report: Mapping[str, Any]) -> pd.DataFrame:
+    """The comparison of the models on the reported split, best first."""
+    return pd.DataFrame(report["choice"][report["reported_on"]])
+
+
+def prevalence_table(report: Mapping[str, Any]) -> pd.DataFrame:
+    """The decisions at the stated prevalence on the reported split; empty where none is stated."""
+    found = (report["at_prevalence"] or {}).get(report["reported_on"], {})
+    rows = [
+        {"model": model, "threshold is": name} | of_model[name]
+        for model, of_model in found.items()
+        if of_model is not None
+        for name in ("frozen", "retuned")
+    ]
+    return pd.DataFrame(rows)
+
+
+def print_summary(report: Mapping[str, Any], decision: DecisionBundle, counts: pd.Series) -> None:
+    """Print, for the fit and the report split apart, what calibration and threshold came to.
+
+    `counts` are fusion's errors on the reported split.
+    """
+    fitted, reported = report["fitted_on"], report["reported_on"]
+    for section in dict.fromkeys((fitted, reported)):
+        if fitted == reported:
+            role = "fitted and reported on"
+        else:
+            role = "fitted on" if section == fitted else "reported on, nothing fitted"
+        print(f"{described(section)}, n = {report[CHOSEN][section]['n']} ({role})")
+        for model in MODELS:
+            print(f"  {model}: {_line(report, model, section, decision)}")
+    spelt = ", ".join(f"{name} {count}" for name, count in counts.items())
+    print(f"fusion's decisions on {described(reported)}: {spelt}")
+    for row in report["targets"]:
+        print(
+            f"target {row['metric']} {row['target']:g} on {described(row['section'])}: "
+            f"{_spelt(row['value'], [row['low'], row['high']])}, met: {row['met']}"
+        )
+    if not report["targets"]:
+        print("no target is set (target_macro_f1, target_ece)")
+
+
+def _line(report: Mapping[str, Any], model: str, section: str, decision: DecisionBundle) -> str:
+    row, found = report["calibration"][section][model], report[model][section]
+    return (
+        f"T = {found['temperature']:.2f} ({decision.fits[model]['status']}), "
+        f"Brier {row['brier before']:.3f} -> {row['brier after']:.3f}, "
+        f"ECE {row['ece before']:.3f} -> {row['ece after']:.3f}, "
+        f"threshold {found['threshold']:.3f}, "
+        f"macro-F1 {_spelt(found['macro_f1'], found['intervals']['macro_f1'])}"
+    )
+
+
+def _spelt(value: float | None, interval: list[float | None]) -> str:
+    numbers = ["none" if number is None else f"{number:.3f}" for number in (value, *interval)]
+    return "{} ({} to {})".format(*numbers)

@@ -1,0 +1,118 @@
+"""Temperature scaling beside its rivals: which would have calibrated better, and by how much."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss, log_loss
+
+from lib.calibration import (
+    bootstrap_difference,
+    expected_calibration_error,
+    fit_temperature,
+    prob_hate,
+)
+from lib.calibration.cross_fitting import stratified_folds
+from lib.config import MODELS, Settings
+from lib.modeling.prediction_table import groups_of, logits_of, resampled
+
+# From margins (n,) and labels (n,) to fit on, and margins (m,) to judge, to p(hate) (m,).
+Calibrator = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def _temperature(margins: np.ndarray, labels: np.ndarray, held: np.ndarray) -> np.ndarray:
+    return prob_hate(held, float(fit_temperature(margins, labels).temperature))
+
+
+def _platt(margins: np.ndarray, labels: np.ndarray, held: np.ndarray) -> np.ndarray:
+    return _logistic(margins[:, None], labels, held[:, None])
+
+
+def _isotonic(margins: np.ndarray, labels: np.ndarray, held: np.ndarray) -> np.ndarray:
+    curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+    return curve.fit(margins, labels).predict(held)
+
+
+def _beta(margins: np.ndarray, labels: np.ndarray, held: np.ndarray) -> np.ndarray:
+    return _logistic(_log_odds_parts(margins), labels, _log_odds_parts(held))
+
+
+def _logistic(x: np.ndarray, labels: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Logistic regression without a penalty; inputs are scaled, for its solver's sake alone."""
+    scale = np.maximum(np.abs(x).max(axis=0), np.finfo(float).tiny)
+    model = LogisticRegression(C=np.inf, max_iter=1000).fit(x / scale, labels)
+    return model.predict_proba(held / scale)[:, 1]
+
+
+def _log_odds_parts(margins: np.ndarray) -> np.ndarray:
+    """ln p and -ln(1 - p), shape (n, 2), of p = sigmoid(margin)."""
+    return np.stack([-np.logaddexp(0, -margins), np.logaddexp(0, margins)], axis=1)
+
+
+# Platt 1999 without his smoothed labels; Zadrozny and Elkan 2002; Kull, Silva Filho and Flach 2017
+# with both slopes free.
+CALIBRATORS: dict[str, Calibrator] = {
+    "temperature": _temperature,
+    "uncalibrated": lambda margins, labels, held: prob_hate(held),
+    "Platt": _platt,
+    "isotonic": _isotonic,
+    "beta": _beta,
+}
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "nll": lambda p, y: log_loss(y, p, labels=[0, 1]),
+    "brier": lambda p, y: brier_score_loss(y, p),
+    "ece": lambda p, y: expected_calibration_error(p, y),
+}
+
+
+def cross_fitted_probabilities(
+    margins: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, seed: int, n_folds: int = 5
+) -> dict[str, np.ndarray]:
+    """p(hate) (N,) of each calibrator, each meme judged by one that was fitted without its fold.
+
+    Folds are stratified, and of whole groups where `groups` (N,) is given.
+    Raises ValueError if a class has fewer than two examples.
+    """
+    found = {name: np.empty(len(margins)) for name in CALIBRATORS}
+    for rest, held in stratified_folds(labels, n_folds, seed, groups):
+        for name, calibrator in CALIBRATORS.items():
+            found[name][held] = calibrator(margins[rest], labels[rest], margins[held])
+    return found
+
+
+def rivals(frame: pd.DataFrame, settings: Settings, n_resamples: int = 1000) -> pd.DataFrame:
+    """Log-loss, Brier and ECE of every calibrator, a row a model, calibrator and metric.
+
+    All are cross-fitted on `frame`. `minus_temperature` is the difference to temperature scaling,
+    below 0 where the rival is better, with the 95% interval of the paired difference over what
+    `resampled` says; `verdict` is "better" or "worse" where that lies on one side of 0. Log-losses
+    are clipped as scikit-learn does, or one wrong certainty of isotonic would make them infinite.
+    """
+    labels, rows = frame["label"].to_numpy(), []
+    options: dict[str, Any] = {
+        "n_resamples": n_resamples,
+        "seed": settings.seed,
+        "groups": groups_of(frame),
+    }
+    for model in MODELS:
+        logits = logits_of(frame, model).to_numpy()
+        margins = logits[:, 1] - logits[:, 0]
+        prob = cross_fitted_probabilities(margins, labels, options["groups"], settings.seed)
+        for name, p in prob.items():
+            for metric, score in METRICS.items():
+                row: dict[str, Any] = {"model": model, "calibrator": name, "metric": metric}
+                row |= {"value": score(p, labels)}
+                gap = bootstrap_difference(p, prob["temperature"], labels, metric, **options)
+                row |= {"minus_temperature": gap.point, "low": gap.low, "high": gap.high}
+                rows.append(row | {"verdict": _verdict(name, gap.low, gap.high)})
+    return pd.DataFrame(rows).assign(resampled=resampled(frame))
+
+
+def _verdict(name: str, low: Any, high: Any) -> str:
+    if name == "temperature":
+        return ""
+    return "better" if high < 0 else "worse" if low > 0 else "not told apart"

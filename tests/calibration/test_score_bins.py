@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lib.calibration.score_bins import BINS, cell_finder, count_by_bin, scale_of
+
+quick = settings(deadline=None, max_examples=150, derandomize=True)
+
+# Ordinary scores, neighbours, denormals, both zeros, and what leaves no room for bins.
+awkward = [0.0, -0.0, 1.0, 5e-324, 1e-310, 1e-40, np.nextafter(0.5, 1), 0.5, 2.0**60, -1e300]
+number = st.one_of(st.floats(-8, 8), st.sampled_from(awkward))
+
+
+@quick
+@given(
+    st.lists(number, min_size=1, max_size=30),
+    st.lists(st.one_of(number, st.sampled_from([np.inf, -np.inf])), min_size=1, max_size=300),
+    st.sampled_from([np.float32, np.float64]),
+)
+@example([0.0, 1e-40], [1e-40], np.float32)
+@example([-1e300, 1e300], [0.0], np.float64)
+def test_every_cut_is_counted_as_comparing_does(scores, cuts, dtype):
+    with np.errstate(over="ignore"):
+        scores, cuts = np.array(scores).astype(dtype), np.array(cuts).astype(dtype)
+    scores = scores[np.isfinite(scores)] if np.isfinite(scores).any() else np.ones(1, dtype)
+    # Cuts at the scores themselves decide between > and >=.
+    cuts = np.unique(np.append(cuts, scores[:3]))
+    found = cell_finder(cuts, scores.min(), scores.max(), len(scores))(scores)
+    assert found.tolist() == (scores[:, None] >= cuts).sum(axis=1).tolist()
+
+
+def test_more_cuts_than_a_byte_can_count():
+    scores = np.random.default_rng(0).random(2_000)
+    for size in (254, 255, 256, 70_000):
+        cuts = np.linspace(0, 1, size)
+        found = cell_finder(cuts, scores.min(), scores.max(), len(scores))(scores)
+        assert (found == np.searchsorted(cuts, scores, side="right")).all()
+
+
+@quick
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=50))
+def test_higher_bins_hold_higher_scores_only(scores):
+    p = np.sort(scores)
+    if scale_of(p[0], p[-1]):
+        bins, counts = count_by_bin(p, p > 0.5)
+        assert (np.diff(bins.astype(int)) >= 0).all() and bins.max() < BINS
+        assert counts[:, 1].sum() == (p > 0.5).sum() and counts.sum() == len(p)
+        assert counts.sum(axis=1).tolist() == np.bincount(bins, minlength=BINS).tolist()
+
+
+@pytest.mark.parametrize("ends", [(0.3, 0.3), (0.0, 5e-324), (-1e308, 1e308)])
+def test_no_room_for_bins(ends):
+    assert scale_of(*ends) == 0
