@@ -113,6 +113,8 @@ class Settings(Layout):
     # Step 5
     fusion_features: Literal["experts", "out_of_fold", "held_out"]
     folds: int = Field(default=4, ge=2)
+    # Whether a linear model of words and letters adds its score there, with "out_of_fold".
+    ngrams: bool = True
     # Whether the nearest training memes vote on a meme, where the head learns from unseen ones.
     retrieval: bool = True
     # How many of them at most are kept in `fusion_model.pt` (2 kB each with the packaged models).
@@ -222,7 +224,7 @@ class Settings(Layout):
         return build(in_project(given), "parameters cell")
 
     @classmethod
-    def _continued(cls, given: Mapping[str, Any], origin: str) -> Self:
+    def _continued(cls, given: dict[str, Any], origin: str) -> Self:
         place = cls.checked({k: given[k] for k in ("mode", "root") if k in given}, origin)
         place.guide()
         saved, default = place.saved(), place.model_dump(mode="json")
@@ -276,7 +278,7 @@ class Settings(Layout):
 
     def guide(self) -> None:
         """Let messages advise commands for this mode and root, where none was given."""
-        default = type(self)().root
+        default = Layout().root
         commands.advise(self.mode, None if self.root == default else self.root)
 
     @property

@@ -128,7 +128,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
     if options.config:
         Settings.from_file(options.config)
         return read_parameters(options.config) | given
-    place = {name: given[name] for name in ("mode", "root") if name in given}
+    place: dict[str, Any] = {name: given[name] for name in ("mode", "root") if name in given}
     return Settings.checked(place, "options").saved() | given
 
 

@@ -1,7 +1,7 @@
 """F1 over a grid of temperatures and thresholds, counted for the whole grid in one pass.
 
 A loop over the grid decides every example again for each of its A B pairs. But sigmoid(z/T) >= t
-is z >= T logit(t), so a pair is a cut on the raw logits: with T = 2 and t = 0.75 the cut is 2 ln 3 =
+is z >= T logit(t), so a pair is a cut on the raw logits: with T = 2 and t = 0.75 it is 2 ln 3 =
 2.197. It is enough to find for each logit how many of the ascending cuts it reaches, its cell, and
 to count cells per label: a cut flags what lies in the cells above it.
 
@@ -36,8 +36,8 @@ from lib.calibration.thresholds import ratio
 
 JOINT_COLUMNS = pd.Index(["temperature", "threshold", "f1"])
 
-# Logits in one block of work: smaller than elsewhere, as there are more numbers to each.
-BLOCK = 49_152
+# Logits in one block of work.
+BLOCK = 80_000
 
 
 def joint_search(
@@ -151,11 +151,11 @@ def _label_counts(
     """
     n, width = z.shape
     cells = len(cuts) + 1
-    kind = np.min_scalar_type(2 * width * cells)
+    kind = np.uint16 if 2 * width * cells < 65_536 else np.uint32
     # Each label has cells of its own, and its positives have others than its negatives.
     first = np.tile(np.arange(0, width * cells, cells, kind), min(max(BLOCK // width, 1), n))
-    to_positive = kind.type(width * cells)
-    find = cell_finder(cuts, low, high, len(first))
+    to_positive = kind(width * cells)
+    find = cell_finder(cuts, low, high, len(first), kind)
     scores, labels = z.ravel(), y.ravel()
     keys, wide = np.empty(len(first), kind), np.empty(len(first), np.intp)
     counts = np.zeros(2 * width * cells, np.intp)

@@ -9,7 +9,7 @@ By hand: between the scores 0 and 1 the cuts 0.3 and 0.7 lie in bins 4914 and 11
 is in bin 8191, between these, so it reaches the first cut and not the second. One of 0.3 is in the
 first cut's own bin, and comparing them says that it reaches it:
 
->>> find = cell_finder(np.array([0.3, 0.7]), 0.0, 1.0, size=4)
+>>> find = cell_finder(np.array([0.3, 0.7]), 0.0, 1.0, size=4, kind=np.uint8)
 >>> find(np.array([0.2999, 0.3, 0.5, 1.0])).tolist()
 [0, 1, 1, 2]
 """
@@ -22,7 +22,7 @@ import numpy as np
 BINS = 16_384
 
 # Scores in one block of work: its temporary arrays stay in the cache, and reuse their memory.
-BLOCK = 65_536
+BLOCK = 65536
 
 
 def scale_of(low: float, high: float) -> float:
@@ -35,15 +35,14 @@ def scale_of(low: float, high: float) -> float:
 
 
 def cell_finder(
-    cuts: np.ndarray, low: float, high: float, size: int
+    cuts: np.ndarray, low: float, high: float, size: int, kind: type[np.unsignedinteger]
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function that says how many of the cuts each score reaches: score >= cut, exactly.
 
     `cuts` (C,) ascend and have the scores' type, float32 or float64; `low` and `high` are the
-    lowest and the highest score. The function takes up to `size` scores at once, and overwrites its
-    answer, unsigned integers, when it is called again.
+    lowest and the highest score. The function takes up to `size` scores at once. Its answer is of
+    `kind`, which must hold C + 1, and is overwritten when it is called again.
     """
-    kind = np.min_scalar_type(len(cuts) + 1)
     scale = cuts.dtype.type(scale_of(low, high))
     if not scale:
         return lambda scores: cuts.searchsorted(scores, side="right").astype(kind)

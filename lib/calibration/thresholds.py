@@ -242,12 +242,15 @@ def _sum_of_ratios(a: Any, b: Any, c: Any, d: Any) -> Any:
 def _counts(p: np.ndarray, y: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """True positives and flagged examples of `p >= threshold`, each of shape (len(thresholds),)."""
     cuts, place = np.unique(thresholds, return_inverse=True)
-    find = cell_finder(cuts, p.min(), p.max(), BLOCK)
-    cells = np.zeros(2 * len(cuts) + 2, np.intp)
+    kind = np.uint16 if len(cuts) < 32_000 else np.uint32
+    find = cell_finder(cuts, 0.0, 1.0, BLOCK, kind)
+    cells, wide = np.zeros(2 * len(cuts) + 2, np.intp), np.empty(BLOCK, np.intp)
     for i in range(0, len(p), BLOCK):
-        key = 2 * find(p[i : i + BLOCK]).astype(np.intp)
-        key += y[i : i + BLOCK]
-        cells += np.bincount(key, minlength=len(cells))
+        key = find(p[i : i + BLOCK])
+        key <<= 1
+        key |= y[i : i + BLOCK]
+        wide[: len(key)] = key
+        cells += np.bincount(wide[: len(key)], minlength=len(cells))
     # A score that reaches k cuts is flagged by the first k.
     flagged = cells.reshape(-1, 2)[::-1].cumsum(axis=0)[::-1][1:][place]
     return flagged[:, 1], flagged.sum(axis=1)

@@ -2,26 +2,22 @@
 
 import io
 import json
-import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import webdataset as wds
 from PIL import Image
 
 from lib.commands import again
 from lib.data.pictures import blank_picture
-
-
-class _Member(NamedTuple):
-    shard: str
-    name: str
-    offset: int
-    size: int
+from lib.data.shard_index import SCHEMA, decode_metadata, open_index, require_parts
 
 
 def shard_paths(shards: str | Path, split: str) -> list[Path]:
@@ -42,8 +38,8 @@ class MemeShards(torch.utils.data.Dataset):
 
     An item is `{"id", "text", "image", "label", "split", "meta"}`: `image` an RGB PIL picture,
     `label` 0 or 1 (`labels.abuse_hate`), `meta` the packed JSON. Where a meme has no picture the
-    image is `blank_picture`. With `transform`, an item is what it makes of that. Texts and labels
-    are held in memory; pictures never are.
+    image is `blank_picture`. With `transform`, an item is what it makes of that. Nothing is held in
+    memory: `lib.data.shard_index` says where all lies, and processes share its pages.
     Raises ValueError naming shard, member and fault when a member is missing or broken, and when
     an id occurs twice.
     """
@@ -56,29 +52,49 @@ class MemeShards(torch.utils.data.Dataset):
     ) -> None:
         self.transform = transform
         self.pictures = pictures
-        self.metas: list[dict[str, Any]] = []
-        self.texts: list[str] = []
-        self._images: list[_Member | None] = []
-        for shard in shards:
-            self._index(str(shard))
-        repeated = pd.Index(self.ids)[pd.Index(self.ids).duplicated()]
-        if len(repeated):
+        self._shards = [str(shard) for shard in shards]
+        self._open()
+        ids = self._column("id")
+        if pc.count_distinct(ids).as_py() < len(ids):
+            repeated = pd.Index(ids.to_pylist())
             raise ValueError(
-                f"id '{repeated[0]}' occurs twice in the shards; pack again: {again(3)}"
+                f"id '{repeated[repeated.duplicated()][0]}' occurs twice in the shards; "
+                f"pack again: {again(3)}"
             )
+
+    def _open(self) -> None:
+        self._batches = [indexed.rows for indexed in open_index(self._shards)]
+        self._ends = np.cumsum([batch.num_rows for batch in self._batches], dtype=int)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker that is started anew needs: it opens the index itself."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_batches", "_ends")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
 
     @property
     def ids(self) -> list[str]:
-        return [meta["id"] for meta in self.metas]
+        return self._column("id").to_pylist()
 
     @property
     def labels(self) -> list[int]:
-        return [meta["labels"]["abuse_hate"] for meta in self.metas]
+        return self._column("label").to_pylist()
 
     @property
     def groups(self) -> list[str]:
         """The name of each meme's group; a meme packed without one is alone."""
-        return [str(meta.get("group") or f"alone {meta['id']}") for meta in self.metas]
+        return self._column("group").to_pylist()
+
+    @property
+    def texts(self) -> list[str]:
+        return self._column("text").to_pylist()
+
+    @property
+    def metas(self) -> Sequence[dict[str, Any]]:
+        """The packed JSON of each meme, decoded when it is looked at."""
+        return _Metas(self)
 
     def frame(self) -> pd.DataFrame:
         """One row a meme: id, split, dataset, text, label, and every packed field beyond these."""
@@ -89,44 +105,56 @@ class MemeShards(torch.utils.data.Dataset):
         return pd.DataFrame(rows)
 
     def __len__(self) -> int:
-        return len(self.metas)
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> Any:
+        batch, row = self._place(index)
+        meta = json.loads(self._batches[batch]["meta"][row].as_py())
         sample = {
-            "id": self.metas[index]["id"],
-            "text": self.texts[index],
-            "label": self.metas[index]["labels"]["abuse_hate"],
-            "meta": self.metas[index],
+            "id": meta["id"],
+            "text": self._batches[batch]["text"][row].as_py(),
+            "label": meta["labels"]["abuse_hate"],
+            "meta": meta,
         }
         if self.pictures:
-            sample["image"] = self._picture(self._images[index])
+            sample["image"] = self._picture(batch, row)
         return self.transform(sample) if self.transform else sample
 
     @property
     def with_picture(self) -> list[int]:
         """The indices of the memes that have a picture."""
-        return [index for index, member in enumerate(self._images) if member is not None]
+        return np.flatnonzero(self._column("size").is_valid().to_numpy()).tolist()
 
-    def _picture(self, member: _Member | None) -> Image.Image:
-        if member is None:
+    def _column(self, name: str) -> pa.ChunkedArray:
+        return pa.chunked_array([b[name] for b in self._batches], SCHEMA.field(name).type)
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The batch of a meme, and its row there."""
+        index = range(len(self))[index]
+        batch = int(np.searchsorted(self._ends, index, side="right"))
+        return batch, index - int(self._ends[batch]) + self._batches[batch].num_rows
+
+    def _picture(self, batch: int, row: int) -> Image.Image:
+        offset, size, key = (
+            self._batches[batch][k][row].as_py() for k in ("offset", "size", "key")
+        )
+        if size is None:
             return blank_picture()
-        with open(member.shard, "rb") as stream:
-            return decode_picture(_read(stream, member), f"{member.shard}:{member.name}")
+        with open(self._shards[batch], "rb") as stream:
+            stream.seek(offset)
+            return decode_picture(stream.read(size), f"{self._shards[batch]}:{key}.png")
 
-    def _index(self, shard: str) -> None:
-        with tarfile.open(shard) as tar:
-            groups: dict[str, dict[str, _Member]] = {}
-            for member in tar:
-                key, _, kind = member.name.partition(".")
-                place = _Member(shard, member.name, member.offset_data, member.size)
-                groups.setdefault(key, {})[kind] = place
-        with open(shard, "rb") as stream:
-            for key, parts in groups.items():
-                _require_parts(parts, f"{shard}:{key}")
-                text, meta = (_read(stream, parts[kind]) for kind in ("txt", "json"))
-                self.metas.append(decode_metadata(meta, f"{shard}:{key}.json"))
-                self.texts.append(text.decode("utf-8"))
-                self._images.append(parts.get("png"))
+
+class _Metas(Sequence):
+    def __init__(self, memes: MemeShards) -> None:
+        self._memes = memes
+
+    def __len__(self) -> int:
+        return len(self._memes)
+
+    def __getitem__(self, index: Any) -> Any:
+        batch, row = self._memes._place(index)
+        return json.loads(self._memes._batches[batch]["meta"][row].as_py())
 
 
 def stream(shards: Sequence[str | Path], pictures: bool = True) -> wds.WebDataset:
@@ -153,26 +181,9 @@ def decode_picture(content: bytes, where: str) -> Image.Image:
         raise ValueError(f"{where}: broken picture ({error}); pack again: {again(3)}") from None
 
 
-def decode_metadata(content: bytes, where: str) -> dict[str, Any]:
-    """Decode a packed JSON; ValueError names `where` and the missing or impossible field."""
-    try:
-        meta = json.loads(content)
-        label = meta["labels"]["abuse_hate"]
-        meta["id"]
-    except KeyError as error:
-        raise ValueError(f"{where}: field {error} is missing; pack again: {again(3)}") from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{where}: not the packed JSON ({error}); pack again: {again(3)}"
-        ) from None
-    if label not in (0, 1):
-        raise ValueError(f"{where}: labels.abuse_hate is {label!r}, expected 0 or 1")
-    return meta
-
-
 def _decode(sample: Mapping[str, Any], pictures: bool) -> dict[str, Any]:
     where = f"{sample['__url__']}:{sample['__key__']}"
-    _require_parts(sample, where)
+    require_parts(sample, where)
     meta = decode_metadata(sample["json"], f"{where}.json")
     decoded = {
         "id": meta["id"],
@@ -185,14 +196,3 @@ def _decode(sample: Mapping[str, Any], pictures: bool) -> dict[str, Any]:
     elif pictures:
         decoded["image"] = blank_picture()
     return decoded
-
-
-def _require_parts(parts: Mapping[str, Any], where: str) -> None:
-    missing = [kind for kind in ("txt", "json") if kind not in parts]
-    if missing:
-        raise ValueError(f"{where}: no .{missing[0]} beside it; pack again: {again(3)}")
-
-
-def _read(stream: io.BufferedReader, member: _Member) -> bytes:
-    stream.seek(member.offset)
-    return stream.read(member.size)

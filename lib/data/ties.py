@@ -135,7 +135,7 @@ def groups_of(items: Sequence[Item], ties: Ties) -> dict[str, str]:
 def find_duplicates(items: Sequence[Item], ties: Ties) -> list[dict[str, str]]:
     """List the items whose text or picture (or a near copy of it) occurs earlier in `items`."""
     first = {kind: ties.duplicated(kind) for kind in ("text", "picture")}
-    some = np.flatnonzero((first["text"] >= 0) | (first["picture"] >= 0))
+    some = np.flatnonzero((first["text"] >= 0) | (first["picture"] >= 0)).tolist()
     return [
         {"id": items[i].id, "shares": kind, "with": items[first[kind][i]].id}
         for i in some

@@ -23,6 +23,7 @@ from transformers import (
 from lib.artifacts import atomic_path, read_json, require
 from lib.emotions.data import LABELS
 from lib.modeling import backbones
+from lib.modeling.device import default_device, moved
 
 MAX_TOKENS = 64
 WEIGHTS = "model.safetensors"
@@ -111,7 +112,7 @@ class BERTEmotionClassifier(nn.Module):
         for start in tqdm(starts, desc="logits", disable=not progress):
             rows = order[start : start + batch_size]
             batch = self.tokenizer.pad([encoded[row] for row in rows], return_tensors="pt")
-            out[rows] = self(**batch.to(self.temperature.device)).cpu().numpy()
+            out[rows] = self(**moved(dict(batch), self.head.weight.device)).cpu().numpy()
         self.train(was_training)
         return out
 
@@ -137,7 +138,7 @@ class BERTEmotionClassifier(nn.Module):
         with atomic_path(folder) as new:
             self.encoder.config.save_pretrained(new)
             self.tokenizer.save_pretrained(new)
-            save_file(self.state_dict(), new / WEIGHTS)
+            save_file(self._state(), new / WEIGHTS)
 
     def update(self, folder: str | Path) -> None:
         """Write weights, temperature and thresholds over those that `save` wrote to `folder`.
@@ -149,11 +150,14 @@ class BERTEmotionClassifier(nn.Module):
         with atomic_path(weights.with_name(f"{WEIGHTS}.bak")) as backup:
             shutil.copyfile(weights, backup)
         with atomic_path(weights) as new:
-            save_file(self.state_dict(), new)
+            save_file(self._state(), new)
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.cpu() for name, tensor in self.state_dict().items()}
 
     @classmethod
-    def load(cls, folder: str | Path) -> "BERTEmotionClassifier":
-        """Read what `save` wrote.
+    def load(cls, folder: str | Path, device: str | None = None) -> "BERTEmotionClassifier":
+        """Read what `save` wrote, to `device`, by default the accelerator if there is one.
 
         Raises FileNotFoundError if the folder or a file of it is missing, and ValueError if it
         holds another architecture or weights that do not fit it.
@@ -169,7 +173,7 @@ class BERTEmotionClassifier(nn.Module):
         names = [name for _, name in sorted((int(i), n) for i, n in config["id2label"].items())]
         model = cls(str(folder), names, pretrained=False)
         model.load_state_dict(read_weights(folder / WEIGHTS, model.state_dict()))
-        return model.eval()
+        return model.eval().to(device or default_device())
 
 
 def normalise(text: str) -> str:

@@ -17,9 +17,11 @@ from accelerate import PartialState
 from timm.utils.model import unfreeze_batch_norm_2d
 from transformers import Trainer
 
-from lib.artifacts import atomic_path, fingerprint, guard_overwrite, read_json, write_json
+from lib.artifacts import atomic_path, guard_overwrite, read_json, write_json
+from lib.commands import handed_down, run_command
 from lib.config import Settings
 from lib.data.datasets import shard_paths
+from lib.data.shard_index import shards_fingerprint
 from lib.modeling import trainable_layers
 from lib.modeling.checkpoints import last_checkpoint, same_job
 from lib.modeling.device import default_device
@@ -89,7 +91,7 @@ def expert_job(name: str, settings: Settings) -> dict[str, Any]:
     return {
         "mode": settings.mode,
         "backbone": settings.text_model if text else settings.vision_model,
-        "data": fingerprint(*train, *val),
+        "data": shards_fingerprint([*train, *val]),
         "epochs": settings.text_epochs if text else settings.vision_epochs,
         "learning_rate": settings.text_lr if text else settings.vision_lr,
         "tuning": settings.text_tuning if text else settings.vision_tuning,
@@ -134,8 +136,10 @@ def main() -> int:
     parser.add_argument("--root", help="folder of shards and models; default: the project's")
     options = parser.parse_args()
     root = {"root": options.root} if options.root else {}
+    advised = run_command({"config": options.config, "root": options.root})
     try:
-        expert = train_expert(options.expert, Settings.from_file(options.config, **root))
+        with handed_down(advised):
+            expert = train_expert(options.expert, Settings.from_file(options.config, **root))
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

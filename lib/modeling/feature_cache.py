@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from lib.artifacts import atomic_path, fingerprint
+from lib.artifacts import atomic_path
+from lib.data.shard_index import open_index
 from lib.modeling.encoders import Encoders
 
 # What a cache file holds: token and patch states too, or one vector a meme and encoder.
@@ -38,7 +39,8 @@ class FeatureCache:
             name: f"{source.modality}-{source.fingerprint()}{precision}"
             for name, source in encoders.sources.items()
         }
-        self._shard = {shard: fingerprint(shard) for shard in shards}
+        indexed = zip(shards, open_index(shards), strict=True)
+        self._shard = {shard: found.sha256[:16] for shard, found in indexed}
 
     def file(self, name: str, shard: str | Path) -> Path:
         """The file of an encoder's features of a shard: one with tokens serves both kinds."""

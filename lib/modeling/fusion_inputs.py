@@ -50,7 +50,8 @@ from lib.modeling.expert_trainer import make_trainer
 from lib.modeling.experts import expert_job
 from lib.modeling.features import Features, encode_splits
 from lib.modeling.folds import folds_of_train, head_rows
-from lib.modeling.stacking import SPACE, VOTE, Neighbours
+from lib.modeling.ngrams import Ngrams, out_of_fold_ngrams
+from lib.modeling.stacking import NGRAMS, SPACE, VOTE, Neighbours
 
 
 def load_encoders(settings: Settings) -> Encoders:
@@ -65,9 +66,23 @@ def load_encoders(settings: Settings) -> Encoders:
             own["text_encoder"] = TextEncoder(*_pretrained("text_expert", settings))
         if not frozen("vision_expert", settings):
             own["vision_encoder"] = VisionEncoder(*_pretrained("vision_expert", settings))
+        if settings.ngrams:
+            own |= _fitted_ngrams(settings)
     if settings.dual_encoder is not None:
         own |= load_dual(settings.dual_encoder)
     return Encoders.load(settings.models, settings.bf16, own)
+
+
+def _fitted_ngrams(settings: Settings) -> dict[str, Source]:
+    memes = MemeShards(shard_paths(settings.shards, "train"), pictures=False)
+    try:
+        return {NGRAMS: Ngrams.fit(memes.texts, memes.labels)}
+    except ValueError as error:
+        warnings.warn(
+            f"the texts of train give no n-grams to learn from ({error}); fusion does without",
+            stacklevel=3,
+        )
+        return {}
 
 
 def load_dual(name: str) -> dict[str, Source]:
@@ -105,9 +120,13 @@ def encode_for_fusion(settings: Settings, encoders: Encoders) -> tuple[Features,
         val = val.take(np.array(selecting_rows(memes.labels, memes.groups)))
     if settings.fusion_features == "experts":
         return train, val
-    groups = np.array(MemeShards(shard_paths(settings.shards, "train"), pictures=False).groups)
+    memes = MemeShards(shard_paths(settings.shards, "train"), pictures=False)
+    groups = np.array(memes.groups)
     if settings.fusion_features == "out_of_fold":
         logits = {f"{name.split('_')[0]}_logits": out_of_fold(name, settings) for name in EXPERTS}
+        if NGRAMS in encoders.sources:
+            fold = folds_of_train(settings)
+            logits[NGRAMS] = out_of_fold_ngrams(memes.texts, memes.labels, fold)
         train = train.with_arrays(**logits)
     else:
         rows = head_rows(settings)

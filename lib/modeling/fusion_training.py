@@ -21,7 +21,7 @@ from lib.modeling.features import Features
 from lib.modeling.fusion import TrainedHead
 from lib.modeling.heads import HEADS, FusionConfig, FusionHead, build_head, head_class
 from lib.modeling.predictions import feature_logits
-from lib.modeling.stacking import SPACE, VOTE
+from lib.modeling.stacking import NGRAMS, SPACE, VOTE
 
 # The text and the vision feature that a dual encoder gives.
 DUAL = ("dual", "dual")
@@ -37,6 +37,7 @@ def fusion_config(features: Features, settings: Settings, **choice: str) -> Fusi
     # Stacking pays where the head learns from logits of experts that have not seen the memes.
     unseen = settings.fusion_features != "experts"
     kind["stack"] = unseen or head_class(kind["head"]).is_stack
+    kind["ngrams"] = NGRAMS in features.arrays
     if VOTE in features.arrays:
         kind["voters"] = min(settings.retrieval_memes, len(features))
         widths = [features.arrays[name].shape[-1] for name in SPACE]

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from lib.modeling.rows import moments
-from lib.modeling.stacking import LOGITS, SPACE, VOTE, Neighbours, Stack, constant
+from lib.modeling.stacking import LOGITS, NGRAMS, SPACE, VOTE, Neighbours, Stack, constant
 
 HEADS: dict[str, type["FusionHead"]] = {}
 
@@ -40,6 +40,8 @@ class FusionConfig(BaseModel):
     text_feature: Literal["cls", "mean", "logits", "dual"] = "cls"
     vision_feature: Literal["pooled", "logits", "dual"] = "logits"
     stack: bool = False
+    # Whether the n-gram model's score is stacked with the experts' logits.
+    ngrams: bool = False
     # How many training memes vote on others (0: none do), and the widths they are near in.
     voters: int = 0
     voters_text_dim: int = 0
@@ -58,7 +60,8 @@ class FusionConfig(BaseModel):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the features the head reads, in the order of its arguments."""
-        scores = (*LOGITS, *((VOTE,) if self.voters else ())) if self.stack else ()
+        extra = [name for name, read in ((NGRAMS, self.ngrams), (VOTE, self.voters)) if read]
+        scores = (*LOGITS, *extra) if self.stack else ()
         if head_class(self.head).reads_tokens:
             return ("text_tokens", "vision_patches", *scores, "text_mask")
         return (f"text_{self.text_feature}", f"vision_{self.vision_feature}", *scores)
@@ -123,7 +126,7 @@ class FusionHead(nn.Module):
                 config.voters, config.voters_text_dim, config.voters_vision_dim
             )
         if config.stack:
-            self.stack = Stack(len(LOGITS) + bool(config.voters))
+            self.stack = Stack(len(LOGITS) + config.ngrams + bool(config.voters))
 
     def build(self, config: FusionConfig) -> int:
         """Make the layers that `fuse` needs, and return the width of what it returns."""

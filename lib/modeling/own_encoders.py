@@ -15,6 +15,7 @@ from lib.modeling.encoders import (
     load_expert,
     rebuilt,
 )
+from lib.modeling.stacking import NGRAMS
 
 # The folder in `models/mm_fusion/encoders/` of each encoder that fusion has of its own.
 FOLDERS = {
@@ -22,6 +23,7 @@ FOLDERS = {
     "vision_encoder": "vision_encoder",
     "dual_text": "dual_encoder",
     "dual_vision": "dual_encoder",
+    NGRAMS: "ngrams",
 }
 
 # What each of them gives a head to read.
@@ -30,6 +32,7 @@ GIVES = {
     "vision_encoder": ("vision_pooled", "vision_patches"),
     "dual_text": ("text_dual",),
     "dual_vision": ("vision_dual",),
+    NGRAMS: (NGRAMS,),
 }
 
 State = Mapping[str, torch.Tensor]
@@ -75,6 +78,11 @@ def load_own(folder: Path, names: Sequence[str], tuned: Mapping[str, State]) -> 
     if "vision_encoder" in names:
         found = load_expert(folder / "vision_encoder", tuned.get("vision_encoder"))
         own["vision_encoder"] = VisionEncoder(*found)
+    if "ngrams" in names:
+        # Here, since scikit-learn takes a while to import and few heads need it.
+        from lib.modeling.ngrams import Ngrams
+
+        own[NGRAMS] = Ngrams.load(folder / "ngrams")
     if "dual_encoder" in names:
         own |= _load_dual(folder / "dual_encoder", tuned.get("dual_encoder"))
     return own

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from lib.artifacts import fingerprint
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
+from lib.data.shard_index import shards_fingerprint
 from lib.data.val_parts import val_parts
 from lib.modeling.device import moved
 from lib.modeling.features import Features, encode_shards
@@ -69,7 +69,7 @@ def predict_shards(
     models = Path(models)
     origin: dict[Hashable | None, Any] = {
         "models": model_fingerprints(models),
-        "shards": {split: fingerprint(*paths) for split, paths in shards.items()},
+        "shards": {split: shards_fingerprint(paths) for split, paths in shards.items()},
     }
     fusion = load_fusion(models)
     frames = []

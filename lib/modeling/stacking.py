@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn.functional import normalize
 
+# The scores: the experts' logits, the n-gram model's, and the vote of the nearest training memes.
 LOGITS = ("text_logits", "vision_logits")
+NGRAMS = "text_ngrams"
 VOTE = "vote"
 
 # The features that together span the space in which memes are near each other.
@@ -107,6 +108,9 @@ class Stack(nn.Module):
 
         The lower `strength` (scikit-learn's C), the smaller the weights.
         """
+        # Here, since serving fits nothing and scikit-learn takes a while to import.
+        from sklearn.linear_model import LogisticRegression
+
         columns = self._columns(*scores)
         self.mean.copy_(columns.mean(0))
         self.std.copy_(columns.std(0).clamp_min(1e-6).masked_fill(constant(columns), 1.0))

@@ -12,6 +12,10 @@ awkward = [0.0, -0.0, 1.0, 5e-324, 1e-310, 1e-40, np.nextafter(0.5, 1), 0.5, 2.0
 number = st.one_of(st.floats(-8, 8), st.sampled_from(awkward))
 
 
+def ends_and_size(scores, kind=np.uint32):
+    return scores.min(), scores.max(), len(scores), kind
+
+
 @quick
 @given(
     st.lists(number, min_size=1, max_size=30),
@@ -26,7 +30,7 @@ def test_every_cut_is_counted_as_comparing_does(scores, cuts, dtype):
     scores = scores[np.isfinite(scores)] if np.isfinite(scores).any() else np.ones(1, dtype)
     # Cuts at the scores themselves decide between > and >=.
     cuts = np.unique(np.append(cuts, scores[:3]))
-    found = cell_finder(cuts, scores.min(), scores.max(), len(scores))(scores)
+    found = cell_finder(cuts, *ends_and_size(scores))(scores)
     assert found.tolist() == (scores[:, None] >= cuts).sum(axis=1).tolist()
 
 
@@ -34,7 +38,7 @@ def test_more_cuts_than_a_byte_can_count():
     scores = np.random.default_rng(0).random(2_000)
     for size in (254, 255, 256, 70_000):
         cuts = np.linspace(0, 1, size)
-        found = cell_finder(cuts, scores.min(), scores.max(), len(scores))(scores)
+        found = cell_finder(cuts, *ends_and_size(scores))(scores)
         assert (found == np.searchsorted(cuts, scores, side="right")).all()
 
 

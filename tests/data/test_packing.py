@@ -20,6 +20,7 @@ from lib.data.example import Example, Rejected
 from lib.data.packing import checking
 from lib.data.packing.pack import pack
 from lib.data.readers.registry import READERS
+from lib.data.shard_index import DATES, INDEX
 from lib.data.sources import examples_for
 from lib.data.text import combined_text
 
@@ -49,8 +50,16 @@ def files_of(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != DATES
     }
+
+
+@pytest.mark.parametrize("mode", ["pilot", "full"])
+def test_the_index_of_the_shards_is_packed_with_them(tmp_path, mode):
+    pack(memes(40), tmp_path, mode=mode, shard_size=8)
+    for split in ("train",) if mode == "pilot" else ("train", "val", "test"):
+        assert (tmp_path / "shards" / split / INDEX).exists()
+        assert (tmp_path / "shards" / split / DATES).exists()
 
 
 def samples_of(folder, split="train"):
@@ -174,7 +183,9 @@ def test_full_mode_packs_the_splits_it_writes(tmp_path):
     counts = Counter(splits.values())
     assert counts == {split: part["examples"] for split, part in stats["splits"].items()}
     assert counts.total() == 60 and min(counts.values()) >= 5
-    assert stats["splits"]["train"]["shards"] == len(list((tmp_path / "shards/train").iterdir()))
+    assert stats["splits"]["train"]["shards"] == len(
+        list((tmp_path / "shards/train").glob("shard-*.tar"))
+    )
 
 
 def test_full_mode_mixes_the_labels_of_a_sorted_source(tmp_path):

@@ -89,7 +89,7 @@ def step(model):
     optimiser.step()
 
 
-def test_the_packaged_backbones_load_without_a_warning(monkeypatch):
+def test_the_packaged_vision_backbone_loads_without_a_warning(monkeypatch):
     said = []
     logger = image_processing_auto.logger
     monkeypatch.setattr(logger, "warning_once", lambda message, *a: said.append(message))

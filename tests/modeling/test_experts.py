@@ -1,4 +1,5 @@
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -284,6 +285,15 @@ def test_vision_training_mirrors_about_half_of_the_pictures(fresh):
 def test_a_missing_expert_names_folder_and_step(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"text_expert holds no trained expert.*--from 4"):
         load_expert(tmp_path / MODELS[0])
+
+
+def test_the_program_advises_its_own_configuration(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my config.yaml").write_text("mode: full\n")
+    given = ["--config", str(tmp_path / "my config.yaml"), "--root", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["experts", "text_expert", *given])
+    assert experts.main() == 2
+    said = capsys.readouterr().err
+    assert said.strip().endswith(f"-m lib.run {shlex.join(given)} --from 3")
 
 
 def test_missing_shards_name_the_command(fresh, tmp_path):

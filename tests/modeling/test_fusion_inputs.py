@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from lib.data.datasets import MemeShards, shard_paths
-from lib.modeling import fusion_inputs
+from lib.data.val_parts import selecting_rows
+from lib.modeling import fusion_inputs, ngrams
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.experts import train_expert
 from lib.modeling.features import encode_splits
@@ -11,7 +12,7 @@ from lib.modeling.folds import folds_of_train, head_rows
 from lib.modeling.fusion import load_fusion, save_fusion
 from lib.modeling.fusion_inputs import encode_for_fusion, load_encoders, out_of_fold, with_votes
 from lib.modeling.fusion_training import fusion_config, train_fusion
-from lib.modeling.stacking import VOTE
+from lib.modeling.stacking import NGRAMS, VOTE
 
 QUICK = {"text_epochs": 1, "vision_epochs": 1, "folds": 2, "fusion_epochs": 2, "token_heads": False}
 
@@ -27,8 +28,8 @@ def trained(fresh):
     return settings
 
 
-def memes_of(settings):
-    return MemeShards(shard_paths(settings.shards, "train"), pictures=False)
+def memes_of(settings, split="train"):
+    return MemeShards(shard_paths(settings.shards, split), pictures=False)
 
 
 def test_no_fold_model_is_trained_on_the_memes_it_speaks_of(fresh, monkeypatch):
@@ -80,7 +81,7 @@ def test_experts_is_what_the_experts_say_of_their_own_memes(trained):
 def test_out_of_fold_takes_logits_of_folds_and_features_of_untuned_backbones(trained):
     settings = trained(fusion_features="out_of_fold")
     encoders = load_encoders(settings)
-    assert set(encoders.sources) == {*EXPERTS, "text_encoder", "vision_encoder"}
+    assert set(encoders.sources) == {*EXPERTS, "text_encoder", "vision_encoder", NGRAMS}
     train, val = encode_for_fusion(settings, encoders)
     assert torch.equal(train.arrays["text_logits"], out_of_fold("text_expert", settings))
     experts = fresh_like(settings, fusion_features="experts")
@@ -90,6 +91,22 @@ def test_out_of_fold_takes_logits_of_folds_and_features_of_untuned_backbones(tra
         val.arrays["text_mean"][:], tuned[1].arrays["text_mean"][:], atol=1e-3
     )
     assert VOTE in train.arrays
+    # The n-gram model too: on train by models of the other folds, on val by the one of all.
+    seen = encoders.sources[NGRAMS].prepare(memes_of(settings).texts)
+    assert not torch.allclose(train.arrays[NGRAMS][:], seen, atol=1e-3)
+    on_val = memes_of(settings, "val")
+    texts = [on_val.texts[row] for row in selecting_rows(on_val.labels, on_val.groups)]
+    torch.testing.assert_close(val.arrays[NGRAMS][:], encoders.sources[NGRAMS].prepare(texts))
+
+
+def test_without_words_there_are_no_n_grams(trained, monkeypatch):
+    settings = trained(fusion_features="out_of_fold")
+    monkeypatch.setattr(ngrams, "words_of", lambda text: "")
+    with pytest.warns(UserWarning, match="no n-grams to learn from"):
+        encoders = load_encoders(settings)
+    assert NGRAMS not in encoders.sources
+    train, _ = encode_for_fusion(settings, encoders)
+    assert not fusion_config(train, settings).ngrams
 
 
 def fresh_like(settings, **changed):
@@ -98,7 +115,7 @@ def fresh_like(settings, **changed):
 
 def test_a_frozen_backbone_needs_no_second_encoder(trained):
     settings = trained(fusion_features="out_of_fold", vision_tuning="top_k", top_k=0)
-    assert set(load_encoders(settings).sources) == {*EXPERTS, "text_encoder"}
+    assert set(load_encoders(settings).sources) == {*EXPERTS, "text_encoder", NGRAMS}
 
 
 def test_held_out_keeps_a_part_of_train_from_the_experts_for_the_head(trained):

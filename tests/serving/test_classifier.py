@@ -137,7 +137,9 @@ def test_a_threshold_out_of_range_is_named(own_root):
 def test_thresholds_of_other_models_are_refused(own_root):
     config = own_root / "models/full/mm_fusion/history.json"
     config.write_text("[]")
-    with pytest.raises(ValueError, match=r"mm_fusion is not the model .*--mode full --root \S+ --from 6"):
+    with pytest.raises(
+        ValueError, match=r"mm_fusion is not the model .*--mode full --root \S+ --from 6"
+    ):
         MemeClassifier.load(own_root, "full")
 
 

@@ -66,7 +66,7 @@ def collect(
     labelled = (e for row in examples if (e := _candidate(row, first, found)) is not None)
     stream: Iterator[Example] = labelled
     if sample_seed is not None:
-        candidates = _without_contradicted(labelled, found)
+        candidates = _without_contradicted(list(labelled), found)
         stream = iter([candidates[k] for k in _stratified(candidates, sample_seed)])
     with tqdm(desc="checking", unit=" memes", total=limit) as progress:
         while limit is None or len(found.good) < limit:

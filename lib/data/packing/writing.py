@@ -20,6 +20,7 @@ from lib.artifacts import atomic_path, write_json
 from lib.data.example import Example
 from lib.data.packing.checking import picture_of
 from lib.data.pictures import SIZE, letterbox
+from lib.data.shard_index import open_index
 from lib.data.splits import SPLITS
 from lib.data.text import combined_text
 
@@ -96,6 +97,7 @@ def write_shards(
             _write_shard(partial / shard.name, members, progress)
     for left_by_a_kill in partial.glob("*/.*"):
         shutil.rmtree(left_by_a_kill)
+    open_index(partial / shard.name for shard in plan)
     write_json(partial / "made_from.json", made_from)
     shards.rename(replaced)
     (replaced / ".partial").rename(shards)

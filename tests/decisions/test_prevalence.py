@@ -1,0 +1,77 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, precision_score
+
+from lib.config import MODELS
+from lib.decisions.bundle import DecisionBundle
+from lib.decisions.calibration_tables import calibrated
+from lib.decisions.prevalence import at_prevalence, shifted
+
+SHARE = st.floats(0.001, 0.999)
+
+
+@given(prob=st.floats(0, 1), of=SHARE, to=SHARE)
+def test_a_prior_shift_multiplies_the_odds(prob, of, to):
+    found = shifted(prob, of, to)
+    assert 0 <= found <= 1
+    if 0 < prob < 1:
+        odds = prob / (1 - prob) * (to / (1 - to)) / (of / (1 - of))
+        assert found == pytest.approx(odds / (1 + odds), rel=1e-6)
+    assert shifted(prob, of, of) == pytest.approx(prob)
+
+
+def test_a_score_that_says_nothing_becomes_the_new_share():
+    assert shifted(np.array([0.5]), 0.5, 0.02) == pytest.approx([0.02])
+
+
+@pytest.fixture
+def val(logits_frame):
+    return logits_frame(400)
+
+
+@pytest.fixture
+def decision(val, model_folders):
+    return DecisionBundle.fit(val, model_folders, n_resamples=5)
+
+
+def test_weighted_figures_are_those_of_a_sample_in_which_hate_is_as_rare(val, decision):
+    # Each non-hateful meme 49 times: 2% hate.
+    rare = pd.concat([val[val["label"] == 1]] + [val[val["label"] == 0]] * 49)
+    assert rare["label"].mean() == pytest.approx(0.02)
+    found = at_prevalence(val, val, decision, 0.02)
+    prob = calibrated(rare, decision.temperatures)
+    for model in MODELS:
+        hate = prob[model] >= decision.thresholds[model]
+        frozen = found[model]["frozen"]
+        assert frozen["precision"] == pytest.approx(precision_score(rare["label"], hate))
+        assert frozen["f1"] == pytest.approx(f1_score(rare["label"], hate))
+        assert frozen["macro_f1"] == pytest.approx(f1_score(rare["label"], hate, average="macro"))
+        assert frozen["flagged_share"] == pytest.approx(hate.mean())
+
+
+def test_at_the_datas_own_prevalence_nothing_changes(val, decision):
+    found = at_prevalence(val, val, decision, decision.prevalence)
+    prob = calibrated(val, decision.temperatures)
+    for model in MODELS:
+        frozen = found[model]["frozen"]
+        assert frozen["threshold"] == pytest.approx(decision.thresholds[model])
+        hate = prob[model] >= decision.thresholds[model]
+        assert frozen["f1"] == pytest.approx(f1_score(val["label"], hate))
+        assert found[model]["retuned"]["f1"] == pytest.approx(frozen["f1"])
+
+
+def test_a_rarer_hate_costs_precision_and_asks_for_another_threshold(val, decision):
+    found = at_prevalence(val, val, decision, 0.02)["mm_fusion"]
+    usual = at_prevalence(val, val, decision, decision.prevalence)["mm_fusion"]["frozen"]
+    assert found["frozen"]["recall"] == pytest.approx(usual["recall"])
+    assert found["frozen"]["precision"] < usual["precision"]
+    assert found["retuned"]["f1"] > found["frozen"]["f1"]
+    assert found["retuned"]["threshold"] > found["frozen"]["threshold"]
+
+
+def test_one_class_has_no_figures(val, decision):
+    only = val[val["label"] == 1]
+    assert at_prevalence(only, val, decision, 0.02) == dict.fromkeys(MODELS)

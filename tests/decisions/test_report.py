@@ -1,0 +1,153 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+
+from lib.config import MODELS
+from lib.decisions.bundle import DecisionBundle
+from lib.decisions.calibration_tables import calibrated
+from lib.decisions.report import (
+    choice_table,
+    decision_report,
+    described,
+    prevalence_table,
+    print_summary,
+    save_report,
+    section_of,
+    target_table,
+)
+from lib.decisions.rivals import rivals
+
+
+@pytest.fixture
+def val(logits_frame):
+    return logits_frame(120)
+
+
+@pytest.fixture
+def test_split(logits_frame):
+    return logits_frame(100, "test", seed=1)
+
+
+@pytest.fixture
+def decision(val, model_folders):
+    return DecisionBundle.fit(val, model_folders, n_resamples=20)
+
+
+@pytest.fixture
+def report(val, test_split, decision, model_folders):
+    return decision_report(val, test_split, decision, model_folders, n_resamples=50)
+
+
+def test_val_and_test_stand_apart_at_the_frozen_decision(report, val, test_split, decision):
+    assert (report["fitted_on"], report["reported_on"]) == ("val calibrate", "test")
+    for section, frame in (("val calibrate", val), ("test", test_split)):
+        prob = calibrated(frame, decision.temperatures)
+        for model in MODELS:
+            found = report[model][section]
+            hate = prob[model] >= decision.thresholds[model]
+            assert found["macro_f1"] == pytest.approx(
+                f1_score(frame["label"], hate, average="macro")
+            )
+            assert found["n"] == len(frame)
+            low, high = found["intervals"]["macro_f1"]
+            assert low <= found["macro_f1"] <= high
+            after = report["calibration"][section][model]["brier after"]
+            assert after == pytest.approx(found["brier"])
+    assert choice_table(report)["model"].iloc[0] == "mm_fusion"
+    assert {row["resampled"] for row in report["choice"]["test"]} == {"memes"}
+
+
+def test_a_pilot_has_one_section_and_says_that_it_is_in_sample(
+    logits_frame, decision, model_folders, capsys
+):
+    train = logits_frame(60, "train")
+    found = decision_report(train, train, decision, model_folders, 10)
+    assert list(found["mm_fusion"]) == ["train"]
+    print_summary(found, decision, pd.Series({"TP": 1}))
+    said = capsys.readouterr().out
+    assert said.startswith("train (in-sample), n = 60 (fitted and reported on)")
+
+
+def test_the_report_is_written_as_json_with_the_rivals(report, val, model_folders):
+    save_report(report, rivals(val, model_folders, 10), model_folders)
+    written = json.loads(model_folders.artifact(7, "report.json").read_text())
+    assert written["mm_fusion"]["test"]["n"] == 100
+    assert written["mm_fusion"]["test"]["resampled"] == "memes"
+    assert {row["calibrator"] for row in written["rivals"]} >= {"temperature", "isotonic"}
+    assert written["at_prevalence"] is None
+
+
+def test_one_class_in_the_report_is_no_crash(val, test_split, decision, model_folders):
+    hate = test_split[test_split["label"] == 1]
+    settings = model_folders.model_copy(update={"prevalence": 0.02, "target_macro_f1": 0.5})
+    found = decision_report(val, hate, decision, settings, 10)
+    save_report(found, pd.DataFrame(), settings)
+    assert target_table(found, settings).set_index("section").loc["test", "met"] == "does not exist"
+    assert prevalence_table(found).empty
+
+
+@pytest.mark.parametrize(
+    ("target", "met"), [(0.05, "yes"), (0.999, "no"), (None, "within the interval")]
+)
+def test_a_target_is_met_missed_or_undecided_on_each_split(report, model_folders, target, met):
+    target = report["mm_fusion"]["test"]["macro_f1"] if target is None else target
+    settings = model_folders.model_copy(update={"target_macro_f1": target})
+    table = target_table(report, settings).set_index("section")
+    assert list(table.index) == ["val calibrate", "test"]
+    assert table.loc["test", "met"] == met
+    assert table.loc["test", "value"] == report["mm_fusion"]["test"]["macro_f1"]
+
+
+@pytest.mark.parametrize(("target", "met"), [(0.9, "yes"), (0.001, "no")])
+def test_an_ece_meets_its_target_from_below(report, model_folders, target, met):
+    settings = model_folders.model_copy(update={"target_ece": target})
+    assert set(target_table(report, settings)["met"]) == {met}
+
+
+def test_without_targets_the_table_is_empty(report, model_folders):
+    assert target_table(report, model_folders).empty
+
+
+def test_the_summary_does_not_mix_the_splits(report, decision, capsys):
+    counts = pd.Series({"TP": 40, "TN": 45, "FP": 5, "FN": 10})
+    print_summary(report, decision, counts)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "val, calibrate half, n = 120 (fitted on)"
+    assert lines[4] == "test, n = 100 (reported on, nothing fitted)"
+    for section, block in (("val calibrate", lines[1:4]), ("test", lines[5:8])):
+        for model, line in zip(MODELS, block, strict=True):
+            row = report["calibration"][section][model]
+            assert f"Brier {row['brier before']:.3f} -> {row['brier after']:.3f}" in line
+    assert lines[8] == "fusion's decisions on test: TP 40, TN 45, FP 5, FN 10"
+    assert lines[9] == "no target is set (target_macro_f1, target_ece)"
+
+
+def test_groups_are_resampled_throughout_where_memes_have_company(
+    val, test_split, decision, model_folders
+):
+    frames = [pd.concat([frame] * 3, ignore_index=True) for frame in (val, test_split)]
+    found = decision_report(*frames, decision, model_folders, 20)
+    for model in MODELS:
+        assert {found[model][s]["resampled"] for s in found[model]} == {"groups"}
+    assert {row["resampled"] for rows in found["choice"].values() for row in rows} == {"groups"}
+
+
+def test_sections_in_words(val, test_split):
+    assert section_of(val) == "val calibrate"
+    assert section_of(pd.concat([val, test_split])) == "val calibrate and test"
+    words = {
+        "val calibrate": "val, calibrate half",
+        "test": "test",
+        "train": "train (in-sample)",
+        "heldout unseen_both": "heldout unseen_both",
+    }
+    assert {section: described(section) for section in words} == words
+
+
+def test_the_same_seed_gives_the_same_report(val, test_split, decision, model_folders):
+    twice = [decision_report(val, test_split, decision, model_folders, 20) for _ in range(2)]
+    assert json.dumps(twice[0]) == json.dumps(twice[1])
+    assert np.isfinite(twice[0]["mm_fusion"]["test"]["ece"])
