@@ -3,7 +3,8 @@
     python benchmarks/real_memes.py --data DIR [--root DIR] [--seeds 5] [--across]
 
 DIR holds `Datasets/` and `Step_2/data_manifest.jsonl`. Trains with configs/real_memes.yaml: experts
-over `--seeds` seeds, heads over as many in each. Test is what Step 3 carves (a tenth of the train
+over `--seeds` seeds, heads over as many in each, epochs and heads chosen on one half of val and
+temperature and threshold on the other. Test is what Step 3 carves (a tenth of the train
 memes of a data set without a test split of its own, whole groups), drawn anew by no seed. With
 `--across` each data set alone is trained on and tested on the others.
 
@@ -38,6 +39,7 @@ from lib.data.example import Example
 from lib.data.packing.pack import pack
 from lib.data.sources import examples_for
 from lib.data.text import words_of
+from lib.data.val_parts import CALIBRATE, val_parts
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.experts import train_expert
 from lib.modeling.features import encode_shards
@@ -46,6 +48,7 @@ from lib.modeling.fusion_inputs import encode_for_fusion, load_encoders
 from lib.modeling.fusion_training import choose_head, compare_heads, train_fusion
 from lib.modeling.prediction_table import logits_of
 from lib.modeling.predictions import packed_splits, predict_shards
+from lib.modeling.stacking import SPACE
 
 RESULTS = Path(__file__).parent / "results"
 CONFIG = Path(__file__).parent.parent / "configs/real_memes.yaml"
@@ -110,15 +113,21 @@ def rows_of(settings: Settings, runs: list[pd.DataFrame]) -> list[dict]:
     }
     scores = [{name: logits_of(run, name) for name in MODELS} for run in runs]
     splits = [run["split"].to_numpy() for run in runs]
+    # Epochs and heads were chosen on the other half of val.
+    rows_of_val = np.flatnonzero(val_parts(memes["val"].labels, memes["val"].groups) == CALIBRATE)
+    kept = {"val": rows_of_val, "test": np.arange(len(memes["test"]))}
     margins = {
         name: [
-            {split: _margin(found[name])[split_of == split] for split in ("val", "test")}
+            {split: _margin(found[name])[split_of == split][kept[split]] for split in kept}
             for found, split_of in zip(scores, splits, strict=True)
         ]
         for name in MODELS
     }
-    margins |= {name: [found] for name, found in baselines(settings, memes).items()}
-    labels = {split: np.array(memes[split].labels) for split in memes}
+    margins |= {
+        name: [{split: found[split][kept[split]] for split in kept}]
+        for name, found in baselines(settings, memes).items()
+    }
+    labels = {split: np.array(memes[split].labels)[kept[split]] for split in kept}
     groups = np.array(memes["test"].groups)
     text = judged(margins["text_expert"][0], labels)
     rows = []
@@ -149,12 +158,10 @@ def baselines(settings: Settings, memes: dict[str, MemeShards]) -> dict[str, dic
         LogisticRegression(max_iter=1000),
     ).fit(words["train"], labels)
     encoders = load_encoders(settings)
-    train, val = encode_for_fusion(settings, encoders)
-    test = encode_shards(shard_paths(settings.shards, "test"), encoders, settings.features)
-    frozen = {
-        split: np.hstack([found.arrays["text_mean"][:], found.arrays["vision_pooled"][:]])
-        for split, found in {"train": train, "val": val, "test": test}.items()
-    }
+    frozen = {}
+    for split in memes:
+        found = encode_shards(shard_paths(settings.shards, split), encoders, settings.features)
+        frozen[split] = np.hstack([found.arrays[name][:] for name in SPACE])
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=1000))
     linear.fit(frozen["train"], labels)
     prior = math.log(np.mean(labels) / (1 - np.mean(labels)))
@@ -215,6 +222,8 @@ def ceiling(labels: np.ndarray) -> dict:
 def across_sets(options: argparse.Namespace) -> list[dict]:
     """Train on one data set, test on each: as calibrated at home, and after a few labels there."""
     names = sorted({e.dataset for e in examples_for(settings_of(options, "seed-0", 0))})
+    if len(names) < 2:
+        raise SystemExit(f"--across needs two data sets, and {options.data} holds {names[0]} alone")
     runs = {}
     for name in names:
         settings = settings_of(options, f"only-{name}", model_seed=0)
@@ -228,7 +237,7 @@ def across_sets(options: argparse.Namespace) -> list[dict]:
             rows += [
                 {"trained_on": home, "tested_on": away} | row
                 for row in repaired(
-                    predictions[predictions["split"] == "val"],
+                    predictions[predictions["part"] == CALIBRATE],
                     there[there["split"] == "val"],
                     there[there["split"] == "test"],
                 )

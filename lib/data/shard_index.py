@@ -132,7 +132,12 @@ class _Folder:
                 changed[name] = Indexed(_rows_of(path), sha256)
         self._keep(changed, dates)
         # What was just written is mapped instead of held
-        return changed | _Folder(self.folder, names).known
+        mapped = _Folder(self.folder, names).known
+        known = {**self.known, **changed}
+        return {
+            n: mapped[n] if n in mapped and mapped[n].sha256 == k.sha256 else k
+            for n, k in known.items()
+        }
 
     def _keep(self, changed: Mapping[str, Indexed], dates: Mapping[str, list[int]]) -> None:
         """Write the index; where the folder cannot be written, it serves this process alone."""

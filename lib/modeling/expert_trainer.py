@@ -45,6 +45,8 @@ class MemeTrainer(Trainer):
     backbone learns at `layer_decay` times the rate of the block above it.
     """
 
+    optimizer: Any
+
     def __init__(
         self,
         *args: Any,
