@@ -7,12 +7,15 @@ from pathlib import Path
 from lib.config import Settings
 from lib.data.packing.pack import pack
 from lib.data.readers.registry import READERS
+from lib.data.shard_index import verify_shards
 from lib.data.sources import examples_for
 
 
 def main(arguments: list[str] | None = None) -> int:
     given = vars(_parser().parse_args(arguments))
     limit = given.pop("limit")
+    if given.pop("verify"):
+        return verify(given["root"], given["mode"])
     if names := given.pop("dataset"):
         given["dataset"] = ",".join(names)
     if given["mode"] is None:
@@ -27,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
             workers=settings.workers,
             limit=limit,
             overwrite=settings.overwrite,
+            shard_size=settings.shard_size,
             taxonomy=settings.taxonomy,
         )
         settings.save()
@@ -40,6 +44,22 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"left out: {stats['unlabelled']['count']} without a label, ", end="")
     print(f"{stats['repeated_ids']['count']} repeated, {len(stats.get('dropped', ()))} leaking")
     return 0
+
+
+def verify(root: Path | None, mode: str | None) -> int:
+    """Compare the shards of a mode, or of both that are there, with what was written."""
+    modes = (mode,) if mode else ("pilot", "full")
+    places = [Settings.checked({"mode": each, "root": root}, "command line") for each in modes]
+    there = [place for place in places if place.shards.exists()]
+    try:
+        faults = [fault for place in there or places for fault in verify_shards(place.shards)]
+    except OSError as error:
+        faults = [str(error)]
+    for fault in faults:
+        print(f"pack_examples: {fault}", file=sys.stderr)
+    if not faults:
+        print(f"the shards of {' and '.join(p.mode for p in there)} hold what was written")
+    return int(bool(faults))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,8 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, help="pack at most this many good examples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes that read and draw pictures")
+    parser.add_argument("--shard-size", type=int, help="memes a shard at most")
     parser.add_argument("--overwrite", action="store_true", help="replace what a full run packed")
     parser.add_argument("--root", type=Path, metavar="DIR", help="write to DIR/Step_3")
+    parser.add_argument(
+        "--verify", action="store_true", help="pack nothing; read all shards and compare them"
+    )
     return parser
 
 

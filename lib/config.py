@@ -20,11 +20,12 @@ from lib import commands
 from lib.layout import ROOT, Layout
 from lib.settings_files import MEND, in_project, read_parameters, read_saved, write_saved
 
-__all__ = ["MODELS", "PILOT_SIZE", "PRESETS", "ROOT", "Settings"]
+__all__ = ["MODELS", "PILOT_SIZE", "PRESETS", "ROOT", "SHARD_SIZE", "Settings"]
 
 MODELS = ("text_expert", "vision_expert", "mm_fusion")
 
 PILOT_SIZE = 50
+SHARD_SIZE = 256
 
 # What a run's saved settings leave out: where it stands, and a permission given once.
 UNSAVED = {"mode", "root", "overwrite"}
@@ -81,6 +82,8 @@ class Settings(Layout):
     dataset: str = "auto"
     n_memes: int = Field(ge=8)
     captions: bool = False
+    # Memes a shard at most: more make fewer and larger files.
+    shard_size: int = Field(default=SHARD_SIZE, ge=1)
 
     # Step 4
     text_model: str

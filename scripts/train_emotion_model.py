@@ -20,7 +20,7 @@ from transformers import (
     set_seed,
 )
 
-from lib.artifacts import fingerprint, guard_overwrite, write_json
+from lib.artifacts import atomic_path, fingerprint, guard_overwrite, write_json
 from lib.emotions.classifier import BERTEmotionClassifier, encode
 from lib.emotions.data import EmotionData
 from lib.emotions.splits import load_split
@@ -107,7 +107,7 @@ def training_arguments(args: argparse.Namespace, n: int, folder: Path) -> Traini
     """Translate the options for `n` texts; checkpoints go to `folder`, ten to a run."""
     device = default_device()
     steps = math.ceil(n / args.batch_size) * args.epochs
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=args.epochs,
         per_device_train_batch_size=args.batch_size,
@@ -128,6 +128,9 @@ def training_arguments(args: argparse.Namespace, n: int, folder: Path) -> Traini
         report_to="none",
         seed=args.seed,
     )
+    # Several GPUs in one process would each take a whole batch, which is another recipe.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def options() -> argparse.Namespace:
@@ -181,12 +184,13 @@ def main() -> int:
         layer_decay=args.layer_decay,
     )
     trainer.train(resume_from_checkpoint=resume)
-    model.cpu().save(args.model)
-    write_json(args.model / "training.json", made_from)
-    emotion_cli.save_figure(
-        args.model / "training.png",
-        lambda ax: training_curve(ax, trainer.state.log_history),
-    )
+    # All at once: a model without its marker would be judged by, and replaced with, anything.
+    with atomic_path(args.model) as new:
+        model.save(new)
+        write_json(new / "training.json", made_from)
+        emotion_cli.save_figure(
+            new / "training.png", lambda ax: training_curve(ax, trainer.state.log_history)
+        )
     shutil.rmtree(work)
     print(f"wrote {args.model}")
     return 0

@@ -162,3 +162,15 @@ def test_pilot_and_full_are_packed_side_by_side(main, own_data, tmp_path):
     assert sizes == [38, 10]
     assert [Path(s.saved()["data"] or "").name for s in kept] == [own_data.name, ""]
     assert kept[0].taxonomy == kept[1].taxonomy and kept[0].taxonomy.exists()
+
+
+def test_a_verification_names_the_shard_that_has_changed(main, tmp_path):
+    assert main("--verify", "--root", tmp_path)[0] == 1
+    assert main("--n", 12, "--root", tmp_path, "--shard-size", 5)[0] == 0
+    code, done = main("--verify", "--root", tmp_path)
+    assert (code, done.out) == (0, "the shards of pilot hold what was written\n")
+    shard = tmp_path / "Step_3/shards/train/shard-000002.tar"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    code, done = main("--verify", "--root", tmp_path)
+    assert code == 1
+    assert "train/shard-000002.tar does not hold the bytes it was indexed with" in done.err

@@ -7,20 +7,22 @@ imports; tensors are recognised by their methods. Everything for use from outsid
     checked_input           the same validation and messages for all
     temperature             temperature scaling: temperature_problem states the equation,
                             temperature_solver solves it
-    thresholds, per_label   the best threshold, and one per label: both walk along a ranking
-    joint_grid              F1 over a grid of temperatures and thresholds
+    thresholds, per_label   the best threshold, and one per label, by best_cut and ranking
+    joint_grid              F1 over a grid of temperatures and thresholds; score_bins counts for it
     cross_fitting           both judged on examples that they were not fitted on
     metrics                 scores of probabilities and decisions; calibration_error for the former
-    intervals               bootstrap intervals, of the named resampled_statistics or any function
+    intervals               bootstrap intervals, of the named resampled_statistics or any function;
+                            auroc has them in closed form for large samples
 """
 
+from lib.calibration.auroc import Interval, auroc_difference, auroc_interval
 from lib.calibration.calibration_error import (
     brier_decomposition,
     expected_calibration_error,
     zero_truth_ece,
 )
 from lib.calibration.cross_fitting import CrossFit, cross_fit
-from lib.calibration.intervals import Interval, bootstrap_ci, bootstrap_difference
+from lib.calibration.intervals import bootstrap_ci, bootstrap_difference
 from lib.calibration.joint_grid import joint_search
 from lib.calibration.metrics import (
     classification_metrics,
@@ -36,6 +38,8 @@ __all__ = [
     "CrossFit",
     "Interval",
     "TemperatureFit",
+    "auroc_difference",
+    "auroc_interval",
     "best_threshold",
     "bootstrap_ci",
     "bootstrap_difference",

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lib.calibration.auroc import Interval, auroc_difference, auroc_interval, group_numbers
 from lib.calibration.checked_input import (
     binary_labels,
     check_same_shape,
@@ -18,17 +18,9 @@ from lib.calibration.resampled_statistics import CHUNK, Sums, specify
 
 Statistic = str | Callable[[np.ndarray, np.ndarray], float | np.ndarray]
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A statistic on the full sample, and the ends of its bootstrap percentile interval.
-
-    Floats, or arrays of shape (k,) for a statistic that returns k values.
-    """
-
-    point: float | np.ndarray
-    low: float | np.ndarray
-    high: float | np.ndarray
+# Above this many examples the AUROC has its interval in closed form: both are equally wide there,
+# and resampling so many takes minutes.
+LARGE = 50_000
 
 
 def bootstrap_ci(
@@ -48,7 +40,8 @@ def bootstrap_ci(
     resampled, which is wider and right [2]_.
 
     Resamples in which a statistic is undefined (NaN; for functions, those with one class only) are
-    left out. The ends are resampled values, rounded outwards, so infinite ones are kept.
+    left out. The ends are resampled values, rounded outwards, so infinite ones are kept. The AUROC
+    of more than 50,000 examples is not resampled: its interval is that of `auroc_interval`.
 
     Parameters
     ----------
@@ -114,6 +107,8 @@ def bootstrap_ci(
         values = np.array([statistic(z[i], y[i]) for i in draws])
         return _interval(np.asarray(statistic(z, y), np.float64), values, level)
     p, y = scores_and_labels(prob, labels)
+    if statistic == "auroc" and len(y) > LARGE:
+        return auroc_interval(p, y, level, groups=groups)
     spec = specify(statistic, p, y, threshold_like(prob, threshold))
     if isinstance(spec, Sums):
         if groups is None:
@@ -178,6 +173,8 @@ def bootstrap_difference(
         draws = _draws(y, n_resamples, rng, _members(groups, len(y)))
         apart = [np.subtract(statistic(a[i], y[i]), statistic(b[i], y[i])) for i in draws]
         return _interval(np.subtract(statistic(a, y), statistic(b, y)), np.array(apart), level)
+    if statistic == "auroc" and binary_labels(labels).size > LARGE:
+        return auroc_difference(prob_a, prob_b, labels, level, groups=groups)
     pair = []
     for prob, threshold in zip((prob_a, prob_b), thresholds, strict=True):
         p, y = scores_and_labels(prob, labels)
@@ -210,12 +207,9 @@ def _interval(point: float | np.ndarray, values: np.ndarray, level: float) -> In
 
 def _members(groups: ArrayLike | None, n: int) -> list[np.ndarray] | None:
     """The indices of each group's members, None where every example is a group of its own."""
-    if groups is None:
+    number = group_numbers(groups, n)
+    if number is None:
         return None
-    names = np.asarray(groups)
-    if names.shape != (n,):
-        raise ValueError(f"groups must have shape ({n},), one per example, got {names.shape}")
-    number = np.unique(names, return_inverse=True)[1]
     return np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
 
 

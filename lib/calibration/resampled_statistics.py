@@ -90,9 +90,10 @@ def _resampled_sums(
     values: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Sums of `lengths` (R,) values drawn with replacement, shape (R,)."""
-    draw = _drawer(values, rng)
     sums = np.zeros(len(lengths))
     step = max(CHUNK // max(int(lengths.mean()), 1), 1)
+    most = int(np.add.reduceat(lengths, np.arange(0, len(lengths), step)).max())
+    draw = _drawer(values, rng, most)
     for i in range(0, len(lengths), step):
         part = lengths[i : i + step]
         some = np.flatnonzero(part)
@@ -102,8 +103,10 @@ def _resampled_sums(
     return sums
 
 
-def _drawer(values: np.ndarray, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
-    """A function that draws so many of `values` with replacement.
+def _drawer(values: np.ndarray, rng: np.random.Generator, most: int) -> Callable[[int], np.ndarray]:
+    """A function that draws so many of `values`, up to `most`, with replacement.
+
+    What it returns may be overwritten when it is called again.
 
     Up to 4096 values are drawn by 16 random bits each, four draws from one random number [1]_.
     With 3 bits instead of 16, and 3 values: the bits 0 to 7 times 3 are 0, 3, 6, 9, 12, 15, 18 and
@@ -118,12 +121,20 @@ def _drawer(values: np.ndarray, rng: np.random.Generator) -> Callable[[int], np.
         return lambda size: values.take(rng.integers(0, n, size))
 
     surplus = np.uint16(65536 % n)
+    # New arrays for every call would cost as much as the draws.
+    products, places = np.empty(most, np.uint32), np.empty(most, np.intp)
+    draws = np.empty(most, values.dtype)
 
     def draw(size: int) -> np.ndarray:
         bits = rng.integers(0, 2**64, -(-size // 4), dtype=np.uint64).view(np.uint16)[:size]
-        product = bits.astype(np.uint32) * np.uint32(n)
-        drawn = values.take((product >> np.uint32(16)).astype(np.intp))
+        product, place = products[:size], places[:size]
+        product[:] = bits
+        product *= np.uint32(n)
         again = (product.astype(np.uint16) < surplus).nonzero()[0]
+        product >>= np.uint32(16)
+        place[:] = product
+        # What is clipped does not occur; NumPy would copy `out` to raise for it.
+        drawn = values.take(place, out=draws[:size], mode="clip")
         drawn[again] = values.take(rng.integers(0, n, len(again)))
         return drawn
 

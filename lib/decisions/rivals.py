@@ -85,7 +85,7 @@ def cross_fitted_probabilities(
 
 
 def rivals(frame: pd.DataFrame, settings: Settings, n_resamples: int = 1000) -> pd.DataFrame:
-    """Log-loss, Brier and ECE of every calibrator, a row a model, calibrator and metric.
+    """Log-loss, Brier and ECE of every calibrator, a row a model, metric and calibrator.
 
     All are cross-fitted on `frame`. `minus_temperature` is the difference to temperature scaling,
     below 0 where the rival is better, with the 95% interval of the paired difference over what
@@ -102,9 +102,9 @@ def rivals(frame: pd.DataFrame, settings: Settings, n_resamples: int = 1000) -> 
         logits = logits_of(frame, model).to_numpy()
         margins = logits[:, 1] - logits[:, 0]
         prob = cross_fitted_probabilities(margins, labels, options["groups"], settings.seed)
-        for name, p in prob.items():
-            for metric, score in METRICS.items():
-                row: dict[str, Any] = {"model": model, "calibrator": name, "metric": metric}
+        for metric, score in METRICS.items():
+            for name, p in prob.items():
+                row: dict[str, Any] = {"model": model, "metric": metric, "calibrator": name}
                 row |= {"value": score(p, labels)}
                 gap = bootstrap_difference(p, prob["temperature"], labels, metric, **options)
                 row |= {"minus_temperature": gap.point, "low": gap.low, "high": gap.high}

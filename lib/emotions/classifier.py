@@ -4,6 +4,7 @@ import shutil
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -56,6 +57,13 @@ class BERTEmotionClassifier(nn.Module):
         self.register_buffer(
             "prediction_threshold", torch.full((len(self.names),), 0.5, dtype=torch.float64)
         )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # Temperature and thresholds stay as they are, on the CPU: not every device has float64.
+        kept = self.temperature, self.prediction_threshold
+        super()._apply(fn, recurse)
+        self.temperature, self.prediction_threshold = kept
+        return self
 
     def forward(
         self,
@@ -122,7 +130,7 @@ class BERTEmotionClassifier(nn.Module):
 
     def decide(self, prob: np.ndarray) -> np.ndarray:
         """Return whether each probability (N, L) reaches its label's threshold."""
-        return prob >= self.prediction_threshold.cpu().numpy()
+        return prob >= self.prediction_threshold.numpy()
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the calibrated probabilities of each emotion, float64, shape (N, L)."""

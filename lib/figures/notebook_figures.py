@@ -26,7 +26,10 @@ from lib.figures.style import GREY, MODEL_STYLES, PALE, PLAIN, ROLES, share_lege
 
 CUTS = np.linspace(0, 1, 201)
 STYLES = [MODEL_STYLES[model] for model in MODELS]
-METRIC_NAMES = {"macro_f1": "macro-F1", "auroc": "AUROC", "f1": "F1", "nll": "NLL", "ece": "ECE"}
+METRIC_NAMES = {
+    **{"macro_f1": "macro-F1", "f1": "F1", "auroc": "AUROC"},
+    **{"nll": "NLL", "brier": "Brier score", "ece": "ECE"},
+}
 
 
 def meme_sheet(samples: Sequence[Mapping[str, Any]], columns: int | None = None) -> Figure:

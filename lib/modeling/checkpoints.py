@@ -2,14 +2,19 @@
 
 import json
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from lib.artifacts import as_written, write_json
+
+# What the Trainer writes with torch.save: one of each, of the last one a process.
+PICKLED = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
 
 
 def same_job(file: Path, job: Mapping[str, Any]) -> bool:
@@ -28,7 +33,34 @@ def last_checkpoint(folder: Path, job: Mapping[str, Any]) -> str | None:
         write_json(file, job)
         return None
     for checkpoint in folder.glob("checkpoint-*"):
-        # The Trainer writes this file last: without it a kill cut the writing short.
-        if not (checkpoint / TRAINER_STATE_NAME).exists():
+        if not _whole(checkpoint):
             shutil.rmtree(checkpoint)
     return get_last_checkpoint(str(folder))
+
+
+def _whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds all that the Trainer writes, each file to its end."""
+    try:
+        # Written last, and not at once.
+        state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        step = state["global_step"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+    weights = list(checkpoint.glob("*.safetensors"))
+    others = [found for name in PICKLED for found in checkpoint.glob(name)]
+    return (
+        checkpoint.name == f"checkpoint-{step}"
+        and len(weights) > 0
+        and len(others) >= len(PICKLED)
+        and all(map(_read_to_the_end, weights))
+        # Their table of contents stands at the end.
+        and all(map(zipfile.is_zipfile, others))
+    )
+
+
+def _read_to_the_end(weights: Path) -> bool:
+    try:
+        with safe_open(weights, framework="pt"):
+            return True
+    except SafetensorError:
+        return False

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from transformers import set_seed
 from lib.artifacts import fingerprint
 from lib.calibration import classification_metrics, prob_hate
 from lib.config import Settings
+from lib.modeling.compared_heads import ComparedHeads
 from lib.modeling.device import default_device, moved
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.features import Features
@@ -158,23 +160,28 @@ def compare_heads(train: Features, settings: Settings, val: Features | None = No
 
     One row a candidate: head, text_feature, vision_feature, the mean over the seeds of loss, AUROC
     and macro-F1, the deviation of what `settings.select_by` names, and `scored_on`, "val" or
-    "train (in-sample)".
+    "train (in-sample)". A head and seed once scored is not trained again for this: its scores stay
+    in the feature cache.
     """
-    scored = train if val is None else val
-    rows = []
+    kept, rows = ComparedHeads(settings, train, val), []
     for choice in candidates(train):
         config = fusion_config(train, settings, **choice)
-        trained = [
-            train_fusion(train, config, settings, val, seed=settings.seed + offset)
-            for offset in range(settings.fusion_seeds)
-        ]
-        scores = pd.DataFrame([head_scores(each.head, scored) for each in trained])
+        seeds = range(settings.seed, settings.seed + settings.fusion_seeds)
+        how = partial(_scores_of_head, train, config, settings, val)
+        scores = pd.DataFrame([kept.scores(config, seed, partial(how, seed)) for seed in seeds])
         chosen_by = "loss" if settings.select_by == "log_loss" else settings.select_by
         means = scores[["loss", "auroc", "macro_f1"]].mean().to_dict()
         rows.append(choice | means | {"std": scores[chosen_by].std(ddof=0)})
     frame = pd.DataFrame(rows)
     frame["scored_on"] = "val" if val is not None else "train (in-sample)"
     return frame
+
+
+def _scores_of_head(
+    train: Features, config: FusionConfig, settings: Settings, val: Features | None, seed: int
+) -> dict[str, float]:
+    trained = train_fusion(train, config, settings, val, seed)
+    return head_scores(trained.head, train if val is None else val)
 
 
 def candidates(features: Features) -> list[dict[str, str]]:

@@ -26,7 +26,7 @@ class EveryBit:
 @given(st.integers(1, 4_096))
 def test_sixteen_bits_draw_every_value_equally_often(n):
     rng = EveryBit()
-    drawn = np.bincount(_drawer(np.arange(n), rng)(65_536), minlength=n)
+    drawn = np.bincount(_drawer(np.arange(n), rng, 65_536)(65_536), minlength=n)
     # The surplus of 65,536 over a multiple of n is drawn again, here always as value 0.
     assert rng.asked_again == 65_536 % n
     drawn[0] -= rng.asked_again

@@ -334,8 +334,41 @@ def test_full_shards_are_not_replaced_by_other_data_unless_asked(tmp_path):
     pack(memes(5), tmp_path, mode="pilot", overwrite=True)
     assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == [
         "made_from.json",
+        "packed_as",
         "train",
     ]
+
+
+@pytest.mark.parametrize("mode", ["pilot", "full"])
+def test_a_finished_packing_is_not_done_again(tmp_path, mode, monkeypatch):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(20):
+        noise(i).save(folder / f"{i}.png")
+    examples = [meme(i, image=folder / f"{i}.png") for i in range(20)]
+    opened = []
+    look = checking._look
+    monkeypatch.setattr(checking, "_look", lambda e: opened.append(e.id) or look(e))
+    out = tmp_path / "out"
+
+    def packed(these=examples, **options):
+        opened.clear()
+        stats = pack(iter(these), out, mode=mode, **options)
+        assert stats == json.loads((out / f"stats_{mode}.json").read_text())
+        return len(opened)
+
+    assert packed() == 20
+    assert packed() == 0
+    assert packed(shard_size=5) == 20
+    assert packed(shard_size=5) == 0
+    assert packed(shard_size=5, overwrite=True) == 20
+    noise(99).save(folder / "3.png")
+    assert packed(shard_size=5) == 20
+    (out / "splits.json").unlink()
+    assert packed(shard_size=5) == 20
+    shard = out / "shards/train/shard-000000.tar"
+    shard.write_bytes((out / "shards/train/shard-000001.tar").read_bytes())
+    assert packed(shard_size=5) == 20
 
 
 def test_shards_of_a_pilot_vanish_from_a_full_run(tmp_path):

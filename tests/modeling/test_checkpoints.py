@@ -1,14 +1,23 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
 from lib.artifacts import write_json
 from lib.modeling.checkpoints import last_checkpoint, same_job
 
 JOB = {"seed": 0, "learning_rate": 1e-4}
 
 
-def checkpoint(folder, step, whole=True):
+def checkpoint(folder, step):
+    """The files that the Trainer writes, in its order."""
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
-    if whole:
-        (path / "trainer_state.json").write_text("{}")
+    save_file({"weight": torch.ones(20)}, path / "model.safetensors")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({"step": torch.ones(20)}, path / name)
+    (path / "trainer_state.json").write_text(json.dumps({"global_step": step, "epoch": 1.0}))
     return path
 
 
@@ -21,8 +30,23 @@ def test_the_last_whole_checkpoint_is_taken_up(tmp_path):
     last_checkpoint(tmp_path, JOB)
     checkpoint(tmp_path, 10)
     newest = checkpoint(tmp_path, 20)
-    torn = checkpoint(tmp_path, 30, whole=False)
     assert last_checkpoint(tmp_path, JOB) == str(newest)
+
+
+@pytest.mark.parametrize("left", [None, 0, 30])
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"],
+)
+def test_a_half_written_checkpoint_is_thrown_away(tmp_path, name, left):
+    last_checkpoint(tmp_path, JOB)
+    whole, torn = checkpoint(tmp_path, 20), checkpoint(tmp_path, 30)
+    content = (torn / name).read_bytes()
+    if left is None:
+        (torn / name).unlink()
+    else:
+        (torn / name).write_bytes(content[:left])
+    assert last_checkpoint(tmp_path, JOB) == str(whole)
     assert not torn.exists()
 
 

@@ -7,12 +7,12 @@ on the CPU. An operation that mixes them with tensors of the CPU is refused, as 
 import contextlib
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from lib.config import Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.emotions.classifier import BERTEmotionClassifier
 from lib.modeling import device
@@ -106,6 +106,9 @@ def accelerator(monkeypatch):
     )
     monkeypatch.setattr(device, "bf16_pays", lambda _: True)
     monkeypatch.setattr(torch, "autocast", autocast)
+    # An optimiser would ask the driver whether a graph of the accelerator is being recorded.
+    health = "_accelerator_graph_capture_health_check"
+    monkeypatch.setattr(torch.optim.Optimizer, health, lambda self: None, raising=False)
     # No wrapper can be made in inference mode.
     monkeypatch.setattr(torch._C, "_InferenceMode", lambda mode: torch.set_grad_enabled(not mode))
     with Accelerator():
@@ -193,8 +196,11 @@ def test_heads_learn_on_the_accelerator_what_they_learn_on_the_cpu(settings, acc
         patch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
         alone = train_fusion(train, config, settings, val)
     assert devices(alone.head) == {"cpu"}
-    assert trained.history == alone.history
-    assert compare_models(trained.head, val).equals(compare_models(alone.head, val))
+    for found, expected in (
+        (pd.DataFrame(trained.history), pd.DataFrame(alone.history)),
+        (compare_models(trained.head, val), compare_models(alone.head, val)),
+    ):
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-5)
 
 
 def test_the_whole_way_from_tuning_to_predictions_and_serving(settings, accelerator):
@@ -221,14 +227,9 @@ def test_emotions_are_read_on_the_accelerator(save_tiny_bert, tmp_path, accelera
     save_tiny_bert(tmp_path / "backbone")
     BERTEmotionClassifier(str(tmp_path / "backbone")).save(tmp_path / "model")
     model = BERTEmotionClassifier.load(tmp_path / "model")
-    assert devices(model) == {"lazy"}
+    assert {parameter.device.type for parameter in model.parameters()} == {"lazy"}
     model.set_threshold(0.3)
     alone = BERTEmotionClassifier.load(tmp_path / "model", "cpu")
     texts = ["so glad", "what a sad and angry day"]
     np.testing.assert_allclose(model.predict_proba(texts), alone.predict_proba(texts), rtol=1e-5)
     assert model.predict(texts) == [list(names) for names in model.predict(texts)]
-
-
-def test_an_explicit_wish_is_kept_on_any_device():
-    assert Settings.checked({"bf16": True}, "here").bf16 is True
-    assert Settings.checked({}, "here").bf16 is None

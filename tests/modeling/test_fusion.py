@@ -1,7 +1,9 @@
 import json
 import pickle
 import shutil
+from functools import partial
 
+import pandas as pd
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -198,6 +200,32 @@ def test_heads_are_compared_over_seeds_and_the_best_on_val_is_chosen(settings):
     chosen = choose_head(table, train, settings)
     assert chosen.head == table.loc[2, "head"]
     assert "cross_attention" not in set(compare_heads(features(tokens=False), settings)["head"])
+
+
+def test_a_killed_comparison_goes_on_with_the_heads_that_are_missing(settings, monkeypatch):
+    settings = settings.model_copy(update={"fusion_head": "auto", "fusion_seeds": 2})
+    train, val = features(60), features(60, 1)
+    tried = []
+
+    def watched(*given):
+        tried.append(given[1].head)
+        if len(tried) == 4:
+            raise KeyboardInterrupt
+        return train_fusion(*given)
+
+    monkeypatch.setattr(fusion_training, "train_fusion", watched)
+    with pytest.raises(KeyboardInterrupt):
+        compare_heads(train, settings, val)
+    resumed = compare_heads(train, settings, val)
+    n = len(resumed)
+    assert len(tried) == 1 + 2 * n
+    whole = settings.model_copy(update={"root": settings.root / "other"})
+    monkeypatch.setattr(fusion_training, "fusion_config", partial(_as_in, settings))
+    pd.testing.assert_frame_equal(resumed, compare_heads(train, whole, val))
+
+
+def _as_in(settings, found, _, **choice):
+    return fusion_config(found, settings, **choice)
 
 
 def test_the_configured_head_is_taken_unasked(settings):

@@ -277,7 +277,8 @@ def test_training_on_files_is_not_undone_by_generated_sentences(backbone, tmp_pa
     assert train(backbone, folder, "--epochs", 0.1, "--overwrite") == 0
 
 
-def test_an_interrupted_training_continues_to_the_same_model(backbone, trained, tmp_path):
+@pytest.mark.parametrize("torn", [None, "trainer_state.json", "model.safetensors"])
+def test_an_interrupted_training_continues_to_the_same_model(backbone, trained, tmp_path, torn):
     trainer = importlib.import_module("train_emotion_model").EmotionTrainer
     compute_loss = trainer.compute_loss
     steps = []
@@ -294,12 +295,28 @@ def test_an_interrupted_training_continues_to_the_same_model(backbone, trained, 
         patch.setattr(sys, "argv", ["x"])
         train(backbone, folder)
     assert not folder.exists()
-    steps.clear()
+    if torn:
+        # Killed while it wrote: the step is lost, and no half-written one is gone on with.
+        (file,) = tmp_path.glob(f"*.training/checkpoint-*/{torn}")
+        file.write_bytes(file.read_bytes()[:50])
     assert train(backbone, folder) == 0
     expected, got = BERTEmotionClassifier.load(trained), BERTEmotionClassifier.load(folder)
     texts = load_split(None, "report").texts[:20]
     np.testing.assert_allclose(got.logits(texts), expected.logits(texts), atol=1e-4)
     assert not list(tmp_path.glob("*.training"))
+
+
+def test_a_model_never_stands_without_what_it_was_made_from(backbone, tmp_path, monkeypatch):
+    module = importlib.import_module("train_emotion_model")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "write_json", killed)
+        patch.setattr(sys, "argv", ["x"])
+        train(backbone, tmp_path / "classifier", "--epochs", 0.1)
+    assert not (tmp_path / "classifier").exists()
 
 
 def test_each_script_explains_itself(capsys):

@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lib.artifacts import guard_overwrite, write_json
-from lib.config import PILOT_SIZE
+from lib.artifacts import guard_overwrite, read_json, write_json
+from lib.commands import again
+from lib.config import PILOT_SIZE, SHARD_SIZE
 from lib.data.example import Example, Rejected
 from lib.data.packing.checking import Found, collect, refuse_if_too_bad
+from lib.data.packing.finished import is_finished, job_of, note_finished
 from lib.data.packing.statistics import statistics_of
 from lib.data.packing.workers import ordered_map
-from lib.data.packing.writing import SHARD_SIZE, digest_of, plan_shards, write_shards
+from lib.data.packing.writing import digest_of, plan_shards, write_shards
 from lib.data.readers.registry import UNIFIED
 from lib.data.splits import assign_splits
 from lib.data.ties import Ties, find_duplicates, groups_of
@@ -38,7 +40,7 @@ def pack(
     (rejected row, missing or broken picture, label outside the taxonomy, contradictory labels for
     one id) is skipped and listed in the returned stats; unlabelled ones are left out and counted.
     `out_dir` changes only once all shards are written; after a kill the same call goes on with the
-    shards that are missing.
+    shards that are missing, and after the end it only looks whether all is there.
     `taxonomy` is another place for `label_taxonomy.json`, which both modes share.
     Raises ValueError if more than 5% are bad (two rows always pass, of fewer than ten one), or if
     none is good, FileExistsError if a full run made `out_dir` from other data, OSError if the disk
@@ -53,8 +55,14 @@ def pack(
         limit = min(limit or PILOT_SIZE, PILOT_SIZE)
     # A pilot is done before workers have started
     mapped = ordered_map(1 if mode == "pilot" else workers)
+    rows = list(examples)
+    job = job_of(rows, mode=mode, seed=seed, limit=limit, shard_size=shard_size)
+    shards, stats_file = out_dir / "shards", out_dir / f"stats_{mode}.json"
+    taxonomy = Path(taxonomy or out_dir / "label_taxonomy.json")
+    if not overwrite and is_finished(shards, job, stats_file, out_dir / "splits.json", taxonomy):
+        return read_json(stats_file, again(3))
     with _explained_if_full(out_dir):
-        found = collect(examples, limit, mapped, seed if mode == "pilot" else None)
+        found = collect(rows, limit, mapped, seed if mode == "pilot" else None)
         refuse_if_too_bad(found)
         splits, groups, report = _split(found, mode, seed)
         packed = [replace(e, group=groups[e.id]) for e in found.good if e.id in groups]
@@ -66,12 +74,13 @@ def pack(
             "examples": len(packed),
             "data": digest_of(packed),
         }
-        guard_overwrite(out_dir / "shards" / "made_from.json", made_from, overwrite)
-        write_shards(plan, out_dir / "shards", made_from, mapped)
+        guard_overwrite(shards / "made_from.json", made_from, overwrite)
+        write_shards(plan, shards, made_from, mapped)
         stats = statistics_of(found, plan, report, made_from)
-        UNIFIED.save(taxonomy or out_dir / "label_taxonomy.json")
+        UNIFIED.save(taxonomy)
         write_json(out_dir / "splits.json", splits)
-        write_json(out_dir / f"stats_{mode}.json", stats)
+        write_json(stats_file, stats)
+        note_finished(shards, job)
     return stats
 
 

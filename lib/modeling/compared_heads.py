@@ -1,0 +1,58 @@
+"""The scores of heads already compared, kept on disk, so that a killed comparison goes on."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from lib.artifacts import read_json, write_json
+from lib.config import Settings
+from lib.modeling.features import Features
+from lib.modeling.heads import FusionConfig
+
+# The settings that decide, beside features and configuration, what a head becomes.
+KNOBS = ("fusion_epochs", "fusion_lr", "fusion_l2", "select_by")
+
+
+class ComparedHeads:
+    """Scores by head and seed in a folder, under a name made of all that decides them."""
+
+    def __init__(self, settings: Settings, train: Features, val: Features | None) -> None:
+        self.folder = settings.features
+        self.knobs = {name: getattr(settings, name) for name in KNOBS}
+        self.sets = [train] if val is None else [train, val]
+        self.digests: list[dict[str, str]] = [{} for _ in self.sets]
+
+    def scores(
+        self, config: FusionConfig, seed: int, compute: Callable[[], Mapping[str, float]]
+    ) -> dict[str, float]:
+        """The scores that an equal head was given before, or those of `compute`, which are kept."""
+        file = self._file(config, seed)
+        if not file.exists():
+            found = compute().items()
+            write_json(file, {name: s if math.isfinite(s) else None for name, s in found})
+        # Read back even so: a score is the same to the last digit whether kept or new.
+        found = read_json(file, "Step 5").items()
+        return {name: math.nan if score is None else score for name, score in found}
+
+    def _file(self, config: FusionConfig, seed: int) -> Path:
+        read = [
+            self._digest(number, name)
+            for number in range(len(self.sets))
+            for name in ("labels", *dict.fromkeys((*config.inputs, *config.reads)))
+        ]
+        job = {"config": config.model_dump(), "seed": seed, "features": read} | self.knobs
+        key = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
+        return self.folder / f"head-{config.head}-{key}.json"
+
+    def _digest(self, number: int, name: str, rows: int = 4096) -> str:
+        """SHA-256 over the bytes of one array, taken once."""
+        known, features = self.digests[number], self.sets[number]
+        if name not in known:
+            array = features.labels if name == "labels" else features.arrays[name]
+            digest = hashlib.sha256(f"{name} {tuple(array.shape)}".encode())
+            for start in range(0, len(features), rows):
+                digest.update(array[start : start + rows].contiguous().numpy().tobytes())
+            known[name] = digest.hexdigest()
+        return known[name]
