@@ -18,7 +18,7 @@ export MEME_TEXT := $(value TEXT)
 export MEME_IMAGE := $(value IMAGE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pilot full test lab demo emotions model-validation bench notebooks lint
+.PHONY: help setup pilot full test lab demo verify-shards emotions model-validation bench notebooks lint
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ lab: $(READY)  ## open the notebooks in Jupyter
 
 demo: $(READY)  ## judge one meme: make demo TEXT='...' IMAGE=meme.png
 	@$(RUN) -m lib.serving --text "$$MEME_TEXT" --image "$$MEME_IMAGE"
+
+verify-shards: $(READY)  ## read all packed shards and compare them with what was written
+	@$(RUN) Step_3/pack_examples.py --verify
 
 emotions: $(READY)  ## train, calibrate, test and update the emotion classifier (DATA=DIR: GoEmotions)
 	$(RUN) scripts/train_emotion_model.py $(EMOTION_DATA)

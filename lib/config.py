@@ -30,14 +30,6 @@ SHARD_SIZE = 256
 # What a run's saved settings leave out: where it stands, and a permission given once.
 UNSAVED = {"mode", "root", "overwrite"}
 
-# What `report_to` takes, and the packages of which one must be there.
-TRACKERS = {
-    "none": (),
-    "tensorboard": ("tensorboard", "tensorboardX"),
-    "mlflow": ("mlflow",),
-    "wandb": ("wandb",),
-}
-
 # What differs between the modes; everything else has one default.
 PRESETS = {
     "pilot": {
@@ -162,6 +154,8 @@ class Settings(Layout):
     # Calibrated figures of fusion to be met on val and test; None: nothing is demanded.
     target_macro_f1: float | None = Field(default=None, ge=0, le=1)
     target_ece: float | None = Field(default=None, ge=0, le=1)
+    # Memes of the reported split that are perturbed, drawn with labels in proportion.
+    robustness_memes: int = Field(default=300, ge=1)
     # The share of hate where the models will be used; None: that of the data.
     prevalence: float | None = Field(default=None, gt=0, lt=1)
 
@@ -173,8 +167,7 @@ class Settings(Layout):
     @field_validator("report_to")
     @classmethod
     def _installed(cls, tracker: str) -> str:
-        wanted = TRACKERS[tracker]
-        if wanted and not any(map(importlib.util.find_spec, wanted)):
+        if tracker != "none" and importlib.util.find_spec(tracker) is None:
             raise ValueError(f"{tracker} is not installed; do so with: pip install {tracker}")
         return tracker
 
@@ -260,11 +253,6 @@ class Settings(Layout):
             )
             known = ", ".join(sorted(cls.model_fields))
             raise ValueError(f"{origin}: {faults}. Known settings: {known}") from None
-
-    @property
-    def settings_file(self) -> Path:
-        """Where the settings of this mode's last run are saved."""
-        return self.run_folder / "settings.json"
 
     def save(self) -> None:
         """Save the settings for the steps and notebooks to come, all but `UNSAVED`."""

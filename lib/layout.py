@@ -57,6 +57,11 @@ class Layout(BaseModel):
         """The executed notebooks, and the settings that they were run with."""
         return self.root / "runs" / self.mode
 
+    @property
+    def settings_file(self) -> Path:
+        """Where the settings of this mode's last run are saved."""
+        return self.run_folder / "settings.json"
+
     def model_folder(self, model: str) -> Path:
         return self.models / model
 

@@ -7,7 +7,7 @@ import pytest
 
 from lib import run as runner
 from lib.commands import GIVEN
-from lib.config import PRESETS, ROOT, TRACKERS, Settings
+from lib.config import PRESETS, ROOT, Settings
 from lib.run import NOTEBOOKS, StepFailed, main, run_steps
 
 CELLS = {
@@ -205,7 +205,7 @@ def test_folders_of_a_configuration_are_the_project_s(monkeypatch, tmp_path):
 def test_a_tracker_that_is_not_installed_is_refused_before_anything_runs(
     tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setitem(TRACKERS, "wandb", ("no_such_package",))
+    monkeypatch.setattr("importlib.util.find_spec", {}.get)
     options = ["--root", str(tmp_path / "root"), "-p", "report_to", "wandb"]
     assert main(options) == 2
     said = capsys.readouterr().err

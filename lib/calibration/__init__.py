@@ -1,7 +1,8 @@
 """Calibration: logits and labels flow in, temperatures, thresholds, metrics and intervals flow out.
 
 It serves Steps 6 and 7 and the emotion classifier. NumPy, SciPy, pandas and scikit-learn are all it
-imports; tensors are recognised by their methods. Everything for use from outside is here:
+imports, the last two where they are used, as serving needs neither; tensors are recognised by their
+methods. Everything for use from outside is here:
 `from lib.calibration import fit_temperature, best_threshold, ...`.
 
     checked_input           the same validation and messages for all

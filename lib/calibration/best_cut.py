@@ -62,7 +62,7 @@ def best_cut(p: np.ndarray, y: np.ndarray, value: Value, last: bool = False) -> 
 
 def _best_by_bins(p: np.ndarray, y: np.ndarray, value: Value, last: bool) -> Cut:
     bins, counts = count_by_bin(p, y)
-    filled = counts.any(axis=1).nonzero()[0]
+    filled = np.flatnonzero(counts.any(axis=1))
     size = counts[filled].sum(axis=1)
     flagged, tp = _from(size), _from(counts[filled, 1])
     look = _could_be_best(tp, flagged, counts[filled, 0], value)

@@ -11,7 +11,6 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr
-from sklearn.isotonic import isotonic_regression
 
 from lib.calibration.checked_input import probabilities, scores_and_labels
 
@@ -164,6 +163,8 @@ def brier_decomposition(prob: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     >>> brier_decomposition([0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1])
     {'reliability': 0.0625, 'resolution': 0.25, 'uncertainty': 0.25}
     """
+    from sklearn.isotonic import isotonic_regression
+
     p, y = scores_and_labels(prob, labels)
     group = np.unique(p, return_inverse=True)[1]
     size = np.bincount(group)

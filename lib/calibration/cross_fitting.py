@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from lib.calibration.checked_input import binary_labels, check_same_shape, finite
 from lib.calibration.temperature import fit_temperature, prob_hate
@@ -103,6 +102,8 @@ def stratified_folds(
     Raises ValueError for fewer than two folds and for labels `y` (N,) or `groups` (N,) that do not
     fill two.
     """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     if n_folds < 2:
         raise ValueError(f"n_folds must be at least 2, got {n_folds}")
     names = np.arange(len(y)) if groups is None else np.asarray(groups)

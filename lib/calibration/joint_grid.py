@@ -15,10 +15,11 @@ the first cut and none above the second:
 ([[1, 1]], [[2, 1]], [2])
 """
 
-from typing import get_args
+import math
+from functools import cache
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import logit
 
@@ -34,7 +35,8 @@ from lib.calibration.per_label import Average
 from lib.calibration.score_bins import cell_finder
 from lib.calibration.thresholds import ratio
 
-JOINT_COLUMNS = pd.Index(["temperature", "threshold", "f1"])
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Logits in one block of work.
 BLOCK = 80_000
@@ -46,7 +48,7 @@ def joint_search(
     temperatures: ArrayLike,
     thresholds: ArrayLike,
     average: Average = "macro",
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Score the decisions `sigmoid(z / T) >= t` for every pair of a temperature and a threshold.
 
     The decision is taken as z >= T logit(t), which is the same but for rounding.
@@ -87,13 +89,15 @@ def joint_search(
     2          2.0       0.50  0.666667
     3          2.0       0.75  1.000000
     """
+    import pandas as pd
+
     (z, low, high), y = _read_logits(logits), binary_labels(labels)
     check_same_shape(z, "logits", y)
     ts, thresholds = _read_grid(temperatures, thresholds)
     with np.errstate(over="ignore"):
         cuts = _at_least(ts[:, None] * logit(thresholds), z.dtype)
         # Many cuts are as good as one: below all logits, or above all.
-        cuts = cuts.clip(low, np.nextafter(high, z.dtype.type(np.inf)))
+        cuts = cuts.clip(low, np.nextafter(z.dtype.type(high), z.dtype.type(np.inf)))
     cuts, pair = np.unique(cuts, return_inverse=True)
     tp, flagged, support = _label_counts(z, y, cuts, low, high)
     if average == "micro":
@@ -105,16 +109,24 @@ def joint_search(
         raise ValueError(f"average must be one of {get_args(Average)}, got {average!r}")
     rows = np.empty((*pair.shape, 3))
     rows[..., 0], rows[..., 1], rows[..., 2] = ts[:, None], thresholds, scores[pair]
-    return pd.DataFrame(rows.reshape(-1, 3), columns=JOINT_COLUMNS, copy=False)
+    return pd.DataFrame(rows.reshape(-1, 3), columns=_columns(), copy=False)
 
 
-def _read_logits(logits: ArrayLike) -> tuple[np.ndarray, np.floating, np.floating]:
+@cache
+def _columns() -> "pd.Index":
+    """The names of the columns; pandas takes longer to make an index than to fill the table."""
+    import pandas as pd
+
+    return pd.Index(["temperature", "threshold", "f1"])
+
+
+def _read_logits(logits: ArrayLike) -> tuple[np.ndarray, float, float]:
     """Finite logits (N, L), float32 or float64, with the lowest and the highest."""
     z = to_numpy(logits, "logits")
     check_ndim(z, "logits", 2)
     z = np.ascontiguousarray(z if z.dtype.kind == "f" else z.astype(np.float64))
-    low, high = z.min(), z.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
+    low, high = float(z.min()), float(z.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
         finite(z, "logits")
     return z, low, high
 
@@ -153,7 +165,7 @@ def _label_counts(
     cells = len(cuts) + 1
     kind = np.uint16 if 2 * width * cells < 65_536 else np.uint32
     # Each label has cells of its own, and its positives have others than its negatives.
-    first = np.tile(np.arange(0, width * cells, cells, kind), min(max(BLOCK // width, 1), n))
+    first = np.tile(np.arange(0, width * cells, cells).astype(kind), min(max(BLOCK // width, 1), n))
     to_positive = kind(width * cells)
     find = cell_finder(cuts, low, high, len(first), kind)
     scores, labels = z.ravel(), y.ravel()

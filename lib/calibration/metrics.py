@@ -5,7 +5,6 @@ import warnings
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn import metrics as sk
 
 from lib.calibration.calibration_error import (
     brier_decomposition,
@@ -55,6 +54,8 @@ def classification_metrics(
     >>> values["n"], values["accuracy"], values["auroc"], round(values["brier"], 4)
     (4, 0.5, 0.75, 0.1925)
     """
+    from sklearn import metrics as sk
+
     p, y = scores_and_labels(prob, labels)
     hate = p >= threshold_like(prob, threshold)
     values = {
@@ -116,6 +117,8 @@ def decision_metrics(decision: ArrayLike, labels: ArrayLike) -> dict[str, float]
     recall 1.0000
     f1 0.8000
     """
+    from sklearn import metrics as sk
+
     hate, y = binary_labels(decision, "decision"), binary_labels(labels)
     check_same_shape(hate, "decision", y)
     precision, recall, f1, _ = sk.precision_recall_fscore_support(

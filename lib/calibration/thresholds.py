@@ -15,16 +15,18 @@ True
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from lib.calibration.best_cut import best_cut
 from lib.calibration.checked_input import check_ndim, finite, in_precision_of, scores_and_labels
 from lib.calibration.ranking import Value, midway
 from lib.calibration.score_bins import BLOCK, cell_finder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GRID = np.round(np.arange(10, 91, 5) / 100, 2)
 
@@ -55,7 +57,7 @@ class BestThreshold:
 
 def sweep_thresholds(
     prob: ArrayLike, labels: ArrayLike, grid: ArrayLike | None = None
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Count and score the decisions `prob >= threshold` at every threshold of a grid.
 
     Parameters
@@ -85,6 +87,8 @@ def sweep_thresholds(
     0        0.3   0.666667     1.0  0.800000   2   1   1   0
     1        0.7   1.000000     0.5  0.666667   1   0   2   1
     """
+    import pandas as pd
+
     p, y = scores_and_labels(prob, labels)
     thresholds = GRID if grid is None else finite(grid, "grid")
     check_ndim(thresholds, "grid", 1)

@@ -1,5 +1,6 @@
 """Train, val and test without leaks: no text, and no picture or near copy of it, in two of them."""
 
+import math
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -160,7 +161,7 @@ def _folds(
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(n_groups)
     order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
-    large = order[sizes[order] > n / n_folds][: n_groups - held_out]
+    large = order[sizes[order] > math.ceil(n / n_folds)][: n_groups - held_out]
     chosen = np.full(n_groups, held_out)
     room = _room(holds.sum(axis=0), holds[large].sum(axis=0), n_folds, held_out)
     load = np.zeros_like(room)
@@ -177,7 +178,7 @@ def _folds(
         load[fold] += holds[group]
         chosen[group] = part[fold]
         empty.discard(int(part[fold]))
-    return chosen, np.flatnonzero(sizes > n / n_folds).tolist()
+    return chosen, np.flatnonzero(sizes > math.ceil(n / n_folds)).tolist()
 
 
 def _room(counts: np.ndarray, taken: np.ndarray, n_folds: int, held_out: int) -> np.ndarray:

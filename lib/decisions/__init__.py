@@ -1,6 +1,7 @@
 """Steps 6 and 7: predictions flow in, metrics, decisions and evidence on them flow out.
 
 `evaluation` reports what the models are worth; `bundle` fits and keeps temperatures, thresholds and
-where they came from; `calibration_tables` says what they changed; `error_analysis` lists every
-decision with its slices; `robustness` applies the `perturbations`.
+where they came from; `calibration_tables` says what they changed and `rivals` what other calibrators
+would have; `report` judges the frozen decision, also at another `prevalence`; `error_analysis` lists
+every decision with its slices; `robustness` applies the `perturbations`.
 """

@@ -7,13 +7,59 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
+from lib.artifacts import write_csv, write_json
 from lib.calibration import decision_metrics, expected_calibration_error, prob_hate
-from lib.config import MODELS
+from lib.config import MODELS, Settings
+from lib.data.datasets import MemeShards, shard_paths
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.perturbations import IMAGE_PERTURBATIONS, TEXT_PERTURBATIONS
-from lib.modeling.fusion import FusionModel, model_logits
+from lib.modeling.checkpoints import same_job
+from lib.modeling.fusion import FusionModel, load_fusion, model_logits
+
+
+def robustness(settings: Settings, decision: DecisionBundle) -> pd.DataFrame:
+    """The `robustness_table` of `settings.robustness_memes` memes of the reported split.
+
+    It is written to `robustness_<m>.csv` of Step 7, and taken from there where models, decision,
+    memes and perturbations are those it was made from.
+    Raises FileNotFoundError where shards or models are missing.
+    """
+    memes = MemeShards(shard_paths(settings.shards, settings.report_split))
+    rows = stratified_rows(memes.labels, settings.robustness_memes, settings.seed)
+    job = {
+        "models": decision.fingerprints,
+        "temperatures": decision.temperatures,
+        "thresholds": decision.thresholds,
+        "memes": [memes.ids[row] for row in rows],
+        "perturbations": [*TEXT_PERTURBATIONS, *IMAGE_PERTURBATIONS],
+        "seed": settings.seed,
+    }
+    file = settings.artifact(7, "robustness.csv")
+    made_from = settings.artifact(7, "robustness_made_from.json")
+    if not (file.exists() and same_job(made_from, job)):
+        sample = [memes[row] for row in rows]
+        table = robustness_table(load_fusion(settings.models), sample, decision, settings.seed)
+        write_csv(file, table)
+        write_json(made_from, job)
+    # Read back even so: the figures are the same whether kept or new.
+    return pd.read_csv(file)
+
+
+def stratified_rows(labels: Sequence[int], most: int, seed: int) -> list[int]:
+    """At most `most` of N rows in order, drawn by seed, labels in proportion where they allow it.
+
+    A sorted table's first rows would be of one class.
+    """
+    rows, y = np.arange(len(labels)), np.asarray(labels)
+    if len(rows) <= most:
+        return rows.tolist()
+    counts = np.bincount(y, minlength=2)
+    stratify = y if min(counts.min(), most, len(y) - most) >= 2 else None
+    drawn, _ = train_test_split(rows, train_size=most, stratify=stratify, random_state=seed)
+    return sorted(drawn.tolist())
 
 
 def robustness_table(

@@ -67,6 +67,10 @@ class Rows:
         numbers = np.searchsorted(self._ends, places, side="right")
         within = places - self._starts()[numbers]
         read = np.zeros((len(places), *self.shape[1:]), self._arrays[0].dtype)
+        if self.ndim == 1:
+            for place, (number, row) in enumerate(zip(numbers, within, strict=True)):
+                read[place] = self._arrays[number][row]
+            return torch.from_numpy(read)
         # A batch's rows lie in as many parts as not; NumPy copies a row in a microsecond.
         for to, number, row in zip(read, numbers.tolist(), within.tolist(), strict=True):
             found = self._arrays[number][row]
@@ -108,9 +112,9 @@ def moments(
             continue
         total = n + len(rows)
         delta = rows.mean(0).double() - mean
-        # A single row has no deviation.
-        within = rows.std(0).nan_to_num().double().square() * (len(rows) - 1)
-        squares = squares + within + delta.square() * n * len(rows) / total
+        if len(rows) > 1:
+            squares = squares + rows.std(0).double().square() * (len(rows) - 1)
+        squares = squares + delta.square() * n * len(rows) / total
         mean = mean + delta * len(rows) / total
         ends += [rows.amin(0), rows.amax(0)]
         n = total

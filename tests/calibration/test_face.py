@@ -65,5 +65,9 @@ def test_import_loads_nothing_beyond_the_numeric_stack():
     assert beyond == {"lib"}
 
 
+def test_import_leaves_pandas_and_scikit_learn_to_those_who_need_them():
+    assert not loaded_by("import lib.calibration") & {"pandas", "sklearn"}
+
+
 def test_modules_are_short():
     assert max(len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES) <= 350

@@ -1,14 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from lib.config import MODELS
+from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
+from lib.decisions import robustness as robustness_module
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibrated
 from lib.decisions.perturbations import IMAGE_PERTURBATIONS, MISREAD, TEXT_PERTURBATIONS
-from lib.decisions.robustness import robustness_table
+from lib.decisions.robustness import robustness, robustness_table, stratified_rows
 from lib.modeling.fusion import load_fusion
 from lib.modeling.prediction_table import read_predictions
 
@@ -104,3 +107,37 @@ def test_unperturbed_decisions_are_those_of_step_7(full_root, parts):
 def test_no_memes_are_refused(parts):
     with pytest.raises(ValueError, match="at least one meme"):
         robustness_table(parts[0], [], parts[2])
+
+
+def test_the_memes_are_a_seeded_sample_of_both_classes():
+    labels = [0] * 90 + [1] * 30
+    rows = stratified_rows(labels, 40, seed=0)
+    assert len(set(rows)) == 40
+    assert rows == sorted(rows) == stratified_rows(labels, 40, seed=0)
+    assert sum(labels[row] for row in rows) == 10
+    assert rows != stratified_rows(labels, 40, seed=1)
+
+
+@pytest.mark.parametrize("labels", [[0] * 9 + [1], [0] * 10])
+def test_a_class_too_rare_to_divide_is_drawn_by_chance(labels):
+    assert len(stratified_rows(labels, 4, seed=0)) == 4
+    assert stratified_rows(labels, 10, seed=0) == list(range(10))
+
+
+def test_an_equal_table_is_not_made_again(full_root, tmp_path, monkeypatch):
+    decision, made = DecisionBundle.load(full_root), []
+
+    def watched(*given):
+        made.append(1)
+        return table(*given)
+
+    table = robustness_module.robustness_table
+    monkeypatch.setattr(robustness_module, "robustness_table", watched)
+    monkeypatch.setattr(Settings, "artifact", lambda self, step, name: tmp_path / name)
+    few = full_root.model_copy(update={"robustness_memes": 4})
+    first, again = (robustness(few, decision) for _ in range(2))
+    pd.testing.assert_frame_equal(first, again)
+    assert len(made) == 1
+    moved = replace(decision, thresholds=decision.thresholds | {"mm_fusion": 0.123})
+    robustness(few, moved)
+    assert len(made) == 2

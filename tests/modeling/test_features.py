@@ -297,11 +297,13 @@ def test_features_of_shards_that_were_packed_anew_are_forgotten_in_time(
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
 
 
-def test_fusion_gets_train_and_val_and_in_a_pilot_train_alone(trained, encoders):
+def test_fusion_gets_train_and_val_and_in_a_pilot_train_alone(trained, encoders, tmp_path):
     train, val = encode_splits(trained, encoders)
     splits = [MemeShards(shard_paths(trained.shards, s), pictures=False) for s in ("train", "val")]
     assert [train.ids, val.ids] == [memes.ids for memes in splits]
-    pilot = trained.model_copy(update={"mode": "pilot"})
+    pilot = trained.model_copy(update={"mode": "pilot", "root": tmp_path})
+    pilot.shards.parent.mkdir(parents=True)
+    pilot.shards.symlink_to(trained.shards)
     assert encode_splits(pilot, encoders)[1] is None
 
 

@@ -274,11 +274,12 @@ def test_a_full_runs_fusion_is_not_replaced_unasked(settings):
     found = features()
     run = train_fusion(found, fusion_config(found, settings), settings)
     save_fusion(run, settings, NO_ENCODERS)
-    pilot = settings.model_copy(update={"mode": "pilot"})
+    other = train_fusion(found, fusion_config(found, settings), settings)
+    experts = dict.fromkeys(EXPERTS, "others")
+    other.head.config = other.head.config.model_copy(update={"experts": experts})
     with pytest.raises(FileExistsError, match="overwrite=true"):
-        save_fusion(run, pilot, NO_ENCODERS)
-    save_fusion(run, pilot.model_copy(update={"overwrite": True}), NO_ENCODERS)
-    save_fusion(run, settings, NO_ENCODERS)
+        save_fusion(other, settings, NO_ENCODERS)
+    save_fusion(other, settings.model_copy(update={"overwrite": True}), NO_ENCODERS)
 
 
 @pytest.mark.parametrize(

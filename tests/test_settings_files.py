@@ -1,0 +1,44 @@
+import pytest
+
+from lib.config import ROOT, Settings
+from lib.settings_files import MEND, in_project, read_parameters, read_saved, write_saved
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [("{", "no settings as JSON"), ("[1]", "no settings as JSON"), ('{"seed": -1}', "seed=-1")],
+)
+def test_a_broken_file_of_saved_settings_is_named_with_the_way_out(tmp_path, content, named):
+    file = Settings(root=tmp_path).settings_file
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    with pytest.raises(ValueError, match=rf"settings\.json.*{named}") as error:
+        Settings(root=tmp_path).saved()
+    assert MEND in str(error.value)
+
+
+def test_settings_come_back_to_the_last_digit_and_none_as_none(tmp_path):
+    content = {"text_lr": 1.2345678901234e-7, "data": None, "threshold_costs": [1.0, 0.1]}
+    write_saved(tmp_path / "runs/settings.json", content)
+    assert read_saved(tmp_path / "runs/settings.json", content) == content
+    assert read_saved(tmp_path / "none.json", content) == {}
+
+
+def test_what_another_version_saved_is_named_and_left_out(tmp_path):
+    write_saved(tmp_path / "s.json", {"seed": 3, "warp": 9, "spin": 1})
+    with pytest.warns(UserWarning, match=r"s\.json: ignoring spin, warp, unknown"):
+        assert read_saved(tmp_path / "s.json", {"seed"}) == {"seed": 3}
+
+
+def test_folders_in_a_file_are_the_project_s_or_absolute_or_the_user_s(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.yaml").write_text("data: Datasets/mine\nroot: ~/run\ntext_model: mine\n")
+    found = read_parameters("c.yaml")
+    assert found["data"] == str(ROOT / "Datasets/mine")
+    assert found["root"] == str(tmp_path / "run")
+    assert found["text_model"] == "mine"
+    assert in_project({"data": str(tmp_path), "root": None}) == {
+        "data": str(tmp_path),
+        "root": None,
+    }
