@@ -282,7 +282,3 @@ class Settings(Layout):
         """The split that decisions are reported on: test, in a pilot train."""
         return "test" if self.mode == "full" else "train"
 
-    @property
-    def autocast(self) -> bool:
-        """Whether encoders run in bfloat16 where Step 5 and later only read them."""
-        return bool(self.bf16)

@@ -125,6 +125,7 @@ def training_arguments(args: argparse.Namespace, n: int, folder: Path) -> Traini
         save_total_limit=1,
         logging_steps=math.ceil(steps / 20),
         dataloader_pin_memory=device != "cpu",
+        accelerator_config={"non_blocking": device != "cpu"},
         report_to="none",
         seed=args.seed,
     )

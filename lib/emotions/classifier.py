@@ -60,9 +60,11 @@ class BERTEmotionClassifier(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # Temperature and thresholds stay as they are, on the CPU: not every device has float64.
-        kept = self.temperature, self.prediction_threshold
+        names = ("temperature", "prediction_threshold")
+        kept = [self.get_buffer(name) for name in names]
         super()._apply(fn, recurse)
-        self.temperature, self.prediction_threshold = kept
+        for name, buffer in zip(names, kept, strict=True):
+            self._buffers[name] = buffer
         return self
 
     def forward(

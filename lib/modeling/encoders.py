@@ -250,7 +250,7 @@ class Encoders(torch.nn.Module):
     def _vision_logits(self, pooled: Any, rows: int = 8192) -> torch.Tensor:
         """Logits (N, 2) from pooled features (N, v), `rows` at a time: they may lie on the disk."""
         expert = self.sources["vision_expert"]
-        parts = [pooled[start : start + rows] for start in range(0, len(pooled), rows)]
+        parts = (pooled[start : start + rows] for start in range(0, len(pooled), rows))
         return torch.cat([expert.logits(p.to(self.device)).to(p.device) for p in parts])
 
 

@@ -192,6 +192,8 @@ def _arguments(
         activation_checkpointing=settings.gradient_checkpointing,
         bf16=trains_in_bf16(settings.bf16, device, convolutions=not text),
         use_cpu=device == "cpu",
+        dataloader_pin_memory=device != "cpu",
+        accelerator_config={"non_blocking": device != "cpu"},
         eval_strategy="epoch" if evaluate else "no",
         save_strategy="epoch" if evaluate else "no",
         save_total_limit=2,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from lib.modeling.rows import Rows
 
 TOKEN_ARRAYS = ("text_tokens", "text_mask", "vision_patches")
 
-Array = torch.Tensor | Rows
+Array: TypeAlias = torch.Tensor | Rows
 
 # Of a shard, per source of features, per name of an array.
 Arrays = dict[str, dict[str, torch.Tensor]]

@@ -67,14 +67,13 @@ class Rows:
         numbers = np.searchsorted(self._ends, places, side="right")
         within = places - self._starts()[numbers]
         read = np.zeros((len(places), *self.shape[1:]), self._arrays[0].dtype)
-        if self.ndim == 1:
-            for place, (number, row) in enumerate(zip(numbers, within, strict=True)):
-                read[place] = self._arrays[number][row]
-            return torch.from_numpy(read)
         # A batch's rows lie in as many parts as not; NumPy copies a row in a microsecond.
-        for to, number, row in zip(read, numbers.tolist(), within.tolist(), strict=True):
+        for to, (number, row) in enumerate(zip(numbers.tolist(), within.tolist(), strict=True)):
             found = self._arrays[number][row]
-            to[: len(found)] = found
+            if self._even:
+                read[to] = found
+            else:
+                read[to, : len(found)] = found
         return torch.from_numpy(read)
 
     def _between(self, start: int, stop: int) -> torch.Tensor:
@@ -83,8 +82,12 @@ class Rows:
             found = part[max(start - begin, 0) : max(stop - begin, 0)]
             if len(found):
                 to = read[max(begin - start, 0) :][: len(found)]
-                (to if found.shape[1:] == to.shape[1:] else to[:, : found.shape[1]]).copy_(found)
+                (to if self._even else to[:, : found.shape[1]]).copy_(found)
         return read
+
+    @cached_property
+    def _even(self) -> bool:
+        return all(part.shape[1:] == self.shape[1:] for part in self._parts)
 
     @cached_property
     def _arrays(self) -> list[np.ndarray]:

@@ -402,3 +402,12 @@ def test_the_model_is_chosen_with_its_evidence(val, bundle, model_folders):
     widths = [(found["gap_high"] - found["gap_low"]).iloc[2] for found in (table, again)]
     # Copies tell nothing new: the interval must not narrow by them.
     assert widths[1] == pytest.approx(widths[0], rel=0.35)
+
+
+def test_a_tiny_temperature_survives_its_file(val, model_folders):
+    logits = {name: val[name] * 1e-8 for name in val if "_logit_" in name}
+    fitted = DecisionBundle.fit(val.assign(**logits), model_folders, 2)
+    fitted.save(model_folders)
+    back = DecisionBundle.load(model_folders)
+    assert back.temperatures == fitted.temperatures
+    assert all(0 < temperature < 1e-6 for temperature in back.temperatures.values())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 from sklearn.metrics import f1_score
+from transformers import AutoModel
 
 from lib.emotions.classifier import BERTEmotionClassifier, encode, normalise
 from lib.emotions.data import LABEL_COUNTS, LABELS, read_labels, read_tsv
@@ -101,6 +102,26 @@ def test_what_is_saved_loads_with_temperature_and_thresholds(model, tmp_path):
     assert loaded.temperature.item() == 1.7
     np.testing.assert_array_equal(loaded.prediction_threshold, np.linspace(0.1, 0.9, 28))
     np.testing.assert_array_equal(loaded.logits(["hello"]), model.logits(["hello"]))
+
+
+def test_half_precision_on_the_disk_is_single_precision_here(save_tiny_bert, tmp_path):
+    backbone = save_tiny_bert(tmp_path / "backbone")
+    AutoModel.from_pretrained(backbone).half().save_pretrained(backbone)
+    model = BERTEmotionClassifier(str(backbone))
+    model.encoder.config.dtype = torch.float16
+    model.save(tmp_path / "model")
+    for found in (model, BERTEmotionClassifier.load(tmp_path / "model")):
+        assert {parameter.dtype for parameter in found.parameters()} == {torch.float32}
+        for parameter in found.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        torch.optim.AdamW(found.parameters(), lr=1e-4).step()
+        assert all(parameter.isfinite().all() for parameter in found.parameters())
+
+
+def test_the_thresholds_stay_exact_on_any_device(model):
+    model.set_threshold(0.6)
+    assert model.half().prediction_threshold.dtype == torch.float64
+    assert model.float().prediction_threshold.tolist() == [0.6] * len(model.names)
 
 
 def test_update_keeps_the_previous_weights_beside(model, saved):

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from lib.modeling.features import encode_shards
 from lib.modeling.fusion import load_fusion, save_fusion
 from lib.modeling.fusion_inputs import encode_for_fusion, load_dual, load_encoders
 from lib.modeling.fusion_training import candidates, choose_head, train_fusion
-from lib.modeling.own_encoders import own_sources
+from lib.modeling.own_encoders import load_own, own_sources
 from lib.modeling.prediction_table import logits_of, save_predictions
 from lib.modeling.predictions import predict_shards
 from lib.serving import MemeClassifier
@@ -185,6 +186,16 @@ def test_half_precision_on_the_disk_is_single_precision_here(clip):
     assert {p.dtype for p in sources["dual_text"].parameters()} == {torch.float32}
     pixels = sources["dual_vision"].prepare([Image.new("RGB", (40, 30))])
     assert sources["dual_vision"](pixels, False)["vision_dual"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+def test_half_precision_is_loaded_in_single_from_fusions_folder_too(dual_encoder, tmp_path, tuned):
+    folder = Path(shutil.copytree(dual_encoder("clip"), tmp_path / "dual_encoder"))
+    half = AutoModel.from_pretrained(folder).half()
+    half.save_pretrained(folder)
+    state = {"dual_encoder": half.state_dict()} if tuned else {}
+    own = load_own(tmp_path, ["dual_encoder"], state)
+    assert {p.dtype for p in own["dual_text"].parameters()} == {torch.float32}
 
 
 def test_dual_features_without_a_dual_encoder_are_refused_at_once():

@@ -74,6 +74,12 @@ def test_what_is_read_is_a_copy_and_what_is_not_there_an_error():
             rows[row]
 
 
+def test_a_row_may_be_one_number():
+    rows = Rows([torch.tensor([1.0, 2.0]), torch.tensor([3.0])])
+    assert rows[:].tolist() == rows[torch.arange(3)].tolist() == [1, 2, 3]
+    assert rows[2] == 3
+
+
 def test_shorter_texts_are_filled_up_with_zeros():
     rows = Rows([torch.ones(2, 1, 3), torch.ones(1, 4, 3).half().float()])
     assert rows.shape == (3, 4, 3)
