@@ -36,7 +36,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path.parent.resolve())
+    # Another process may sweep at the same time, or the folder may not be listed
+    with contextlib.suppress(OSError):
+        _sweep(path.parent.resolve())
     owner = f"{_machine()}-{os.getpid()}"
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.{owner}-", dir=path.parent.resolve()))
     _own_scratch.add(scratch)

@@ -281,4 +281,3 @@ class Settings(Layout):
     def report_split(self) -> str:
         """The split that decisions are reported on: test, in a pilot train."""
         return "test" if self.mode == "full" else "train"
-

@@ -108,9 +108,9 @@ def out_of_fold_ngrams(
     found = torch.zeros(len(texts))
     y = np.asarray(labels)
     for k in np.unique(fold):
-        others, own = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        model = Ngrams.fit([texts[row] for row in others], y[others])
-        found[torch.from_numpy(own)] = model.prepare([texts[row] for row in own])
+        others, own = (np.flatnonzero(mask).tolist() for mask in (fold != k, fold == k))
+        model = Ngrams.fit([texts[row] for row in others], y[others].tolist())
+        found[own] = model.prepare([texts[row] for row in own])
     return found
 
 
