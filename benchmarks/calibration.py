@@ -47,6 +47,7 @@ from lib.calibration import (
     auroc_interval,
     best_threshold,
     bootstrap_ci,
+    decision_intervals,
     expected_calibration_error,
     fit_temperature,
     joint_search,
@@ -270,17 +271,10 @@ def step_7_lines(n: int, n_resamples: int) -> Iterator[Comparison]:
     z, y = binary_sample(n)
     margins = z[:, 1] - z[:, 0]
 
-    def limit(m: np.ndarray, labels: np.ndarray) -> float:
-        return float(fit_temperature(m, labels).limit)
-
-    def cut(p: np.ndarray, labels: np.ndarray) -> float:
-        return best_threshold(p, labels).threshold
-
     def ours() -> None:
-        p = expit(margins / fit_temperature(margins, y).temperature)
-        best_threshold(p, y)
-        bootstrap_ci(margins, y, limit, n_resamples)
-        bootstrap_ci(p, y, cut, n_resamples)
+        temperature = float(fit_temperature(margins, y).temperature)
+        best_threshold(expit(margins / temperature), y)
+        decision_intervals(margins, y, temperature, n_resamples)
 
     def best(p: np.ndarray, labels: np.ndarray) -> float:
         precision, recall, cuts = precision_recall_curve(labels, p)
@@ -294,8 +288,6 @@ def step_7_lines(n: int, n_resamples: int) -> Iterator[Comparison]:
         for _ in range(n_resamples):
             i = rng.integers(0, n, n)
             _TemperatureScaling().fit(z[i], y[i])
-        for _ in range(n_resamples):
-            i = rng.integers(0, n, n)
             best(p[i], y[i])
 
     yield Comparison(
@@ -304,7 +296,7 @@ def step_7_lines(n: int, n_resamples: int) -> Iterator[Comparison]:
         ours,
         theirs,
         50,
-        rounds=3,
+        rounds=2,
     )
 
 
@@ -414,7 +406,7 @@ def measured(repeat: int) -> pd.DataFrame:
         *threshold_lines(1_000_000),
         *joint_lines(),
         *bootstrap_lines(10_000, 1_000),
-        *step_7_lines(100_000, 10),
+        *step_7_lines(100_000, 100),
         *auroc_lines(1_000_000),
         *error_lines(1_000_000),
     ]

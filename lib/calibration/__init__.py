@@ -13,7 +13,8 @@ methods. Everything for use from outside is here:
     cross_fitting           both judged on examples that they were not fitted on
     metrics                 scores of probabilities and decisions; calibration_error for the former
     intervals               bootstrap intervals, of the named resampled_statistics or any function;
-                            auroc has them in closed form for large samples
+                            auroc has them in closed form for large samples, resampled_decisions
+                            those of temperature and threshold
 """
 
 from lib.calibration.auroc import Interval, auroc_difference, auroc_interval
@@ -31,6 +32,7 @@ from lib.calibration.metrics import (
     decision_metrics,
 )
 from lib.calibration.per_label import per_label_thresholds
+from lib.calibration.resampled_decisions import decision_intervals
 from lib.calibration.temperature import TemperatureFit, fit_temperature, prob_hate
 from lib.calibration.thresholds import BestThreshold, best_threshold, sweep_thresholds
 
@@ -48,6 +50,7 @@ __all__ = [
     "classification_metrics",
     "constant_baselines",
     "cross_fit",
+    "decision_intervals",
     "decision_metrics",
     "expected_calibration_error",
     "fit_temperature",

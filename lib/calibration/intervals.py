@@ -99,24 +99,24 @@ def bootstrap_ci(
     >>> bootstrap_ci([0.2, 0.4, 0.6, 0.9], [0, 1, 0, 1], chosen).point.round(4).tolist()
     [0.3, 0.8]
     """
-    _check_resampling(n_resamples, level)
+    check_resampling(n_resamples, level)
     rng = np.random.Generator(np.random.SFC64(seed))
     if callable(statistic):
         z, y = _read_any(prob, labels)
-        draws = _draws(y, n_resamples, rng, _members(groups, len(y)))
+        draws = _draws(y, n_resamples, rng, members_of(groups, len(y)))
         values = np.array([statistic(z[i], y[i]) for i in draws])
-        return _interval(np.asarray(statistic(z, y), np.float64), values, level)
+        return interval_of(np.asarray(statistic(z, y), np.float64), values, level)
     p, y = scores_and_labels(prob, labels)
     if statistic == "auroc" and len(y) > LARGE:
         return auroc_interval(p, y, level, groups=groups)
     spec = specify(statistic, p, y, threshold_like(prob, threshold))
     if isinstance(spec, Sums):
         if groups is None:
-            return _interval(spec.point, spec.resample(n_resamples, rng), level)
+            return interval_of(spec.point, spec.resample(n_resamples, rng), level)
         spec = spec.weighted
-    counts = _counts(len(y), n_resamples, rng, _members(groups, len(y)))
+    counts = draw_counts(len(y), n_resamples, rng, members_of(groups, len(y)))
     values = np.concatenate([spec(w) for w in counts])
-    return _interval(spec(np.ones((1, len(y))))[0], values, level)
+    return interval_of(spec(np.ones((1, len(y))))[0], values, level)
 
 
 def bootstrap_difference(
@@ -166,13 +166,13 @@ def bootstrap_difference(
     >>> bootstrap_difference(a, b, labels, "accuracy")
     Interval(point=0.25, low=0.0, high=0.75)
     """
-    _check_resampling(n_resamples, level)
+    check_resampling(n_resamples, level)
     rng = np.random.Generator(np.random.SFC64(seed))
     if callable(statistic):
         (a, y), (b, _) = _read_any(prob_a, labels), _read_any(prob_b, labels)
-        draws = _draws(y, n_resamples, rng, _members(groups, len(y)))
+        draws = _draws(y, n_resamples, rng, members_of(groups, len(y)))
         apart = [np.subtract(statistic(a[i], y[i]), statistic(b[i], y[i])) for i in draws]
-        return _interval(np.subtract(statistic(a, y), statistic(b, y)), np.array(apart), level)
+        return interval_of(np.subtract(statistic(a, y), statistic(b, y)), np.array(apart), level)
     if statistic == "auroc" and binary_labels(labels).size > LARGE:
         return auroc_difference(prob_a, prob_b, labels, level, groups=groups)
     pair = []
@@ -181,20 +181,20 @@ def bootstrap_difference(
         spec = specify(statistic, p, y, threshold_like(prob, threshold))
         pair.append(spec.weighted if isinstance(spec, Sums) else spec)
     of_a, of_b = pair
-    counts = _counts(len(y), n_resamples, rng, _members(groups, len(y)))
+    counts = draw_counts(len(y), n_resamples, rng, members_of(groups, len(y)))
     values = np.concatenate([of_a(w) - of_b(w) for w in counts])
     once = np.ones((1, len(y)))
-    return _interval((of_a(once) - of_b(once))[0], values, level)
+    return interval_of((of_a(once) - of_b(once))[0], values, level)
 
 
-def _check_resampling(n_resamples: int, level: float) -> None:
+def check_resampling(n_resamples: int, level: float) -> None:
     if n_resamples < 1:
         raise ValueError(f"n_resamples must be at least 1, got {n_resamples}")
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level}")
 
 
-def _interval(point: float | np.ndarray, values: np.ndarray, level: float) -> Interval:
+def interval_of(point: float | np.ndarray, values: np.ndarray, level: float) -> Interval:
     if np.isnan(values).all():
         low = high = np.full(np.shape(point), math.nan)
     else:
@@ -205,7 +205,7 @@ def _interval(point: float | np.ndarray, values: np.ndarray, level: float) -> In
     return Interval(float(point), float(low), float(high))
 
 
-def _members(groups: ArrayLike | None, n: int) -> list[np.ndarray] | None:
+def members_of(groups: ArrayLike | None, n: int) -> list[np.ndarray] | None:
     """The indices of each group's members, None where every example is a group of its own."""
     number = group_numbers(groups, n)
     if number is None:
@@ -221,17 +221,21 @@ def _draws(
 ) -> Iterator[np.ndarray]:
     """Indices of the resamples that hold both classes, or of all if the sample does not."""
     both = bool(y.any() and not y.all())
+    if members is not None:
+        order, size = np.concatenate(members), np.array([len(member) for member in members])
+        start = np.cumsum(size) - size
     for _ in range(n_resamples):
         if members is None:
             i = rng.integers(0, len(y), len(y))
         else:
-            drawn = rng.integers(0, len(members), len(members))
-            i = np.concatenate([members[g] for g in drawn])
+            drawn = rng.integers(0, len(size), len(size))
+            end = np.cumsum(size[drawn])
+            i = order[np.arange(end[-1]) + np.repeat(start[drawn] - end + size[drawn], size[drawn])]
         if not both or (y[i].any() and not y[i].all()):
             yield i
 
 
-def _counts(
+def draw_counts(
     n: int, n_resamples: int, rng: np.random.Generator, members: list[np.ndarray] | None
 ) -> Iterator[np.ndarray]:
     """How often each resample drew each example: chunks of shape (rows, n)."""

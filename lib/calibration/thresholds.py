@@ -170,9 +170,8 @@ def best_threshold(
     """
     p, y = scores_and_labels(prob, labels)
     refuse_one_class(y)
-    _check_options(objective, beta, costs, floor)
     positives = int(np.count_nonzero(y))
-    value = _value(objective, positives, len(y), beta, costs, floor)
+    value = objective_value(positives, len(y), objective, beta=beta, costs=costs, floor=floor)
     cut = best_cut(p, y, value, last=objective == "recall_at_precision")
     if cut.value == -math.inf:
         reached = best_cut(p, y, ratio).value
@@ -207,15 +206,20 @@ def _check_options(objective: str, beta: float, costs: tuple[float, float], floo
         raise ValueError(f"floor must be within [0, 1], got {floor}")
 
 
-def _value(
-    objective: Objective,
+def objective_value(
     positives: int,
     n: int,
-    beta: float,
-    costs: tuple[float, float],
-    floor: float,
+    objective: Objective = "f1",
+    *,
+    beta: float = 1.0,
+    costs: tuple[float, float] = (1.0, 1.0),
+    floor: float = 0.0,
 ) -> Value:
-    """The function of true positives and flagged examples that `best_threshold` maximises."""
+    """The function of true positives and flagged examples that `best_threshold` maximises.
+
+    Raises ValueError for options out of range.
+    """
+    _check_options(objective, beta, costs, floor)
     negatives = n - positives
     values: dict[Objective, Value] = {
         "f1": lambda tp, flagged: 2 * tp / (flagged + positives),

@@ -16,7 +16,7 @@ from lib.calibration import (
     BestThreshold,
     Interval,
     best_threshold,
-    bootstrap_ci,
+    decision_intervals,
     fit_temperature,
     prob_hate,
 )
@@ -81,10 +81,7 @@ class DecisionBundle:
         best = {m: _best_threshold(m, probs[m], labels, objective) for m in MODELS}
         options = {"n_resamples": n_resamples, "seed": settings.seed, "groups": groups_of(frame)}
         intervals = {
-            m: {
-                "temperature": _temperature_interval(logits_of(frame, m), labels, options),
-                "threshold": _threshold_interval(probs[m], labels, objective, options),
-            }
+            m: _intervals(logits_of(frame, m), labels, temperatures[m], options | objective)
             for m in MODELS
         }
         low, high = intervals["mm_fusion"]["threshold"]
@@ -195,43 +192,24 @@ def _best_threshold(
         ) from None
 
 
-def _temperature_interval(
-    logits: pd.DataFrame, labels: pd.Series, options: Mapping[str, Any]
-) -> list[float | None]:
-    """The interval of T; a side without a finite value (a resample without an optimum) is None."""
-    margins = (logits.iloc[:, 1] - logits.iloc[:, 0]).to_numpy()
-    return _sides(bootstrap_ci(margins, labels, _temperature_limit, **options))
-
-
-def _threshold_interval(
-    prob: np.ndarray,
-    labels: pd.Series,
-    objective: Mapping[str, Any],
-    options: Mapping[str, Any],
-) -> list[float | None]:
-    """The interval of the cut alone, chosen anew in each resample at the fixed temperature.
+def _intervals(
+    logits: pd.DataFrame, labels: pd.Series, temperature: float, options: Mapping[str, Any]
+) -> dict[str, list[float | None]]:
+    """The intervals of T and of the cut alone, chosen anew in each resample at the fixed T.
 
     With T fixed, p = sigmoid(margin / T) keeps the order of margins, so that the interval's ends
     are those of the cut on the margins, seen through T. With T fitted anew the same cut on the
-    margins would count as many thresholds.
+    margins would count as many thresholds. A side without a finite value (a resample without an
+    optimum) is None.
     """
-
-    def cut(p: np.ndarray, y: np.ndarray) -> float:
-        try:
-            return best_threshold(p, y, **objective).threshold
-        except ValueError:  # no threshold of this resample reaches the floor
-            return math.nan
-
-    return _sides(bootstrap_ci(prob, labels, cut, **options))
+    z = logits.to_numpy(np.float64)
+    found = decision_intervals(z[:, 1] - z[:, 0], labels, temperature, **options)
+    return dict(zip(("temperature", "threshold"), map(_sides, found), strict=True))
 
 
 def _sides(interval: Interval) -> list[float | None]:
     ends = float(interval.low), float(interval.high)
     return [end if math.isfinite(end) else None for end in ends]
-
-
-def _temperature_limit(margins: np.ndarray, labels: np.ndarray) -> float:
-    return float(fit_temperature(margins, labels).limit)
 
 
 def _read(file: Path, names: Iterable[str]) -> dict[str, Any]:

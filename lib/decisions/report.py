@@ -147,6 +147,13 @@ def print_summary(report: Mapping[str, Any], decision: DecisionBundle, counts: p
         )
     if not report["targets"]:
         print("no target is set (target_macro_f1, target_ece)")
+    for row in prevalence_table(report).to_dict("records"):
+        if row["model"] == CHOSEN:
+            print(
+                f"fusion on {described(reported)} if {report['prevalence']:.3g} of all were hate, "
+                f"threshold {row['threshold is']}: precision {row['precision']:.3f}, recall "
+                f"{row['recall']:.3f}, F1 {row['f1']:.3f}, {row['flagged_share']:.1%} flagged"
+            )
 
 
 def _line(report: Mapping[str, Any], model: str, section: str, decision: DecisionBundle) -> str:

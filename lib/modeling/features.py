@@ -165,15 +165,15 @@ def _encode(
     batches = iter(loader)
     with tqdm(desc="encoding", unit=" memes", total=sum(map(len, sets))) as bar:
         for shard, memes in zip(shards, sets, strict=True):
-            parts: dict[str, dict[str, list[torch.Tensor]]] = {name: {} for name in names}
-            for _ in range(0, len(memes), batch_size):
+            found: Arrays = {name: {} for name in names}
+            for start in range(0, len(memes), batch_size):
                 batch = next(batches)
                 for name, arrays in encoders.encode_prepared(batch.prepared, tokens).items():
                     for key, tensor in arrays.items():
                         kept = tensor.half() if key in TOKEN_ARRAYS else tensor
-                        parts[name].setdefault(key, []).append(kept.cpu())
+                        found[name][key] = _put(found[name].get(key), start, kept.cpu(), len(memes))
                 bar.update(len(batch.ids))
-            yield shard, {name: _whole(arrays) for name, arrays in parts.items()}
+            yield shard, found
 
 
 def _batches(sizes: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -186,9 +186,21 @@ def _batches(sizes: Sequence[int], batch_size: int) -> list[list[int]]:
     ]
 
 
-def _whole(arrays: Mapping[str, list[torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Batches put together, texts being as long as the longest of their batch."""
-    return {key: Rows(batches)[:] for key, batches in arrays.items()}
+def _put(whole: torch.Tensor | None, start: int, batch: torch.Tensor, memes: int) -> torch.Tensor:
+    """A shard's array with a batch in its place; a text's tokens are filled up with zeros.
+
+    Batches are as long as their longest text, so the array may have to grow. To collect them first
+    would take the memory twice, and leave it in pieces.
+    """
+    length = batch.shape[1:2]
+    if whole is None or length > whole.shape[1:2]:
+        grown = batch.new_zeros(memes, *batch.shape[1:])
+        if whole is not None:
+            grown[:, : whole.shape[1]] = whole
+        whole = grown
+    rows = whole[start : start + len(batch)]
+    (rows[:, : batch.shape[1]] if length else rows).copy_(batch)
+    return whole
 
 
 def _joined(shards: Sequence[Arrays], tokens: bool) -> dict[str, dict[str, Rows]]:

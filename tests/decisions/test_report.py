@@ -125,6 +125,18 @@ def test_the_summary_does_not_mix_the_splits(report, decision, capsys):
     assert lines[9] == "no target is set (target_macro_f1, target_ece)"
 
 
+def test_the_summary_says_at_which_share_of_hate(val, test_split, decision, model_folders, capsys):
+    settings = model_folders.model_copy(update={"prevalence": 0.02})
+    found = decision_report(val, test_split, decision, settings, 10)
+    print_summary(found, decision, pd.Series({"TP": 1}))
+    frozen, retuned = capsys.readouterr().out.splitlines()[-2:]
+    assert frozen.startswith("fusion on test if 0.02 of all were hate, threshold frozen: precision")
+    assert "threshold retuned: precision" in retuned
+    row = found["at_prevalence"]["test"]["mm_fusion"]["frozen"]
+    assert f"precision {row['precision']:.3f}" in frozen
+    assert row["precision"] < found["mm_fusion"]["test"]["precision"]
+
+
 def test_groups_are_resampled_throughout_where_memes_have_company(
     val, test_split, decision, model_folders
 ):
