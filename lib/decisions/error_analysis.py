@@ -17,6 +17,7 @@ from lib.calibration import prob_hate
 from lib.commands import again
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
+from lib.data.shard_index import open_index
 from lib.decisions.bundle import DecisionBundle
 from lib.modeling.prediction_table import logits_of, prediction_chunks
 
@@ -157,6 +158,8 @@ def error_counts(table: pd.DataFrame) -> pd.Series:
 
 def _memes(shards: Sequence[Path]) -> Iterator[tuple[Mapping[str, Any], str]]:
     """Packed fields and text of each meme, a shard in memory at a time."""
+    # All at once, since an index that grows by a shard at a time is written as often.
+    open_index(shards)
     for shard in shards:
         memes = MemeShards([shard], pictures=False)
         yield from zip(memes.metas, memes.texts, strict=True)

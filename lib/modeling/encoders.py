@@ -247,7 +247,7 @@ class Encoders(torch.nn.Module):
             features |= {key: value for key, value in found.items() if not key.endswith("_logits")}
         return features
 
-    def _vision_logits(self, pooled: Any, rows: int = 8192) -> torch.Tensor:
+    def _vision_logits(self, pooled: Any, rows: int = 2048) -> torch.Tensor:
         """Logits (N, 2) from pooled features (N, v), `rows` at a time: they may lie on the disk."""
         expert = self.sources["vision_expert"]
         parts = (pooled[start : start + rows] for start in range(0, len(pooled), rows))
