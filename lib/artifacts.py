@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 
@@ -117,8 +117,14 @@ def write_json(path: str | Path, content: Any) -> None:
 
 def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
     """Write a table with a header, without its index, floats with nine significant digits."""
+    with atomic_path(path) as new, new.open("w", encoding="utf-8", newline="") as file:
+        append_csv(file, frame, header=True)
+
+
+def append_csv(file: TextIO, frame: pd.DataFrame, header: bool) -> None:
+    """Write the rows of a table as `write_csv` does, for tables that are written in parts."""
     digits = f"%.{SIGNIFICANT_DIGITS}g"
-    write_text(path, frame.to_csv(index=False, float_format=digits, lineterminator="\n"))
+    frame.to_csv(file, header=header, index=False, float_format=digits, lineterminator="\n")
 
 
 def read_json(path: str | Path, made_by: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib.artifacts import SIGNIFICANT_DIGITS, atomic_path
+from lib.artifacts import append_csv, atomic_path
 from lib.calibration import prob_hate
 from lib.commands import again
 from lib.config import MODELS, Settings
@@ -62,7 +62,7 @@ def write_errors(
     ):
         for frame in chunks:
             table, metas = _joined(frame, memes, decision, start)
-            _append(file, table, header=start == 0)
+            append_csv(file, table, header=start == 0)
             start += len(table)
             counts = counts + error_counts(table)
             surest = surest_errors(pd.concat([surest, table[SHOWN]]), n_surest)
@@ -181,8 +181,3 @@ def _joined(
 
 def _other_memes(split: str) -> str:
     return f"the predictions are not of the memes packed in '{split}'; evaluate again: {again(6)}"
-
-
-def _append(file: Any, table: pd.DataFrame, header: bool) -> None:
-    digits = f"%.{SIGNIFICANT_DIGITS}g"
-    table.to_csv(file, header=header, index=False, float_format=digits, lineterminator="\n")

@@ -79,11 +79,11 @@ class MemeClassifier:
         self, texts: Sequence[str], image_paths: Sequence[str | Path | Image.Image]
     ) -> pd.DataFrame:
         """`predict_batch` as a table, a row a meme: prob_hate, label, review, experts' columns."""
-        rows = self.predict_batch(texts, image_paths)
-        for row in rows:
-            row |= {f"{name}_prob": prob for name, prob in row.pop("experts").items()}
-            del row["logits"]
-        return pd.DataFrame(rows)
+        return _table(self.predict_batch(texts, image_paths))
+
+    def frame_of(self, logits: dict[str, torch.Tensor]) -> pd.DataFrame:
+        """`predict_frame` of memes whose logits (N, 2) of the three models are known already."""
+        return _table(self._answers(logits))
 
     def _answers(self, logits: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
         threshold = self.decision.thresholds["mm_fusion"]
@@ -103,6 +103,13 @@ class MemeClassifier:
             }
             for row, prob in enumerate(probs["mm_fusion"])
         ]
+
+
+def _table(answers: list[dict[str, Any]]) -> pd.DataFrame:
+    for row in answers:
+        row |= {f"{name}_prob": prob for name, prob in row.pop("experts").items()}
+        del row["logits"]
+    return pd.DataFrame(answers)
 
 
 def _shown(picture: str | Path | Image.Image | None) -> Image.Image:

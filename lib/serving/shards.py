@@ -1,21 +1,86 @@
 """Judging whole shards."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
+import torch
 
-from lib.data.datasets import stream
+from lib.artifacts import append_csv, atomic_path
+from lib.config import MODELS, Settings
+from lib.data.datasets import MemeShards, shard_paths, stream
+from lib.data.shard_index import shards_fingerprint
+from lib.modeling.prediction_table import logits_of, prediction_chunks
 from lib.serving.classifier import MemeClassifier
+
+CHUNK = 65_536
+
+
+class Scores(NamedTuple):
+    """How many memes were judged, and the first of them."""
+
+    n: int
+    first: pd.DataFrame
+
+
+def write_scores(classifier: MemeClassifier, settings: Settings, rows: int = CHUNK) -> Scores:
+    """Write `predictions_<m>.csv` of Step 8 for the reported split, `rows` memes at a time.
+
+    The logits that Step 6 has of these models and memes are taken from its file; without them the
+    memes are encoded. Raises FileNotFoundError where shards are missing.
+    """
+    shards = shard_paths(settings.shards, settings.report_split)
+    known = _known(classifier, settings, shards)
+    frames = (
+        _from_logits(classifier, settings, shards, rows) if known else _judged(classifier, shards)
+    )
+    n, first = 0, pd.DataFrame()
+    with (
+        atomic_path(settings.artifact(8, "predictions.csv")) as new,
+        new.open("w", encoding="utf-8", newline="") as file,
+    ):
+        for frame in frames:
+            append_csv(file, frame, header=n == 0)
+            first = first if n else frame.head(10)
+            n += len(frame)
+    return Scores(n, first)
 
 
 def score_shards(classifier: MemeClassifier, shards: Sequence[str | Path]) -> pd.DataFrame:
     """Judge all memes of some shards: id, text, prob_hate, label, threshold, review, experts."""
-    frames = []
+    return pd.concat(_judged(classifier, shards), ignore_index=True)
+
+
+def _judged(classifier: MemeClassifier, shards: Sequence[str | Path]) -> Iterator[pd.DataFrame]:
     for batch in stream(shards).batched(16, collation_fn=None):
         texts, images = [s["text"] for s in batch], [s["image"] for s in batch]
-        frame = classifier.predict_frame(texts, images)
-        frame.insert(0, "text", texts)
-        frame.insert(0, "id", [s["id"] for s in batch])
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+        yield _named([s["id"] for s in batch], texts, classifier.predict_frame(texts, images))
+
+
+def _from_logits(
+    classifier: MemeClassifier, settings: Settings, shards: Sequence[Path], rows: int
+) -> Iterator[pd.DataFrame]:
+    memes, start = MemeShards(shards, pictures=False), 0
+    for chunk in prediction_chunks(settings, settings.report_split, rows):
+        logits = {m: torch.from_numpy(logits_of(chunk, m).to_numpy(copy=True)) for m in MODELS}
+        texts = [memes.texts[row] for row in range(start, start + len(chunk))]
+        yield _named(chunk["id"].tolist(), texts, classifier.frame_of(logits))
+        start += len(chunk)
+
+
+def _known(classifier: MemeClassifier, settings: Settings, shards: Sequence[Path]) -> bool:
+    """Whether Step 6's file has the logits of these models on these memes, in their order."""
+    file = settings.artifact(6, "predictions.parquet")
+    if not file.exists():
+        return False
+    origin = pd.read_parquet(file, columns=["split"], filters=[("split", "==", "")]).attrs
+    same_models = origin.get("models") == {m: classifier.decision.fingerprints[m] for m in MODELS}
+    of_split = origin.get("shards", {}).get(settings.report_split)
+    return same_models and of_split == shards_fingerprint(shards)
+
+
+def _named(ids: Sequence[str], texts: Sequence[str], frame: pd.DataFrame) -> pd.DataFrame:
+    frame.insert(0, "text", list(texts))
+    frame.insert(0, "id", list(ids))
+    return frame

@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,9 @@ from lib.config import MODELS
 from lib.data.datasets import MemeShards, shard_paths
 from lib.serving import MemeClassifier
 from lib.serving import __main__ as program_of
+from lib.serving import shards as shards_module
 from lib.serving.demo import demo_memes
-from lib.serving.shards import score_shards
+from lib.serving.shards import score_shards, write_scores
 
 TEXT = "when you open the fridge again"
 
@@ -176,6 +178,36 @@ def test_demo_and_scores_cover_the_reported_split(full_root, classifier, tmp_pat
     assert scores["id"].tolist() == MemeShards(shards, pictures=False).ids
     assert scores["prob_hate"][:3].tolist() == pytest.approx(again["prob_hate"].tolist(), abs=1e-5)
     assert {"label", "threshold", "review", "text_expert_prob"} <= set(scores)
+
+
+def test_what_step_6_has_encoded_is_not_encoded_again(full_root, classifier, tmp_path, monkeypatch):
+    shards = shard_paths(full_root.shards, "test")
+    expected = score_shards(classifier, shards)
+    paths = type(full_root).artifact
+    monkeypatch.setattr(
+        type(full_root),
+        "artifact",
+        lambda self, step, name: tmp_path / name if step == 8 else paths(self, step, name),
+    )
+    monkeypatch.setattr(shards_module, "_judged", None)
+    found = write_scores(classifier, full_root, rows=7)
+    written = pd.read_csv(tmp_path / "predictions.csv")
+    assert found.n == len(written) == len(expected)
+    assert list(found.first.columns) == list(written.columns) == list(expected.columns)
+    assert written["id"].tolist() == expected["id"].tolist()
+    assert written["text"].tolist() == expected["text"].tolist()
+    assert written["label"].tolist() == expected["label"].tolist()
+    for column in ("prob_hate", "text_expert_prob", "vision_expert_prob"):
+        assert written[column].tolist() == pytest.approx(expected[column].tolist(), abs=1e-5)
+
+
+def test_other_models_logits_are_not_taken(full_root, classifier, tmp_path, monkeypatch):
+    others = classifier.decision.fingerprints | {"mm_fusion": "other"}
+    other = MemeClassifier(classifier.model, replace(classifier.decision, fingerprints=others))
+    shards = shard_paths(full_root.shards, "test")
+    assert shards_module._known(classifier, full_root, shards)
+    assert not shards_module._known(other, full_root, shards)
+    assert not shards_module._known(classifier, full_root, shard_paths(full_root.shards, "val"))
 
 
 def test_the_program_prints_json_or_one_line(full_root, monkeypatch, capsys, tmp_path):
