@@ -43,7 +43,7 @@ def test_every_artifact_is_there(full_root):
         7: [
             *("calibration_full.json", "thresholds_full.json", "decision_full.json"),
             *(f"thresholds_curve_{model}_full.csv" for model in MODELS),
-            *("errors_full.csv", "robustness_full.csv"),
+            *("errors_full.csv", "robustness_full.csv", "report_full.json"),
         ],
         8: ["predictions_full.csv"],
     }
