@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         given["mode"] = "full" if set(names or ()) & set(READERS) else "pilot"
     try:
         settings = Settings.checked(given, "command line")
+        settings.guide()
         stats = pack(
             examples_for(settings),
             settings.step3,
@@ -51,10 +52,13 @@ def verify(root: Path | None, mode: str | None) -> int:
     modes = (mode,) if mode else ("pilot", "full")
     places = [Settings.checked({"mode": each, "root": root}, "command line") for each in modes]
     there = [place for place in places if place.shards.exists()]
+    faults = []
     try:
-        faults = [fault for place in there or places for fault in verify_shards(place.shards)]
+        for place in there or places:
+            place.guide()
+            faults += verify_shards(place.shards)
     except OSError as error:
-        faults = [str(error)]
+        faults.append(str(error))
     for fault in faults:
         print(f"pack_examples: {fault}", file=sys.stderr)
     if not faults:

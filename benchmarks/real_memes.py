@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -37,17 +38,18 @@ from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.example import Example
 from lib.data.packing.pack import pack
+from lib.data.pictures import blank_picture
 from lib.data.sources import examples_for
 from lib.data.text import words_of
 from lib.data.val_parts import CALIBRATE, val_parts
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.experts import train_expert
 from lib.modeling.features import encode_shards
-from lib.modeling.fusion import save_fusion
+from lib.modeling.fusion import load_fusion, save_fusion
 from lib.modeling.fusion_inputs import encode_for_fusion, load_encoders
 from lib.modeling.fusion_training import choose_head, compare_heads, train_fusion
 from lib.modeling.prediction_table import logits_of
-from lib.modeling.predictions import packed_splits, predict_shards
+from lib.modeling.predictions import feature_logits, packed_splits, predict_shards
 from lib.modeling.stacking import SPACE
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,6 +58,7 @@ CONFIG = Path(__file__).parent.parent / "configs/real_memes.yaml"
 AGREEMENT = 0.87
 METRICS = ("auroc", "macro_f1", "ece", "brier")
 FEW = 200
+GREY = "fusion, picture replaced by grey"
 
 
 def main() -> None:
@@ -123,13 +126,17 @@ def rows_of(settings: Settings, runs: list[pd.DataFrame]) -> list[dict]:
         ]
         for name in MODELS
     }
+    others = baselines(settings, memes) | {GREY: without_picture(settings)}
     margins |= {
         name: [{split: found[split][kept[split]] for split in kept}]
-        for name, found in baselines(settings, memes).items()
+        for name, found in others.items()
     }
     labels = {split: np.array(memes[split].labels)[kept[split]] for split in kept}
     groups = np.array(memes["test"].groups)
-    text = judged(margins["text_expert"][0], labels)
+    rivals = {
+        f"minus_{name}": judged(margins[model][0], labels)["test"]
+        for name, model in {"text": "text_expert", "fusion": "mm_fusion"}.items()
+    }
     rows = []
     for name, seeds in margins.items():
         over_seeds = pd.DataFrame([judged(found, labels)["metrics"] for found in seeds])
@@ -141,10 +148,9 @@ def rows_of(settings: Settings, runs: list[pd.DataFrame]) -> list[dict]:
             row |= {f"{metric}_low": found.low, f"{metric}_high": found.high}
             row[f"{metric}_std"] = over_seeds[metric].std(ddof=0)
         row |= {f"{m}_uncalibrated": first["metrics"][f"{m}_before"] for m in ("ece", "brier")}
-        gap = bootstrap_difference(
-            first["test"], text["test"], labels["test"], "auroc", groups=groups
-        )
-        row |= {"minus_text": gap.point, "minus_text_low": gap.low, "minus_text_high": gap.high}
+        for column, rival in rivals.items():
+            gap = bootstrap_difference(first["test"], rival, labels["test"], "auroc", groups=groups)
+            row |= {column: gap.point, f"{column}_low": gap.low, f"{column}_high": gap.high}
         rows.append(row)
     return [*rows, ceiling(labels["test"])]
 
@@ -176,6 +182,26 @@ def baselines(settings: Settings, memes: dict[str, MemeShards]) -> dict[str, dic
         name: {split: margins[split] for split in ("val", "test")}
         for name, margins in found.items()
     }
+
+
+@torch.inference_mode()
+def without_picture(settings: Settings) -> dict[str, np.ndarray]:
+    """Fusion's margins where test's pictures are replaced by plain grey; val keeps its own."""
+    fusion = load_fusion(settings.models, "cpu")
+    blank = fusion.encoders.encode_images([blank_picture()])
+    found = {}
+    for split in ("val", "test"):
+        seen = encode_shards(
+            shard_paths(settings.shards, split), fusion.encoders, settings.features
+        )
+        if split == "test":
+            grey = {
+                name: array.expand(len(seen), *array.shape[1:]) for name, array in blank.items()
+            }
+            seen = seen.with_arrays(**grey)
+        logits = feature_logits(fusion.head, seen)["mm_fusion"]
+        found[split] = (logits[:, 1] - logits[:, 0]).double().numpy()
+    return found
 
 
 def judged(margins: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dict:

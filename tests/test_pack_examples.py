@@ -174,3 +174,9 @@ def test_a_verification_names_the_shard_that_has_changed(main, tmp_path):
     code, done = main("--verify", "--root", tmp_path)
     assert code == 1
     assert "train/shard-000002.tar does not hold the bytes it was indexed with" in done.err
+
+
+def test_what_is_advised_is_of_the_mode_and_root_that_were_given(main, tmp_path):
+    code, done = main("--verify", "--mode", "full", "--root", tmp_path)
+    assert code == 1
+    assert f"--mode full --root {tmp_path} --from 3" in done.err

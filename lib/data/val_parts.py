@@ -17,22 +17,23 @@ def val_parts(labels: Sequence[int], groups: Sequence[str]) -> np.ndarray:
     """The part of each of N val memes, "select" or "calibrate", strings (N,).
 
     Whole groups, labels in proportion; the same memes are divided alike whatever the seed of a
-    run, since otherwise one seed would select on what another calibrates. With fewer than two
-    groups of a class nothing can be divided: all are "calibrate" and, with a warning, also select.
+    run, since otherwise one seed would select on what another calibrates. Where the groups are too
+    few for both classes in either half, all are "calibrate" and, with a warning, also select.
     """
     y = np.asarray(labels)
     parts = np.full(len(y), CALIBRATE, dtype=object)
     names = np.asarray(groups, dtype=object)
-    if min(len(set(names[y == label])) for label in (0, 1)) < 2:
-        warnings.warn(
-            f"val ({len(y)} memes) has fewer than two groups of a class and cannot be divided; "
-            "what selects is also what calibrates, which flatters the calibrated figures",
-            stacklevel=2,
-        )
-        return parts
-    splitter = StratifiedGroupKFold(2, shuffle=True, random_state=0)
-    selecting, _ = next(splitter.split(y, y, names))
-    parts[selecting] = SELECT
+    if min(len(set(names[y == label])) for label in (0, 1)) >= 2:
+        splitter = StratifiedGroupKFold(2, shuffle=True, random_state=0)
+        halves = next(splitter.split(y, y, names))
+        if all(len(set(y[half])) == 2 for half in halves):
+            parts[halves[0]] = SELECT
+            return parts
+    warnings.warn(
+        f"val ({len(y)} memes) has too few groups of a class and cannot be divided; "
+        "what selects is also what calibrates, which flatters the calibrated figures",
+        stacklevel=2,
+    )
     return parts
 
 

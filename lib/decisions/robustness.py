@@ -128,7 +128,7 @@ def _judge(
         logits = model_logits(model.head, encoded)
     judged = {}
     for name in MODELS:
-        prob = prob_hate(logits[name].double().cpu(), decision.temperatures[name])
+        prob = prob_hate(logits[name].cpu().double(), decision.temperatures[name])
         hate = prob >= decision.thresholds[name]
         judged[name] = {
             "hate": hate,

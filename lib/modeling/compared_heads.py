@@ -6,13 +6,18 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lib.artifacts import read_json, write_json
+from lib.artifacts import fingerprint, read_json, write_json
 from lib.config import Settings
 from lib.modeling.features import Features
 from lib.modeling.heads import FusionConfig
 
 # The settings that decide, beside features and configuration, what a head becomes.
 KNOBS = ("fusion_epochs", "fusion_lr", "fusion_l2", "select_by")
+# And the code: a head that was edited under its old name is another.
+CODE = tuple(
+    Path(__file__).with_name(name)
+    for name in ("fusion_training.py", "heads.py", "rows.py", "stacking.py")
+)
 
 
 class ComparedHeads:
@@ -20,7 +25,9 @@ class ComparedHeads:
 
     def __init__(self, settings: Settings, train: Features, val: Features | None) -> None:
         self.folder = settings.features
-        self.knobs = {name: getattr(settings, name) for name in KNOBS}
+        self.knobs = {name: getattr(settings, name) for name in KNOBS} | {
+            "code": fingerprint(*CODE)
+        }
         self.sets = [train] if val is None else [train, val]
         self.digests: list[dict[str, str]] = [{} for _ in self.sets]
 

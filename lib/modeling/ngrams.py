@@ -4,6 +4,7 @@ It knows the spellings that a text reader or a writer in a hurry leaves behind, 
 tokenizer cuts to pieces: on real memes it adds to what the text expert knows.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -104,13 +105,18 @@ def scores(
 def out_of_fold_ngrams(
     texts: Sequence[str], labels: Sequence[int], fold: np.ndarray
 ) -> torch.Tensor:
-    """The score (N,) of each of N texts by a model of the texts outside its fold."""
+    """The score (N,) of each of N texts by a model of the texts outside its fold.
+
+    It is 0 where those hold no word often enough to learn from.
+    """
     found = torch.zeros(len(texts))
     y = np.asarray(labels)
     for k in np.unique(fold):
         others, own = (np.flatnonzero(mask).tolist() for mask in (fold != k, fold == k))
-        model = Ngrams.fit([texts[row] for row in others], y[others].tolist())
-        found[own] = model.prepare([texts[row] for row in own])
+        # Few texts, or copies of one, may all lie in the fold
+        with contextlib.suppress(ValueError):
+            model = Ngrams.fit([texts[row] for row in others], y[others].tolist())
+            found[own] = model.prepare([texts[row] for row in own])
     return found
 
 

@@ -58,7 +58,7 @@ def save_own(own: Mapping[str, Source], folder: Path, tuned: Sequence[str] = ())
 
 def own_state(own: Mapping[str, Source], tuned: Sequence[str]) -> dict[str, torch.Tensor]:
     """The weights of the `tuned` encoders, each name led by that of the encoder's folder."""
-    models = {FOLDERS[name]: source.model for name, source in own.items()}
+    models = {FOLDERS[n]: source.model for n, source in own.items() if FOLDERS[n] in tuned}
     return {
         f"{folder}.{name}": tensor.detach().cpu()
         for folder in tuned

@@ -72,7 +72,7 @@ class MemeClassifier:
             part = slice(start, start + batch_size)
             images = [_shown(picture) for picture in image_paths[part]]
             logits = self.model([packed(text) for text in texts[part]], images)
-            answers += self._answers({name: value.double().cpu() for name, value in logits.items()})
+            answers += self._answers({name: value.cpu().double() for name, value in logits.items()})
         return answers
 
     def predict_frame(

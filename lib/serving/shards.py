@@ -1,6 +1,7 @@
 """Judging whole shards."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,12 +62,17 @@ def _judged(classifier: MemeClassifier, shards: Sequence[str | Path]) -> Iterato
 def _from_logits(
     classifier: MemeClassifier, settings: Settings, shards: Sequence[Path], rows: int
 ) -> Iterator[pd.DataFrame]:
-    memes, start = MemeShards(shards, pictures=False), 0
+    texts = _texts(shards)
     for chunk in prediction_chunks(settings, settings.report_split, rows):
         logits = {m: torch.from_numpy(logits_of(chunk, m).to_numpy(copy=True)) for m in MODELS}
-        texts = [memes.texts[row] for row in range(start, start + len(chunk))]
-        yield _named(chunk["id"].tolist(), texts, classifier.frame_of(logits))
-        start += len(chunk)
+        of_chunk = list(islice(texts, len(chunk)))
+        yield _named(chunk["id"].tolist(), of_chunk, classifier.frame_of(logits))
+
+
+def _texts(shards: Sequence[Path]) -> Iterator[str]:
+    """The text of each meme, a shard's in memory at a time."""
+    for shard in shards:
+        yield from MemeShards([shard], pictures=False).texts
 
 
 def _known(classifier: MemeClassifier, settings: Settings, shards: Sequence[Path]) -> bool:

@@ -38,3 +38,10 @@ def test_what_cannot_be_divided_selects_and_calibrates_with_a_warning():
     assert set(parts) == {CALIBRATE}
     with pytest.warns(UserWarning, match="flatters"):
         assert selecting_rows([0, 0, 1], ["a", "b", "c"]) == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:val")
+def test_no_half_is_left_with_one_class():
+    # Two groups of each class, but one half would be "c" alone
+    parts = val_parts([0, 0, 0, 0, 1, 1], ["a", "a", "a", "b", "b", "c"])
+    assert set(parts) == {CALIBRATE}

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lib.config import Settings
+from lib.modeling import compared_heads
 from lib.modeling.compared_heads import ComparedHeads
 from lib.modeling.features import Features
 from lib.modeling.heads import FusionConfig
@@ -60,6 +61,16 @@ def test_whatever_decides_a_head_makes_it_another(settings, changed):
 def test_other_settings_of_training_make_it_another(settings):
     ask(settings, features())
     assert ask(settings.model_copy(update={"fusion_lr": 1e-4}), features())[1]
+
+
+def test_a_head_that_was_edited_is_another(settings, tmp_path, monkeypatch):
+    code = tmp_path / "heads.py"
+    monkeypatch.setattr(compared_heads, "CODE", (code,))
+    code.write_text("before")
+    assert ask(settings, features())[1]
+    assert not ask(settings, features())[1]
+    code.write_text("after")
+    assert ask(settings, features())[1]
 
 
 def test_features_that_the_head_does_not_read_do_not_count(settings):

@@ -29,6 +29,15 @@ def step_5(settings):
     return head, train, val, encoders
 
 
+def as_pilot(settings):
+    """A pilot of the same shards and experts."""
+    pilot = settings.model_copy(update={"mode": "pilot"})
+    for folder in ("shards", "models"):
+        there = getattr(pilot, folder)
+        shutil.copytree(getattr(settings, folder), there, dirs_exist_ok=True)
+    return pilot
+
+
 def kept(monkeypatch):
     """Let any outcome count as better than what it began with."""
     numbers = iter(range(100))
@@ -156,7 +165,7 @@ def _constant(optimiser, *_):
 
 def test_a_pilot_keeps_what_it_tuned_and_learns_its_memes(with_experts):
     settings = with_experts(**TOP | {"fusion_tuning_epochs": 12, "fusion_tuning_lr": 3e-3})
-    pilot = settings.model_copy(update={"mode": "pilot"})
+    pilot = as_pilot(settings)
     head, train, val, encoders = step_5(pilot)
     assert val is None
     tuned, found, *_ = tune_fusion(head, train, None, pilot, encoders)
@@ -170,7 +179,7 @@ def test_the_same_seed_gives_the_same_weights(with_experts):
     states = []
     for seed in (3, 3, 4):
         settings = with_experts(**TOP | {"fusion_tuning": "lora", "seed": seed})
-        pilot = settings.model_copy(update={"mode": "pilot"})
+        pilot = as_pilot(settings)
         head, train, _, encoders = step_5(pilot)
         _, found, *_ = tune_fusion(head, train, None, pilot, encoders)
         states.append(

@@ -65,6 +65,14 @@ def test_out_of_fold_scores_have_not_seen_the_label():
     assert torch.equal(unseen[torch.from_numpy(first)], alone.prepare([texts[i] for i in first]))
 
 
+def test_a_fold_that_holds_all_texts_there_are_is_scored_0():
+    texts = [combined_text("buy now")] * 4 + [combined_text("")] * 8
+    labels, fold = [0, 1] * 6, np.array([0] * 6 + [1] * 6)
+    found = out_of_fold_ngrams(texts, labels, fold)
+    assert found[:6].tolist() == [0.0] * 6
+    assert found.isfinite().all()
+
+
 def test_a_meme_without_text_gets_the_bias():
     texts, labels = memes()
     model = Ngrams.fit(texts, labels)

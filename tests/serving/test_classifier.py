@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from lib.config import MODELS
@@ -85,6 +86,18 @@ def test_predictions_are_those_of_step_6(full_root, classifier):
         for answer, sample in zip(answers, samples, strict=True):
             expected = saved.loc[sample["id"], ["mm_fusion_logit_0", "mm_fusion_logit_1"]]
             assert answer["logits"] == pytest.approx(expected.tolist(), abs=5e-3)
+
+
+def test_devices_without_double_precision_are_left_first(classifier):
+    class OnDevice:
+        """Logits on a device such as Apple's, which has no float64."""
+
+        def cpu(self):
+            return torch.tensor([[0.0, 1.0]])
+
+    device_model = lambda texts, images: dict.fromkeys(MODELS, OnDevice())  # noqa: E731
+    answers = MemeClassifier(device_model, classifier.decision).predict_batch([TEXT], [None])
+    assert answers[0]["logits"] == [0.0, 1.0]
 
 
 def test_plain_and_packed_text_are_the_same(classifier):
@@ -190,7 +203,12 @@ def test_what_step_6_has_encoded_is_not_encoded_again(full_root, classifier, tmp
         lambda self, step, name: tmp_path / name if step == 8 else paths(self, step, name),
     )
     monkeypatch.setattr(shards_module, "_judged", None)
+    read = MemeShards.texts.fget
+    columns = []
+    watched = property(lambda memes: columns.append(len(memes)) or read(memes))
+    monkeypatch.setattr(MemeShards, "texts", watched)
     found = write_scores(classifier, full_root, rows=7)
+    assert sum(columns) == found.n  # each text is read once
     written = pd.read_csv(tmp_path / "predictions.csv")
     assert found.n == len(written) == len(expected)
     assert list(found.first.columns) == list(written.columns) == list(expected.columns)
