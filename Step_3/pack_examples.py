@@ -10,6 +10,9 @@ from lib.data.readers.registry import READERS
 from lib.data.shard_index import verify_shards
 from lib.data.sources import examples_for
 
+# The settings saved for the steps to come; what else was saved before stays.
+PACKING = ("seed", "workers", "data", "dataset", "n_memes", "captions", "shard_size")
+
 
 def main(arguments: list[str] | None = None) -> int:
     given = vars(_parser().parse_args(arguments))
@@ -34,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
             shard_size=settings.shard_size,
             taxonomy=settings.taxonomy,
         )
-        settings.save()
+        packed = settings.model_dump(mode="json", include={"mode", "root", *PACKING})
+        Settings.checked(settings.saved() | packed, "command line").save()
     except (ValueError, OSError) as error:
         print(f"pack_examples: {error}", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@ import nbformat
 from nbclient import NotebookClient
 from tqdm import tqdm
 
+from lib.commands import handed_down, run_command
 from lib.config import ROOT
 from lib.kernels import BatchKernels
 from lib.run import NOTEBOOKS
@@ -18,13 +19,15 @@ def refresh(path: str) -> None:
     file = ROOT / path
     notebook = nbformat.read(file, as_version=4)
     context = {"metadata": {"path": str(file.parent)}}
-    NotebookClient(
-        notebook,
-        timeout=900,
-        kernel_name="python3",
-        resources=context,
-        kernel_manager_class=BatchKernels,
-    ).execute()
+    # As `lib.run` does: what somebody last ran here, such as data of their own, must not show.
+    with handed_down(run_command({"mode": "pilot"})):
+        NotebookClient(
+            notebook,
+            timeout=900,
+            kernel_name="python3",
+            resources=context,
+            kernel_manager_class=BatchKernels,
+        ).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":

@@ -176,6 +176,13 @@ def test_a_verification_names_the_shard_that_has_changed(main, tmp_path):
     assert "train/shard-000002.tar does not hold the bytes it was indexed with" in done.err
 
 
+def test_packing_leaves_the_settings_of_other_steps_as_they_were(main, tmp_path):
+    Settings(root=tmp_path, text_epochs=3, n_memes=20).save()
+    assert main("--n", 12, "--root", tmp_path)[0] == 0
+    saved = Settings(root=tmp_path).saved()
+    assert (saved["text_epochs"], saved["n_memes"]) == (3, 12)
+
+
 def test_what_is_advised_is_of_the_mode_and_root_that_were_given(main, tmp_path):
     code, done = main("--verify", "--mode", "full", "--root", tmp_path)
     assert code == 1

@@ -73,8 +73,9 @@ def verify_shards(shards: str | Path) -> list[str]:
 
     Raises FileNotFoundError if there is no index to compare with.
     """
-    folders = sorted(index.parent for index in Path(shards).glob(f"*/{INDEX}"))
-    if not folders:
+    wanted = (f"*/{INDEX}", "*/shard-*.tar")
+    folders = sorted({path.parent for name in wanted for path in Path(shards).glob(name)})
+    if not any((folder / INDEX).exists() for folder in folders):
         raise FileNotFoundError(
             f"no {INDEX} in the folders of {shards}; pack them with: {again(3)}"
         )
@@ -181,10 +182,14 @@ def _hashed(path: Path) -> str:
 def _rows_of(shard: Path) -> pa.RecordBatch:
     """Read the headers, texts and metadata of a shard."""
     parts: dict[str, dict[str, tarfile.TarInfo]] = {}
-    with tarfile.open(shard) as tar:
-        for member in tar:
-            key, _, kind = member.name.partition(".")
-            parts.setdefault(key, {})[kind] = member
+    try:
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                key, _, kind = member.name.partition(".")
+                parts.setdefault(key, {})[kind] = member
+    except tarfile.TarError as error:
+        fault = str(error).splitlines()[0]
+        raise ValueError(f"{shard}: broken shard ({fault}); pack again: {again(3)}") from None
     rows = []
     with shard.open("rb") as stream:
         for key, members in parts.items():

@@ -1,6 +1,7 @@
 """How many decisions turn over, and what it costs, when a meme is changed a little."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
-from lib.artifacts import write_csv, write_json
+from lib.artifacts import fingerprint, write_csv, write_json
 from lib.calibration import decision_metrics, expected_calibration_error, prob_hate
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
@@ -18,6 +19,8 @@ from lib.decisions.bundle import DecisionBundle
 from lib.decisions.perturbations import IMAGE_PERTURBATIONS, TEXT_PERTURBATIONS
 from lib.modeling.checkpoints import same_job
 from lib.modeling.fusion import FusionModel, load_fusion, model_logits
+
+CODE = Path(__file__).with_name("perturbations.py")
 
 
 def robustness(settings: Settings, decision: DecisionBundle) -> pd.DataFrame:
@@ -33,8 +36,10 @@ def robustness(settings: Settings, decision: DecisionBundle) -> pd.DataFrame:
         "models": decision.fingerprints,
         "temperatures": decision.temperatures,
         "thresholds": decision.thresholds,
-        "memes": [memes.ids[row] for row in rows],
+        "memes": np.array(memes.ids)[rows].tolist(),
         "perturbations": [*TEXT_PERTURBATIONS, *IMAGE_PERTURBATIONS],
+        # One that was edited under its old name is another.
+        "code": fingerprint(CODE),
         "seed": settings.seed,
     }
     file = settings.artifact(7, "robustness.csv")

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from timm.utils.model import freeze_batch_norm_2d
@@ -22,6 +23,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from lib.commands import again
 from lib.config import Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.val_parts import selecting_rows
@@ -45,10 +47,9 @@ class ExpertInputs:
     """All that the training of an expert reads.
 
     `model` learns, `whole` is what is saved in the end (the same, or what holds it). `train` and
-    `val` are the memes to learn from and to choose the epoch on, the latter the half of the packed
-    val memes that calibrates nothing; `rows` are the places of the former among
-    the packed train memes, `labels` and `lengths` (of texts, in tokens) belong to them. `plain` are
-    all packed train memes, without augmentation.
+    `val` are the memes to learn from and to choose the epoch on, the latter of the half of val that
+    calibrates nothing; `rows` are the places of the former among the packed train memes, `labels`
+    and `lengths` (of texts, in tokens) belong to them. `plain` are all of these, not augmented.
     """
 
     model: torch.nn.Module
@@ -66,7 +67,8 @@ class ExpertInputs:
 def expert_inputs(name: str, settings: Settings, evaluate: bool) -> ExpertInputs:
     """Model and memes of "text_expert" or "vision_expert"; `val` only with `evaluate`.
 
-    Raises FileNotFoundError where shards are missing, OSError where the backbone is.
+    Raises FileNotFoundError where shards are missing, OSError where the backbone is, ValueError
+    where no meme has a picture for the vision expert.
     """
     splits = {"train": shard_paths(settings.shards, "train")}
     if evaluate:
@@ -185,21 +187,14 @@ def _vision_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> Expe
     flip = RandomHorizontalFlip(0.5)
     train = MemeShards(splits["train"], partial(_pixels, processor, flip))
     plain = MemeShards(splits["train"], partial(_pixels, processor, None))
-    rows, val = train.with_picture, None
+    rows, val = _with_picture(train, "train"), None
     if "val" in splits:
         val = MemeShards(splits["val"], partial(_pixels, processor, None))
-        val = Subset(val, _selecting_with_picture(val))
-    labels = [train.labels[row] for row in rows]
+        val = Subset(val, _with_picture(val, "val"))
+    labels = np.array(train.labels)[rows].tolist()
+    collate = partial(_stack, "pixel_values")
     return ExpertInputs(
-        model,
-        model,
-        processor,
-        Subset(train, rows),
-        plain,
-        val,
-        partial(_stack, "pixel_values"),
-        rows,
-        labels,
+        model, model, processor, Subset(train, rows), plain, val, collate, rows, labels
     )
 
 
@@ -215,8 +210,7 @@ def _head_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> Expert
     for split, shards in splits.items():
         found = encode_shards(shards, encoders, settings.features, workers=settings.workers)
         sets[split] = PooledFeatures(found)
-        memes = MemeShards(shards, pictures=False)
-        drawn[split] = memes.with_picture if split == "train" else _selecting_with_picture(memes)
+        drawn[split] = _with_picture(MemeShards(shards, pictures=False), split)
     train = Subset(sets["train"], drawn["train"])
     return ExpertInputs(
         LastLayer(whole.get_submodule(head_name(whole))),
@@ -231,9 +225,18 @@ def _head_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> Expert
     )
 
 
-def _selecting_with_picture(memes: MemeShards) -> list[int]:
-    selecting = set(selecting_rows(memes.labels, memes.groups))
-    return [row for row in memes.with_picture if row in selecting]
+def _with_picture(memes: MemeShards, split: str) -> list[int]:
+    """The memes that have a picture; of val those that select. ValueError if there are none."""
+    rows, half = memes.with_picture, ""
+    if split == "val":
+        selecting, half = set(selecting_rows(memes.labels, memes.groups)), "'s select half"
+        rows = [row for row in rows if row in selecting]
+    if not rows:
+        raise ValueError(
+            f"no meme of {split}{half} has a picture, and the vision expert needs some; give image "
+            f"files to more rows and pack again: {again(3)}"
+        )
+    return rows
 
 
 class PooledFeatures(torch.utils.data.Dataset):

@@ -159,9 +159,9 @@ def compare_heads(train: Features, settings: Settings, val: Features | None = No
     """Train every candidate head over `fusion_seeds` seeds and score it on val (else on train).
 
     One row a candidate: head, text_feature, vision_feature, the mean over the seeds of loss, AUROC
-    and macro-F1, the deviation of what `settings.select_by` names, and `scored_on`, "val" or
-    "train (in-sample)". A head and seed once scored is not trained again for this: its scores stay
-    in the feature cache.
+    and macro-F1, the deviation of what `settings.select_by` names, and `scored_on`, "val, select
+    half" or "train (in-sample)". A head and seed once scored is not trained again for this: its
+    scores stay in the feature cache.
     """
     kept, rows = ComparedHeads(settings, train, val), []
     for choice in candidates(train):
@@ -173,7 +173,7 @@ def compare_heads(train: Features, settings: Settings, val: Features | None = No
         means = scores[["loss", "auroc", "macro_f1"]].mean().to_dict()
         rows.append(choice | means | {"std": scores[chosen_by].std(ddof=0)})
     frame = pd.DataFrame(rows)
-    frame["scored_on"] = "val" if val is not None else "train (in-sample)"
+    frame["scored_on"] = "val, select half" if val is not None else "train (in-sample)"
     return frame
 
 

@@ -147,6 +147,21 @@ def test_the_index_has_the_same_bytes_in_whatever_order_it_grew(shards):
     assert (shards[0].parent / INDEX).read_bytes() == index
 
 
+def test_shards_that_lost_their_index_are_not_passed_over(shards, tmp_path):
+    MemeShards([*shards, write(tmp_path / "val/shard-0.tar", range(90, 92))])
+    (tmp_path / "train" / INDEX).unlink()
+    faults = verify_shards(tmp_path)
+    assert len(faults) == len(shards)
+    assert all("is not in index.arrow" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("size", [0, 300, 3000])
+def test_a_shard_cut_short_is_named(shards, size):
+    shards[1].write_bytes(shards[1].read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"shard-1\.tar: broken shard \(.*pack again"):
+        MemeShards(shards)
+
+
 def test_a_verification_reads_the_bytes(shards, tmp_path):
     MemeShards(shards)
     assert verify_shards(tmp_path) == []

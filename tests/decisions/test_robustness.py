@@ -141,3 +141,8 @@ def test_an_equal_table_is_not_made_again(full_root, tmp_path, monkeypatch):
     moved = replace(decision, thresholds=decision.thresholds | {"mm_fusion": 0.123})
     robustness(few, moved)
     assert len(made) == 2
+    edited = tmp_path / "perturbations.py"
+    edited.write_text("edited")
+    monkeypatch.setattr(robustness_module, "CODE", edited)
+    robustness(few, moved)
+    assert len(made) == 3

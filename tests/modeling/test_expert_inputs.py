@@ -100,3 +100,24 @@ def picture(folder, seed):
     path = folder / f"{seed}.png"
     Image.effect_noise((32, 32), 40 + seed).convert("RGB").save(path)
     return path
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_pictures_that_are_missing_altogether_are_named(fresh, tmp_path, split):
+    settings = fresh("own")
+    (settings.root / "Step_3").unlink()
+    examples = [
+        Example(
+            f"m{i}",
+            "own",
+            None if split == of else picture(tmp_path, i),
+            f"text {i}",
+            "",
+            {"abuse_hate": i % 2},
+            split=of,
+        )
+        for i, of in enumerate(["train", "train", "val", "val", "val", "test"] * 4)
+    ]
+    pack(examples, settings.step3, mode="full")
+    with pytest.raises(ValueError, match=f"no meme of {split}.* has a picture"):
+        expert_inputs("vision_expert", settings, evaluate=True)

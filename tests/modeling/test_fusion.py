@@ -195,7 +195,7 @@ def test_heads_are_compared_over_seeds_and_the_best_on_val_is_chosen(settings):
     train, val = features(60), features(60, 1)
     table = compare_heads(train, settings, val)
     assert set(table["head"]) == {*KINDS, "late"}
-    assert set(table["scored_on"]) == {"val"}
+    assert set(table["scored_on"]) == {"val, select half"}
     table["loss"] = [0.1 if place == 2 else 0.9 for place in range(len(table))]
     chosen = choose_head(table, train, settings)
     assert chosen.head == table.loc[2, "head"]
