@@ -1,3 +1,7 @@
+import base64
+import io
+
+import matplotlib.pyplot as plt
 import nbformat
 
 from lib import notebooks
@@ -14,3 +18,21 @@ def test_committed_outputs_do_not_depend_on_the_last_run(tmp_path, monkeypatch):
     notebooks.refresh("a.ipynb")
     (cell,) = nbformat.read(tmp_path / "a.ipynb", as_version=4).cells
     assert [out["text"] for out in cell.outputs] == ["None\n"]
+
+
+def test_figures_keep_their_size_and_lose_bytes():
+    figure, axes = plt.subplots(figsize=(4, 3))
+    axes.plot(np.sin(np.linspace(0, 6, 200)), alpha=0.5)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    before = base64.b64encode(buffer.getvalue()).decode()
+    output = nbformat.v4.new_output("display_data", data={"image/png": before})
+    notebooks._lighten([output])
+    after = output["data"]["image/png"]
+    assert len(after) < 0.6 * len(before)
+    seen, kept = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"), dtype=int)
+        for text in (before, after)
+    )
+    assert seen.shape == kept.shape
+    assert np.abs(seen - kept).max() < 32

@@ -110,17 +110,20 @@ def _encode(
     encoders = model.encoders
     parts: dict[str, list[torch.Tensor]] = {}
     n = len(texts if texts is not None else images or ())
+    # Batches of like length: one long text would fill up a batch of short ones.
+    order = np.argsort([len(text) for text in texts], kind="stable") if texts else np.arange(n)
+    back = torch.from_numpy(np.argsort(order))
     for start in tqdm(range(0, n, batch_size), desc=name, leave=False):
-        part = slice(start, start + batch_size)
+        part = order[start : start + batch_size]
         encoded: dict[str, torch.Tensor] = {}
         if texts is not None:
             padding = "max_length" if tokens else "longest"
-            encoded |= encoders.encode_texts(texts[part], tokens, padding)
+            encoded |= encoders.encode_texts([texts[row] for row in part], tokens, padding)
         if images is not None:
-            encoded |= encoders.encode_images(images[part], tokens)
+            encoded |= encoders.encode_images([images[row] for row in part], tokens)
         for key, value in encoded.items():
             parts.setdefault(key, []).append(value)
-    return {key: torch.cat(values) for key, values in parts.items()}
+    return {key: torch.cat(values)[back] for key, values in parts.items()}
 
 
 def _judge(

@@ -122,7 +122,7 @@ def text_lengths(settings: Settings) -> pd.DataFrame:
     tokenizer = backbones.load(AutoTokenizer, settings.text_model)
     limit = min(tokenizer.model_max_length, settings.max_length)
     rows = {}
-    for split in ("train", "val", "test") if settings.mode == "full" else ("train",):
+    for split in ("train", "val") if settings.mode == "full" else ("train",):
         memes = MemeShards(shard_paths(settings.shards, split), pictures=False)
         texts = shown_texts(memes.texts, settings.text_markers == "drop")
         tokens = pd.Series([len(ids) for ids in tokenizer(texts)["input_ids"]])

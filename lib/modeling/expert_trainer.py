@@ -246,4 +246,5 @@ def _metrics(evaluated: EvalPrediction) -> dict[str, float]:
         warnings.filterwarnings("ignore", message="labels holds class")
         scores = classification_metrics(prob, evaluated.label_ids)
     found = {name: scores.get(name, math.nan) for name in ("accuracy", "macro_f1", "auroc")}
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    # Of one class alone every ranking is as good as chance.
+    return {name: value if math.isfinite(value) else 0.5 for name, value in found.items()}

@@ -93,7 +93,7 @@ def train_fusion(
                 best = (goodness, _copy(head.state_dict()))
         history.append(entry)
     if best is not None:
-        head.load_state_dict(best[1])
+        head.load_state_dict(best[1], strict=False)
     return TrainedHead(head.eval(), history)
 
 
@@ -152,7 +152,9 @@ def head_scores(head: FusionHead, features: Features) -> dict[str, float]:
 
 
 def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in state.items()}
+    """All but the memes that vote, which training leaves alone and which may be many."""
+    own = {n: tensor for n, tensor in state.items() if not n.startswith("neighbours.")}
+    return {name: tensor.clone() for name, tensor in own.items()}
 
 
 def compare_heads(train: Features, settings: Settings, val: Features | None = None) -> pd.DataFrame:

@@ -26,7 +26,7 @@ def test_text_inputs_are_the_packed_texts_cut_at_max_length(fresh):
 
 def test_lengths_of_texts_say_what_is_cut(fresh):
     table = text_lengths(fresh(max_length=8, text_markers="keep"))
-    assert list(table.index) == ["train", "val", "test"]
+    assert list(table.index) == ["train", "val"]
     assert (table["cut"] > 0).all() and (table["longest"] > 8).all()
     whole = text_lengths(fresh(max_length=128, text_markers="keep"))
     assert (whole["cut"] == 0).all()
