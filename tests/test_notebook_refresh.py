@@ -3,6 +3,8 @@ import io
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
+from PIL import Image
 
 from lib import notebooks
 from lib.config import Settings
