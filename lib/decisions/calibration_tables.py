@@ -1,5 +1,6 @@
 """What calibration and thresholds changed: tables of Step 7, and the choice of a model."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,20 +69,24 @@ def cross_fitted(
 
     In-sample judges the memes by the temperature and cut fitted on them; cross-fitted judges each
     by those fitted on the other folds, of whole groups where memes have company, and its F1 has a
-    95% bootstrap interval over what "resampled" says. Where the models
-    were trained on the same memes, as in the pilot, both remain in-sample for the model's weights.
+    95% bootstrap interval over what "resampled" says. Where the models were trained on the same
+    memes, as in the pilot, both remain in-sample for the model's weights. A model of which a fold
+    cannot reach the threshold's floor has no cross-fitted row, and a warning says so.
     """
     labels, rows = frame["label"].to_numpy(), []
     options: dict[str, Any] = {"seed": settings.seed, "groups": groups_of(frame)}
     for model in MODELS:
         logits = logits_of(frame, model)
         prob = prob_hate(logits, decision.temperatures[model])
-        inside = (prob, prob >= decision.thresholds[model])
-        folds = cross_fit(logits, labels, objective=decision.objective, **options)
-        for kind, (p, hate) in {
-            "in-sample": inside,
-            "cross-fitted": (folds.prob, folds.decision),
-        }.items():
+        judged = {"in-sample": (prob, prob >= decision.thresholds[model])}
+        try:
+            folds = cross_fit(logits, labels, objective=decision.objective, **options)
+            judged["cross-fitted"] = (folds.prob, folds.decision)
+        except ValueError as error:
+            if "floor" not in decision.objective:
+                raise
+            warnings.warn(f"{model} has no cross-fitted estimate: in a fold {error}", stacklevel=2)
+        for kind, (p, hate) in judged.items():
             found = bootstrap_ci(
                 hate.astype(float), labels, "f1", n_resamples=n_resamples, **options
             )

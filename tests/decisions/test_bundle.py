@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -382,6 +383,22 @@ def test_the_cross_fitted_estimate_keeps_groups_together(val, bundle, model_fold
     together, apart = cross_fitted_row(table), cross_fitted_row(leaked)
     assert together["f1_high"] - together["f1_low"] > 1.3 * (apart["f1_high"] - apart["f1_low"])
     assert together["brier"] > apart["brier"]
+
+
+def test_a_floor_that_a_fold_cannot_reach_leaves_the_in_sample_row(val, bundle, model_folders):
+    objective = {"objective": "recall_at_precision", "floor": 1.0}
+    strict = replace(bundle, objective=objective)
+    # Hate scored lowest of all: no cut of a fold has a precision of 1.
+    worst = val.assign(
+        **{
+            f"{model}_logit_{k}": np.where(val["label"] == k, -1.0, 1.0)
+            for model in MODELS
+            for k in (0, 1)
+        }
+    )
+    with pytest.warns(UserWarning, match="has no cross-fitted estimate: in a fold"):
+        table = cross_fitted(worst, strict, model_folders, n_resamples=5)
+    assert table["estimate"].tolist() == ["in-sample"] * 3
 
 
 @pytest.mark.parametrize("groups", [1, 9])
