@@ -88,9 +88,12 @@ def expert_job(name: str, settings: Settings) -> dict[str, Any]:
     knobs += ("layer_decay",)
     if settings.fusion_features == "held_out":
         knobs += ("fusion_features", "folds")
+    backbone = settings.text_model if text else settings.vision_model
     return {
         "mode": settings.mode,
-        "backbone": settings.text_model if text else settings.vision_model,
+        "backbone": backbone,
+        # A folder of the user's may come to hold other weights under its old name.
+        "backbone_files": fingerprint(backbone) if Path(backbone).is_dir() else None,
         "data": shards_fingerprint([*train, *val]),
         "epochs": settings.text_epochs if text else settings.vision_epochs,
         "learning_rate": settings.text_lr if text else settings.vision_lr,

@@ -116,6 +116,16 @@ def test_a_finished_expert_is_not_trained_again(fresh, monkeypatch):
     assert [entry.keys() for entry in again.history] == [entry.keys() for entry in first.history]
 
 
+def test_other_weights_under_the_old_name_are_another_job(fresh, tiny_backbones, tmp_path):
+    folder = shutil.copytree(tiny_backbones["text_model"], tmp_path / "backbone")
+    settings = fresh(text_model=str(folder))
+    before = experts.expert_job("text_expert", settings)
+    state = load_file(folder / "model.safetensors")
+    state = {name: tensor + 1 for name, tensor in state.items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    assert experts.expert_job("text_expert", settings) != before
+
+
 def test_an_expert_of_another_backbone_is_not_replaced_unasked(fresh, tiny_backbones, tmp_path):
     train_expert("text_expert", fresh(text_epochs=1))
     other = tmp_path / "other"
