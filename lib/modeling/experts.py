@@ -17,7 +17,7 @@ from accelerate import PartialState
 from timm.utils.model import unfreeze_batch_norm_2d
 from transformers import Trainer
 
-from lib.artifacts import atomic_path, guard_overwrite, read_json, write_json
+from lib.artifacts import atomic_path, fingerprint, guard_overwrite, read_json, write_json
 from lib.commands import handed_down, run_command
 from lib.config import Settings
 from lib.data.datasets import shard_paths
