@@ -1,5 +1,4 @@
 import itertools
-import time
 import tracemalloc
 
 import numpy as np
@@ -83,11 +82,9 @@ def around_a_centre(n, bits, seed=0):
 def test_a_template_of_20000_copies_is_one_group_at_once(bits):
     hashes = around_a_centre(20_000, bits)
     assert len(hashes) == 20_000
-    start = time.process_time()
     tracemalloc.start()
     assert len(set(near_groups(hashes).tolist())) == 1
     first_near(hashes, hashes, earlier=True)
     memory = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.process_time() - start < 10
     assert memory < 300e6

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
-import time
+import tarfile
 
 import pytest
 import webdataset as wds
@@ -198,9 +198,8 @@ def test_an_empty_list_of_shards_is_no_meme():
     assert len(MemeShards([])) == 0 and MemeShards([]).ids == []
 
 
-def test_many_memes_open_at_once(tmp_path):
+def test_no_archive_is_opened_twice(tmp_path, monkeypatch):
     shards = [write(tmp_path / f"shard-{n}.tar", range(500 * n, 500 * n + 500)) for n in range(4)]
     MemeShards(shards)
-    start = time.perf_counter()
+    monkeypatch.setattr(tarfile, "open", None)
     assert len(MemeShards(shards)) == 2000
-    assert time.perf_counter() - start < 0.2

@@ -1,0 +1,497 @@
+"""Two runs on the same memes, before a model is replaced: `python -m lib.decisions.compare A B`.
+
+A is the run in use and B the candidate: what is worse or better is so in B. `worse_by` is above 0
+where B is worse, whichever way a metric points.
+"""
+
+import argparse
+import math
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lib.artifacts import as_written, fingerprint, require, write_csv, write_json
+from lib.calibration import (
+    best_threshold,
+    bootstrap_difference,
+    classification_metrics,
+    fit_temperature,
+    prob_hate,
+)
+from lib.commands import again
+from lib.config import MODELS, Settings
+from lib.data.datasets import MemeShards, shard_paths
+from lib.decisions.bundle import DecisionBundle, objective_of
+from lib.decisions.error_analysis import LONG_TEXT, error_table, slice_counts, slices
+from lib.decisions.evaluation import without_nan
+from lib.modeling.prediction_table import COLUMNS, fit_part, groups_of, logits_of, resampled
+
+# Whether more is better.
+METRICS = {"macro_f1": True, "f1": True, "auroc": True, "brier": False, "ece": False, "nll": False}
+MODES = ("full", "pilot")
+SHOWN_FLIPS = 10
+ENDS = ("worse_by", "low", "high", "verdict")
+
+
+class Run(NamedTuple):
+    """The predictions of a run's reported split, and what decides on them.
+
+    `shards` is the folder of packed memes, None for a Parquet file alone.
+    """
+
+    settings: Settings
+    predictions: Path
+    frame: pd.DataFrame
+    decision: DecisionBundle
+    shards: Path | None
+
+
+class Comparison(NamedTuple):
+    """What `compare` finds: numbers and words in `summary`, and a table each."""
+
+    summary: dict[str, Any]
+    flips: pd.DataFrame
+    metrics: pd.DataFrame
+    slices: pd.DataFrame
+
+
+class _Pair(NamedTuple):
+    """One model in both runs: frame and table of A, and (A, B) of p(hate), decisions and cuts."""
+
+    frame: pd.DataFrame
+    table: pd.DataFrame
+    prob: tuple[np.ndarray, np.ndarray]
+    decided: tuple[np.ndarray, np.ndarray]
+    cuts: tuple[float, float]
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.frame["label"].to_numpy()
+
+
+def default_modes(a: Path, b: Path) -> tuple[str, str]:
+    """The modes to compare: full where both have it, then pilot, then what each has.
+
+    A Parquet file with rows of test is that of a full run.
+    Raises FileNotFoundError where there are no predictions.
+    """
+    of_a, of_b = _modes_of(a), _modes_of(b)
+    both = [mode for mode in of_a if mode in of_b]
+    return (both[0], both[0]) if both else (of_a[0], of_b[0])
+
+
+def read_run(place: Path, mode: str) -> Run:
+    """A run from its root, or from a Parquet file of predictions alone.
+
+    A root decides by the temperatures and thresholds of its Step 7; for a file both are fitted as
+    Step 7 does by default, on those of its rows that may be fitted on.
+    Raises FileNotFoundError and ValueError naming the file and what is missing or wrong there.
+    """
+    if place.is_file():
+        settings, frame = Settings.checked({"mode": mode}, "--mode"), _read(place)
+        decision = _fitted(frame, settings, place)
+        return Run(settings, place, _reported(frame, settings, place), decision, None)
+    settings = _settings(mode, place)
+    settings.guide()
+    file = _predictions(settings)
+    frame, decision = _reported(_read(file), settings, file), DecisionBundle.load(settings)
+    if decision.fingerprints.get("predictions") != fingerprint(file):
+        raise ValueError(
+            f"{settings.artifact(7, 'decision.json')} was fitted on other predictions than {file} "
+            "holds; run Step 7 of that root again"
+        )
+    return Run(settings, file, frame, decision, settings.shards)
+
+
+def paired(a: Run, b: Run, overlap: bool = False) -> tuple[Run, Run]:
+    """Both runs on the memes that both have scored, in A's order.
+
+    Runs of one mode must have scored the same memes, unless `overlap` lets the shared ones do.
+    Raises ValueError that counts what differs.
+    """
+    one, two = (run.frame.set_index("id", drop=False) for run in (a, b))
+    shared = one.index[one.index.isin(two.index)]
+    if shared.empty:
+        raise ValueError(
+            f"A and B share no memes: A reports {len(one)} of '{a.settings.report_split}', "
+            f"B {len(two)} of '{b.settings.report_split}'"
+        )
+    alone = len(one) - len(shared), len(two) - len(shared)
+    one, two = one.loc[shared], two.loc[shared]
+    differ = one["label"].to_numpy() != two["label"].to_numpy()
+    may_differ = overlap or a.settings.mode != b.settings.mode
+    if differ.any() or (any(alone) and not may_differ):
+        mend = f"the first is '{shared[differ][0]}'" if differ.any() else "--overlap allows that"
+        raise ValueError(
+            f"A and B have not scored the same memes: {len(shared)} shared, {alone[0]} in A alone, "
+            f"{alone[1]} in B alone, {differ.sum()} shared ones with different labels; {mend}"
+        )
+    one, two = one.reset_index(drop=True), two.reset_index(drop=True)
+    return a._replace(frame=one), b._replace(frame=two)
+
+
+def compare(
+    a: Run, b: Run, model: str = "mm_fusion", seed: int = 0, n_resamples: int = 1000
+) -> Comparison:
+    """Compare one model of two runs that `paired` has aligned.
+
+    Each run decides at its own temperature and threshold. Intervals are of paired bootstrap
+    differences: 95% for each metric, and for slices 95% for all of them together (Bonferroni).
+    Memes belong to the slices that A puts them into.
+    Raises ValueError where the shards do not hold the predicted memes.
+    """
+    texts, metas = _memes(a) or _memes(b) or _unknown(len(a.frame))
+    tables = [error_table(run.frame, texts, run.decision) for run in (a, b)]
+    prob, decided = (
+        (tables[0][f"{model}_{kind}"].to_numpy(), tables[1][f"{model}_{kind}"].to_numpy())
+        for kind in ("prob", "pred")
+    )
+    cuts = a.decision.thresholds[model], b.decision.thresholds[model]
+    pair = _Pair(a.frame, tables[0], prob, decided, cuts)
+    options = {"seed": seed, "n_resamples": n_resamples}
+    values = _values(pair)
+    flips, metrics = _flips(pair), _metrics(pair, values, options)
+    changes = {name: int((flips["change"] == name).sum()) for name in ("fixed", "broken")}
+    summary = {
+        "model": model,
+        "n": len(a.frame),
+        "resampled": resampled(a.frame),
+        "runs": {
+            name: {
+                "mode": run.settings.mode,
+                "split": run.settings.report_split,
+                "temperature": run.decision.temperatures[model],
+                "threshold": run.decision.thresholds[model],
+                "predictions": fingerprint(run.predictions),
+            }
+            for name, run in (("a", a), ("b", b))
+        },
+        "flips": changes | {"all": len(flips)},
+        "calibration": _calibration(metrics, values),
+    }
+    return Comparison(summary | options, flips, metrics, _slices(pair, metas, options))
+
+
+def faults(
+    found: Comparison, slice_worse_by: float | None = None, metric_worse_by: float | None = None
+) -> list[str]:
+    """A line for each metric and slice whose whole interval of `worse_by` is above what is allowed.
+
+    None allows everything; slices under 30 memes have no interval and no line.
+    """
+    allowed = ((metric_worse_by, found.metrics), (slice_worse_by, found.slices))
+    return [
+        f"{row.get('metric') or row['slice'] + ' ' + row['value']} is worse by "
+        f"{row['worse_by']:.4f} ({row['low']:.4f} to {row['high']:.4f}), allowed is {most:g}"
+        for most, table in allowed
+        if most is not None
+        for row in table[table["low"] > most].to_dict("records")
+    ]
+
+
+def _modes_of(place: Path) -> list[str]:
+    if place.is_file():
+        return ["full" if (_read(place)["split"] == "test").any() else "pilot"]
+    found = [m for m in MODES if _predictions(_settings(m, place)).exists()]
+    if not found:
+        raise FileNotFoundError(
+            f"{place} is neither a Parquet file nor a root with Step_6/predictions_<mode>.parquet"
+        )
+    return found
+
+
+def _settings(mode: str, root: Path) -> Settings:
+    return Settings.checked({"mode": mode, "root": root}, str(root))
+
+
+def _predictions(settings: Settings) -> Path:
+    return settings.artifact(6, "predictions.parquet")
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        names = pq.read_schema(require(path, again(6))).names
+    except pa.ArrowInvalid:
+        raise ValueError(f"{path} is not a Parquet file of predictions") from None
+    if missing := [name for name in COLUMNS if name not in names]:
+        raise ValueError(f"{path} has no column '{missing[0]}'; evaluate again: {again(6)}")
+    frame = pd.read_parquet(path)
+    for name in COLUMNS[-2 * len(MODELS) :]:
+        if bad := int((~np.isfinite(frame[name].to_numpy(np.float64))).sum()):
+            raise ValueError(f"{path}: column '{name}' has {bad} values that are not finite")
+    if not frame["label"].isin([0, 1]).all():
+        raise ValueError(f"{path}: column 'label' has values other than 0 and 1")
+    return frame
+
+
+def _reported(frame: pd.DataFrame, settings: Settings, path: Path) -> pd.DataFrame:
+    rows = frame[frame["split"] == settings.report_split]
+    if rows.empty:
+        raise ValueError(f"{path} has no rows of split '{settings.report_split}'")
+    if twice := int(rows["id"].duplicated().sum()):
+        raise ValueError(f"{path}: column 'id' repeats {twice} ids of '{settings.report_split}'")
+    return rows.reset_index(drop=True)
+
+
+def _fitted(frame: pd.DataFrame, settings: Settings, path: Path) -> DecisionBundle:
+    """The decisions of Step 7's default settings, without intervals and review band."""
+    split, part = settings.fit_split, fit_part(settings)
+    rows = frame[(frame["split"] == split) & ((frame["part"] == part) | (part is None))]
+    if rows.empty:
+        of_part = f", part '{part}'," if part else ""
+        raise ValueError(
+            f"{path} has no rows of split '{split}'{of_part} to fit temperature and threshold on; "
+            "give the root of the run instead, whose Step 7 holds both"
+        )
+    labels, objective = rows["label"], objective_of(settings)
+    temperatures, thresholds = {}, {}
+    for model in MODELS:
+        logits = logits_of(rows, model)
+        temperatures[model] = as_written(float(fit_temperature(logits, labels).temperature))
+        best = best_threshold(prob_hate(logits, temperatures[model]), labels, **objective)
+        thresholds[model] = as_written(float(best.threshold))
+    return DecisionBundle(
+        mode=settings.mode,
+        fit_split=split,
+        fit_part=part or "",
+        n=len(rows),
+        prevalence=float(labels.mean()),
+        objective=objective,
+        temperatures=temperatures,
+        thresholds=thresholds,
+        fits={},
+        intervals={},
+        resampled=resampled(rows),
+        # Holds no probability, so that no slice is made of a band that is not known.
+        review_band=(1.0, 0.0),
+        fingerprints={},
+    )
+
+
+def _memes(run: Run) -> tuple[list[str], list[Mapping[str, Any]]] | None:
+    """Texts and packed fields of the rows, None where the run has no shards beside it."""
+    if run.shards is None or not run.shards.exists():
+        return None
+    memes = MemeShards(shard_paths(run.shards, run.settings.report_split), pictures=False)
+    place = {id_: row for row, id_ in enumerate(memes.ids)}
+    if lacking := sum(id_ not in place for id_ in run.frame["id"]):
+        raise ValueError(f"{run.shards} lacks {lacking} of the memes in {run.predictions}")
+    rows, texts, metas = [place[id_] for id_ in run.frame["id"]], memes.texts, memes.metas
+    return [texts[row] for row in rows], [metas[row] for row in rows]
+
+
+def _unknown(n: int) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """Memes of which only the predictions are known: one value a field, hence no slices of it."""
+    return [""] * n, [{"dataset": "", "labels": {}}] * n
+
+
+def _values(pair: _Pair) -> list[dict[str, float]]:
+    """The metrics of A and B."""
+    with warnings.catch_warnings():
+        # Of one class only, which the tables call "undefined".
+        warnings.simplefilter("ignore")
+        pairs = zip(pair.prob, pair.cuts, strict=True)
+        return [classification_metrics(prob, pair.labels, cut) for prob, cut in pairs]
+
+
+def _worse_by(
+    pair: _Pair, rows: np.ndarray, metric: str, more_is_better: bool, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """By how much B is worse on `rows` (n,), with the interval and a verdict."""
+    a, b = (0, 1) if more_is_better else (1, 0)
+    found = bootstrap_difference(
+        pair.prob[a][rows],
+        pair.prob[b][rows],
+        pair.labels[rows],
+        metric,
+        thresholds=(pair.cuts[a], pair.cuts[b]),
+        groups=groups_of(pair.frame.iloc[rows]),
+        **options,
+    )
+    low, high = float(found.low), float(found.high)
+    verdict = "worse" if low > 0 else "better" if high < 0 else "not told apart"
+    verdict = "undefined" if math.isnan(low) else verdict
+    return dict(zip(ENDS, (float(found.point), low, high, verdict), strict=True))
+
+
+def _flips(pair: _Pair) -> pd.DataFrame:
+    """The memes decided otherwise: what B broke, then what it fixed, the largest shifts first."""
+    (prob_a, prob_b), (pred_a, pred_b) = pair.prob, pair.decided
+    right = pred_b == pair.labels
+    table = pair.table[["id", "text", "label"]].assign(
+        prob_a=prob_a, pred_a=pred_a, prob_b=prob_b, pred_b=pred_b
+    )
+    table["change"] = np.where(right, "fixed", "broken").astype(object)
+    order = np.lexsort((-np.abs(prob_b - prob_a), right))
+    return table.iloc[order[(pred_a != pred_b)[order]]].reset_index(drop=True)
+
+
+def _metrics(
+    pair: _Pair, values: Sequence[Mapping[str, float]], options: Mapping[str, Any]
+) -> pd.DataFrame:
+    a, b = values
+    everyone = np.arange(len(pair.frame))
+    return pd.DataFrame(
+        {"metric": name, "a": a[name], "b": b[name]}
+        | _worse_by(pair, everyone, name, more_is_better, options)
+        for name, more_is_better in METRICS.items()
+    )
+
+
+def _calibration(metrics: pd.DataFrame, values: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Lost or improved where the ECE is beyond doubt, else kept; and what perfection would read."""
+    verdict = metrics.set_index("metric").loc["ece", "verdict"]
+    words = {"worse": "lost", "better": "improved"}
+    zero_truth = dict(zip("ab", (value["ece_zero_truth"] for value in values), strict=True))
+    return {"verdict": words.get(str(verdict), "kept"), "ece_zero_truth": zero_truth}
+
+
+def _slices(
+    pair: _Pair, metas: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Error rates of A and B by slice, the worst change first, what is insufficient last."""
+    a, b = (
+        slices([slice_counts(pair.table.assign(error_type=np.where(wrong, "FP", "TP")), metas)])
+        for wrong in (decided != pair.labels for decided in pair.decided)
+    )
+    table = a[["slice", "value", "n"]].assign(a=a["error_rate"], b=b["error_rate"])
+    enough = a["verdict"] != "insufficient"
+    together = {**options, "level": 1 - 0.05 / max(int(enough.sum()), 1)}
+    belongs, changes = _slice_values(pair.table, metas), []
+    for name, value, judged in zip(a["slice"], a["value"], enough, strict=True):
+        rows = np.flatnonzero(belongs[name] == value)
+        changes.append(
+            # Accuracy falls as the error rate rises.
+            _worse_by(pair, rows, "accuracy", True, together)
+            if judged
+            else dict(zip(ENDS, (math.nan, math.nan, math.nan, "insufficient"), strict=True))
+        )
+    table = pd.concat([table, pd.DataFrame(changes, columns=list(ENDS))], axis=1)
+    return table.sort_values("worse_by", ascending=False, kind="stable", ignore_index=True)
+
+
+def _slice_values(table: pd.DataFrame, metas: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The value of each meme in each slice that `slice_counts` counts, as it spells them."""
+    long = table["text"].str.split().map(len) > LONG_TEXT
+    values = {
+        "models_agree": table["models_agree"],
+        "in_review_band": table["in_review_band"],
+        "text length": np.where(long, f"over {LONG_TEXT} words", f"up to {LONG_TEXT} words"),
+        "dataset": [meta["dataset"] for meta in metas],
+        "target_type": [meta["labels"].get("target_type") or "unlabelled" for meta in metas],
+        "concept": [meta.get("concept") for meta in metas],
+    }
+    return pd.DataFrame(values).astype(str)
+
+
+def _print(found: Comparison) -> None:
+    summary, flips = found.summary, found.summary["flips"]
+    print(f"{summary['model']} on {summary['n']} memes, resampled: {summary['resampled']}")
+    for name, run in summary["runs"].items():
+        print(
+            f"  {name.upper()}: {run['mode']}, {run['split']}, temperature "
+            f"{run['temperature']:.4g}, threshold {run['threshold']:.4g}"
+        )
+    print(f"\nFlipped decisions: {flips['all']}, {flips['broken']} broken, {flips['fixed']} fixed")
+    _print_table(found.flips.drop(columns="text")[:SHOWN_FLIPS])
+    print("\nMetrics, worse_by with its 95% interval")
+    _print_table(found.metrics)
+    zero_truth = summary["calibration"]["ece_zero_truth"]
+    print(
+        f"\nCalibration: {summary['calibration']['verdict']}. Perfect probabilities would show an "
+        f"ECE of {zero_truth['a']:.3f} in A and {zero_truth['b']:.3f} in B"
+    )
+    print("\nError rates by slice, with 95% intervals for all slices together")
+    _print_table(found.slices)
+
+
+def _print_table(table: pd.DataFrame) -> None:
+    if len(table):
+        print(table.to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+    else:
+        print("none")
+
+
+def _save(found: Comparison, failed: Sequence[str], folder: Path) -> None:
+    """Write `flips.csv` and `compare.json`."""
+    write_csv(folder / "flips.csv", found.flips)
+    tables = {"metrics": found.metrics, "slices": found.slices}
+    rows = {name: table.to_dict("records") for name, table in tables.items()}
+    content = found.summary | rows | {"faults": list(failed)}
+    write_json(folder / "compare.json", without_nan(content))
+
+
+def _mode_pair(text: str) -> tuple[str, str]:
+    modes = text.split(",")
+    if len(modes) > 2 or not set(modes) <= set(MODES):
+        raise argparse.ArgumentTypeError(
+            f"expected full, pilot, or A's and B's as pilot,full: {text}"
+        )
+    return modes[0], modes[-1]
+
+
+def _margin(text: str) -> float:
+    margin = float(text)
+    if not margin >= 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0: {text}")
+    return margin
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.decisions.compare",
+        description=__doc__,
+        epilog="Exit code: 0, 1 where B is worse by more than is allowed, 2 for bad input.",
+    )
+    add = parser.add_argument
+    add("a", metavar="A", type=Path, help="root of a run, or Parquet file of predictions")
+    add("b", metavar="B", type=Path, help="the same of the candidate")
+    modes = (
+        "full, pilot, or A's and B's as pilot,full; default: full where both have it, else pilot"
+    )
+    add("--mode", type=_mode_pair, help=modes)
+    add("--model", choices=MODELS, default="mm_fusion", help="default: mm_fusion")
+    add("--overlap", action="store_true", help="let the memes do that both have scored")
+    add("--out", type=Path, metavar="DIR", help="folder for flips.csv and compare.json")
+    rule = "exit with 1 if a {} wholly above X, {}"
+    slice_rule = (
+        "slice's error rate in B minus that in A has an interval",
+        "at 95%% for all slices together; a slice under 30 memes is not judged",
+    )
+    metric_rule = (
+        "metric's worsening from A to B has an interval",
+        f"at 95%% for each of {', '.join(METRICS)}",
+    )
+    add("--no-slice-worse-by", type=_margin, metavar="X", help=rule.format(*slice_rule))
+    add("--no-metric-worse-by", type=_margin, metavar="X", help=rule.format(*metric_rule))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare two runs; 0, or 1 where B is worse by more than is allowed, 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        modes = options.mode or default_modes(options.a, options.b)
+        a, b = read_run(options.a, modes[0]), read_run(options.b, modes[1])
+        found = compare(*paired(a, b, options.overlap), options.model)
+        failed = faults(found, options.no_slice_worse_by, options.no_metric_worse_by)
+        if options.out:
+            _save(found, failed, options.out)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    _print(found)
+    for line in failed:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,446 @@
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import brier_score_loss, f1_score, log_loss, roc_auc_score
+
+from lib.calibration import bootstrap_difference
+from lib.config import MODELS, Settings
+from lib.data.datasets import MemeShards, shard_paths
+from lib.decisions import compare as module
+from lib.decisions.bundle import DecisionBundle
+from lib.decisions.compare import METRICS, compare, default_modes, faults, main, paired, read_run
+from lib.decisions.error_analysis import SLICES, error_table, slice_counts
+from lib.modeling.prediction_table import predictions_to_fit, save_predictions
+
+N_TEST = 300
+
+
+@pytest.fixture
+def predictions(logits_frame):
+    """Val to fit on and test to report, as Step 6 of a full run leaves them."""
+    parts = [logits_frame(200, "val"), logits_frame(N_TEST, "test", seed=1)]
+    found = pd.concat(parts, ignore_index=True)
+    found.attrs = parts[0].attrs
+    return found
+
+
+@pytest.fixture
+def root(model_folders, tmp_path):
+    """Call it with a name and predictions: a root in which Steps 6 and 7 have run on them."""
+
+    def made(name, frame, mode="full"):
+        place = tmp_path / name
+        if not place.exists():
+            shutil.copytree(model_folders.root, place)
+            (place / "Step_6" / "predictions_full.parquet").unlink()
+        settings = Settings(mode=mode, root=place)
+        if mode == "pilot":
+            shutil.copytree(place / "models" / "full", place / "models", dirs_exist_ok=True)
+        save_predictions(frame, settings.artifact(6, "predictions.parquet"))
+        DecisionBundle.fit(predictions_to_fit(settings), settings, n_resamples=5).save(settings)
+        return place
+
+    return made
+
+
+def noisier(frame, by=8.0, seed=5):
+    """The same memes with noise on fusion's logits."""
+    noise = np.random.default_rng(seed).normal(size=len(frame)) * by
+    found = frame.assign(mm_fusion_logit_1=frame["mm_fusion_logit_1"] + noise)
+    found.attrs = frame.attrs
+    return found
+
+
+def of_roots(a, b, mode="full", **options):
+    runs = paired(read_run(a, mode), read_run(b, mode))
+    return compare(*runs, **{"n_resamples": 200} | options)
+
+
+def test_a_run_against_itself_differs_in_nothing(root, predictions, capsys):
+    place = root("a", predictions)
+    found = of_roots(place, place)
+    assert found.flips.empty
+    for table in (found.metrics, found.slices):
+        judged = table[table["verdict"] != "insufficient"]
+        assert (judged[["worse_by", "low", "high"]] == 0).all(axis=None)
+        assert (judged["verdict"] == "not told apart").all()
+    assert found.summary["calibration"]["verdict"] == "kept"
+    margins = ["--no-slice-worse-by", "0", "--no-metric-worse-by", "0"]
+    assert main([str(place), str(place), *margins]) == 0
+    assert "Flipped decisions: 0" in capsys.readouterr().out
+
+
+def test_flips_are_the_decisions_at_each_runs_own_temperature_and_threshold(root, predictions):
+    a, b = root("a", predictions), root("b", noisier(predictions))
+    found = of_roots(a, b)
+    test = predictions[predictions["split"] == "test"].set_index("id")
+    decided = {}
+    for place, frame in ((a, predictions), (b, noisier(predictions))):
+        rows = frame[frame["split"] == "test"].set_index("id")
+        margin = rows["mm_fusion_logit_1"] - rows["mm_fusion_logit_0"]
+        temperature = json.loads((place / "Step_7/calibration_full.json").read_text())["mm_fusion"]
+        cut = json.loads((place / "Step_7/thresholds_full.json").read_text())["mm_fusion"]
+        decided[place] = 1 / (1 + np.exp(-margin / temperature)) >= cut["abuse_hate"]
+    flipped = test.index[decided[a] != decided[b]]
+    assert len(flipped) > 10
+    assert set(found.flips["id"]) == set(flipped)
+    flips = found.flips.set_index("id")
+    assert (flips["pred_b"] == decided[b][flips.index]).all()
+    fixed = flips.index[flips["change"] == "fixed"]
+    assert (decided[b][fixed] == test.loc[fixed, "label"]).all()
+    assert found.summary["flips"] == {
+        "all": len(flips),
+        "fixed": len(fixed),
+        "broken": len(flips) - len(fixed),
+    }
+    shift = (flips["prob_b"] - flips["prob_a"]).abs()
+    assert flips["change"].is_monotonic_increasing
+    assert shift[flips["change"] == "broken"].is_monotonic_decreasing
+    assert shift[fixed].is_monotonic_decreasing
+
+
+def test_a_probability_at_the_threshold_counts_as_hate_in_both_runs(root, predictions):
+    place = root("a", predictions)
+    for file, of_model in (("calibration", 2.0), ("thresholds", {"abuse_hate": 0.5})):
+        content = dict.fromkeys(MODELS, of_model)
+        (place / f"Step_7/{file}_full.json").write_text(json.dumps(content))
+    run = read_run(place, "full")
+    ties = run.frame.assign(mm_fusion_logit_0=0.0, mm_fusion_logit_1=0.0)
+    below = ties.assign(mm_fusion_logit_1=-1e-6)
+    found = compare(run._replace(frame=ties), run._replace(frame=below), n_resamples=5)
+    assert (found.flips["pred_a"] == 1).all()
+    assert (found.flips["pred_b"] == 0).all()
+    assert len(found.flips) == N_TEST
+
+
+def test_metrics_are_those_of_scikit_learn_and_worse_is_positive(root, predictions):
+    a, b = root("a", predictions), root("b", noisier(predictions))
+    found = of_roots(a, b)
+    table = found.metrics.set_index("metric")
+    assert list(table.index) == list(METRICS)
+    for column, place in (("a", a), ("b", b)):
+        run = read_run(place, "full")
+        rows = error_table(run.frame, [""] * N_TEST, run.decision)
+        prob, pred, label = rows["mm_fusion_prob"], rows["mm_fusion_pred"], rows["label"]
+        expected = {
+            "macro_f1": f1_score(label, pred, average="macro"),
+            "f1": f1_score(label, pred),
+            "auroc": roc_auc_score(label, prob),
+            "brier": brier_score_loss(label, prob),
+            "nll": log_loss(label, prob),
+        }
+        assert table[column].drop("ece").to_dict() == pytest.approx(expected)
+    gains = np.where([METRICS[name] for name in table.index], 1, -1)
+    np.testing.assert_allclose(table["worse_by"], gains * (table["a"] - table["b"]), atol=1e-12)
+    assert (table.loc[["auroc", "brier", "nll"], "verdict"] == "worse").all()
+    back = of_roots(b, a).metrics.set_index("metric")
+    np.testing.assert_allclose(back["worse_by"], -table["worse_by"], atol=1e-12)
+    assert (back.loc[["auroc", "brier", "nll"], "verdict"] == "better").all()
+
+
+def test_another_model_is_compared_by_its_own_decisions(root, predictions):
+    a, b = root("a", predictions), root("b", noisier(predictions))
+    assert len(of_roots(a, b).flips) > 0
+    assert of_roots(a, b, model="text_expert").flips.empty
+
+
+def test_groups_are_resampled_whole(root, predictions):
+    copies = pd.concat([predictions] * 4, ignore_index=True)
+    copies["id"] = [f"{id_}-{i}" for i, id_ in enumerate(copies["id"])]
+    copies.attrs = predictions.attrs
+    alone = of_roots(root("a", predictions), root("b", noisier(predictions)))
+    # The copies of a meme get the same noise.
+    noise = noisier(predictions)["mm_fusion_logit_1"]
+    changed = copies.assign(mm_fusion_logit_1=np.tile(noise, 4))
+    changed.attrs = copies.attrs
+    together = of_roots(root("c", copies), root("d", changed))
+    assert (alone.summary["resampled"], together.summary["resampled"]) == ("memes", "groups")
+
+    def width(found, name="auroc"):
+        row = found.metrics.set_index("metric").loc[name]
+        return row["high"] - row["low"]
+
+    assert width(together) == pytest.approx(width(alone), rel=0.35)
+
+
+def test_calibration_is_lost_where_the_temperature_is(root, predictions):
+    a, b = root("a", predictions), root("b", predictions)
+    file = b / "Step_7" / "calibration_full.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"mm_fusion": 0.3}))
+    assert of_roots(a, b).summary["calibration"]["verdict"] == "lost"
+    assert of_roots(b, a).summary["calibration"]["verdict"] == "improved"
+
+
+def test_a_file_alone_is_decided_as_step_7_decides(root, predictions, tmp_path):
+    place = root("a", predictions)
+    file = tmp_path / "alone.parquet"
+    save_predictions(predictions, file)
+    of_root, of_file = read_run(place, "full").decision, read_run(file, "full").decision
+    assert of_file.temperatures == of_root.temperatures
+    assert of_file.thresholds == of_root.thresholds
+    found = compare(*paired(read_run(place, "full"), read_run(file, "full")), n_resamples=5)
+    assert found.flips.empty
+
+
+def test_what_selected_is_not_fitted_on(predictions, tmp_path):
+    half = predictions.copy()
+    half.loc[:99, "part"] = "select"
+    save_predictions(half, tmp_path / "a.parquet")
+    save_predictions(half.drop(index=range(100)), tmp_path / "b.parquet")
+    a, b = (read_run(tmp_path / f"{name}.parquet", "full").decision for name in "ab")
+    assert (a.n, a.temperatures, a.thresholds) == (100, b.temperatures, b.thresholds)
+
+
+@pytest.fixture
+def packed_roots(root, logits_frame, packed):
+    """Two roots with shards, whose predictions are of the packed memes."""
+
+    def frame(bad):
+        parts = []
+        for split in ("val", "test"):
+            memes = MemeShards(shard_paths(packed / "full" / "shards", split), pictures=False)
+            found = logits_frame(len(memes), split, seed=2)
+            parts.append(found.assign(id=memes.ids, group=memes.groups, label=memes.labels))
+        whole = pd.concat(parts, ignore_index=True)
+        whole["mm_fusion_logit_1"] = whole["mm_fusion_logit_0"] + 6.0 * whole["label"] - 3
+        if bad:
+            whole.loc[whole["split"] == "test", "mm_fusion_logit_1"] *= -1
+        whole.attrs = found.attrs
+        return whole
+
+    places = root("a", frame(False)), root("b", frame(True))
+    for place in places:
+        (place / "Step_3").symlink_to(packed)
+    return places
+
+
+def test_slices_come_from_the_shards_and_are_those_of_the_error_table(packed_roots, monkeypatch):
+    monkeypatch.setattr("lib.decisions.error_analysis.SLICE_MINIMUM", 3)
+    found = of_roots(*packed_roots)
+    run = read_run(packed_roots[0], "full")
+    texts, metas = module._memes(run)
+    table = error_table(run.frame, texts, run.decision)
+    counted = slice_counts(table, metas)
+    values = module._slice_values(table, metas)
+    assert list(values) == list(SLICES)
+    for name, value, n in zip(counted["slice"], counted["value"], counted["n"], strict=True):
+        assert (values[name] == value).sum() == n
+    judged = found.slices[found.slices["verdict"] != "insufficient"]
+    assert len(judged)
+    np.testing.assert_allclose(judged["worse_by"], judged["b"] - judged["a"])
+    assert found.slices["worse_by"].dropna().is_monotonic_decreasing
+    assert found.flips["text"].str.len().gt(0).all()
+
+
+def test_the_intervals_of_slices_hold_for_all_of_them_together(root, predictions):
+    a, b = root("a", predictions), root("b", noisier(predictions))
+    found = of_roots(a, b)
+    runs = [read_run(place, "full") for place in (a, b)]
+    tables = [error_table(run.frame, [""] * N_TEST, run.decision) for run in runs]
+    judged = found.slices[found.slices["verdict"] != "insufficient"]
+    assert len(judged) > 1
+    for row in judged.to_dict("records"):
+        members = tables[0][row["slice"]].astype(str) == row["value"]
+        wrong = [table["mm_fusion_pred"][members] != table["label"][members] for table in tables]
+        assert row["n"] == members.sum()
+        assert (row["a"], row["b"]) == pytest.approx((wrong[0].mean(), wrong[1].mean()))
+        together = bootstrap_difference(
+            *(table["mm_fusion_prob"][members] for table in tables),
+            tables[0]["label"][members],
+            "accuracy",
+            n_resamples=200,
+            level=1 - 0.05 / len(judged),
+            thresholds=tuple(run.decision.thresholds["mm_fusion"] for run in runs),
+        )
+        found_here = (row["worse_by"], row["low"], row["high"])
+        assert found_here == pytest.approx((together.point, together.low, together.high))
+
+
+def test_slices_under_30_memes_are_insufficient_and_fail_nothing(packed_roots):
+    found = of_roots(*packed_roots)
+    assert len(found.slices)
+    assert (found.slices["verdict"] == "insufficient").all()
+    assert found.slices[["a", "b", "worse_by", "low", "high"]].isna().all(axis=None)
+    assert faults(found, slice_worse_by=0.0) == []
+
+
+def test_shards_without_the_predicted_memes_are_refused(packed_roots, capsys):
+    for place in packed_roots:
+        settings = Settings(mode="full", root=place)
+        frame = pd.read_parquet(settings.artifact(6, "predictions.parquet"))
+        frame["id"] = [f"stranger {i}" for i in range(len(frame))]
+        save_predictions(frame, settings.artifact(6, "predictions.parquet"))
+        DecisionBundle.fit(predictions_to_fit(settings), settings, 5).save(settings)
+    assert main([*map(str, packed_roots)]) == 2
+    assert "lacks" in one_line(capsys)
+
+
+def one_line(capsys):
+    """The only line of standard error."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("margin", "code", "said"),
+    [
+        ([], 0, ""),
+        (["--no-metric-worse-by", "0"], 1, "failed: macro_f1 is worse by "),
+        (["--no-metric-worse-by", "0.99"], 0, ""),
+        (["--no-slice-worse-by", "0.01"], 1, "failed: models_agree False is worse by "),
+        (["--no-slice-worse-by", "0.99"], 0, ""),
+    ],
+)
+def test_the_exit_code_says_whether_a_margin_was_exceeded(
+    root, predictions, capsys, tmp_path, margin, code, said
+):
+    places = [str(root("a", predictions)), str(root("b", noisier(predictions, by=30.0)))]
+    assert main([*places, *margin, "--out", str(tmp_path / "out")]) == code
+    errors = capsys.readouterr().err
+    assert said in errors
+    written = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert len(written["faults"]) == len(errors.splitlines())
+    assert main([*reversed(places), *margin]) == 0
+
+
+def test_a_difference_fails_only_with_its_whole_interval_beyond_the_margin(root, predictions):
+    found = of_roots(root("a", predictions), root("b", noisier(predictions)))
+    row = found.metrics.set_index("metric").loc["auroc"]
+    assert 0 < row["low"] < row["worse_by"]
+    between = (row["low"] + row["worse_by"]) / 2
+    only = found._replace(metrics=found.metrics[found.metrics["metric"] == "auroc"])
+    assert faults(only, metric_worse_by=between) == []
+    assert faults(only, metric_worse_by=row["low"]) == []
+    assert len(faults(only, metric_worse_by=row["low"] - 1e-6)) == 1
+
+
+def test_what_is_written_is_the_same_again(root, predictions, tmp_path):
+    places = [str(root("a", predictions)), str(root("b", noisier(predictions)))]
+    for name in ("one", "two"):
+        assert main([*places, "--out", str(tmp_path / name)]) == 0
+    for file in ("flips.csv", "compare.json"):
+        one, two = ((tmp_path / name / file).read_bytes() for name in ("one", "two"))
+        assert one == two
+    assert list(pd.read_csv(tmp_path / "one" / "flips.csv")) == [
+        *("id", "text", "label", "prob_a", "pred_a", "prob_b", "pred_b", "change")
+    ]
+    assert str(tmp_path) not in (tmp_path / "one" / "compare.json").read_text()
+
+
+def test_one_class_leaves_some_metrics_undefined(root, predictions, tmp_path):
+    hate = predictions[(predictions["split"] == "val") | (predictions["label"] == 1)]
+    hate.attrs = predictions.attrs
+    place = root("a", hate)
+    table = of_roots(place, place).metrics.set_index("metric")
+    assert table.index[table["verdict"] == "undefined"].tolist() == ["macro_f1", "auroc"]
+    assert main([str(place), str(place), "--out", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["metrics"][2]["a"] is None
+
+
+def changed(frame, **columns):
+    found = frame.assign(**columns)
+    found.attrs = frame.attrs
+    return found
+
+
+@pytest.fixture
+def spoilt(predictions, tmp_path):
+    """Call it with a change of the predictions: two files, the second changed."""
+
+    def files(change):
+        other = change(predictions)
+        other.attrs = predictions.attrs
+        save_predictions(predictions, tmp_path / "a.parquet")
+        save_predictions(other, tmp_path / "b.parquet")
+        return [str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]
+
+    return files
+
+
+def other_labels(frame):
+    label = frame["label"].where(frame.index < 498, 1 - frame["label"])
+    return changed(frame, label=label)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f[:-3], "297 shared, 3 in A alone, 0 in B alone, 0 shared ones"),
+        (other_labels, "300 shared, 0 in A alone, 0 in B alone, 2 shared ones with different"),
+        (lambda f: changed(f, id="x" + f["id"]), "share no memes: A reports 300 of 'test'"),
+        (lambda f: changed(f, id=f["id"].replace("test1", "test0")), "'id' repeats 1 ids"),
+        (lambda f: f.drop(columns="group"), "no column 'group'"),
+        (lambda f: f[200:], "no rows of split 'val', part 'calibrate', to fit"),
+        (lambda f: changed(f, label=2), "'label' has values other than 0 and 1"),
+        (
+            lambda f: changed(f, mm_fusion_logit_1=f["mm_fusion_logit_1"].where(f.index > 4)),
+            "column 'mm_fusion_logit_1' has 5 values that are not finite",
+        ),
+    ],
+)
+def test_bad_predictions_are_refused_in_one_line(spoilt, capsys, change, said):
+    assert main(spoilt(change)) == 2
+    assert said in one_line(capsys)
+
+
+def test_overlap_compares_the_shared_memes(spoilt, capsys):
+    assert main([*spoilt(lambda f: f[:-3]), "--overlap"]) == 0
+    assert "on 297 memes" in capsys.readouterr().out
+
+
+def test_places_without_predictions_are_refused(tmp_path, capsys):
+    (tmp_path / "text.parquet").write_text("no table")
+    for place, said in (
+        ("nowhere", "neither a Parquet file nor a root"),
+        ("text.parquet", "is not a"),
+    ):
+        assert main([str(tmp_path / place)] * 2) == 2
+        assert said in one_line(capsys)
+
+
+def test_a_root_must_have_run_step_7_on_these_predictions(root, predictions, capsys):
+    place = root("a", predictions)
+    save_predictions(noisier(predictions), place / "Step_6" / "predictions_full.parquet")
+    assert main([str(place)] * 2) == 2
+    assert "was fitted on other predictions" in one_line(capsys)
+    (place / "Step_7" / "decision_full.json").unlink()
+    assert main([str(place)] * 2) == 2
+    assert "decision_full.json does not exist" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "options", [["--no-metric-worse-by", "-1"], ["--no-slice-worse-by", "nan"], ["--mode", "best"]]
+)
+def test_options_out_of_range_are_refused(options, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["a", "b", *options])
+    assert "expected" in capsys.readouterr().err
+
+
+def test_full_is_compared_where_both_have_it(root, predictions, logits_frame):
+    pilot = logits_frame(60, "train")
+    a, b = root("a", predictions), root("b", pilot, "pilot")
+    assert default_modes(a, a) == ("full", "full")
+    assert default_modes(a, b) == ("full", "pilot")
+    root("a", pilot, "pilot")
+    assert default_modes(a, a) == ("full", "full")
+    assert default_modes(a, b) == ("pilot", "pilot")
+
+
+def test_a_pilot_is_compared_with_a_full_run_on_the_memes_they_share(
+    root, predictions, logits_frame, capsys
+):
+    pilot = logits_frame(60, "train")
+    a, b = root("a", pilot, "pilot"), root("b", predictions)
+    assert main([str(a), str(b)]) == 2
+    assert "share no memes: A reports 60 of 'train', B 300 of 'test'" in one_line(capsys)
+    renamed = changed(pilot, id=pilot["id"].str.replace("train", "test"))
+    assert main([str(root("c", renamed, "pilot")), str(b), "--mode", "pilot,full"]) == 0
+    assert "on 60 memes" in capsys.readouterr().out
