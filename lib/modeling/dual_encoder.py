@@ -8,7 +8,13 @@ from typing import Any
 import torch
 
 from lib.data.text import words_of
-from lib.modeling.encoders import Source, fingerprint_of_processor, save_model, weights_fingerprint
+from lib.modeling.encoders import (
+    Source,
+    fingerprint_of_processor,
+    save_model,
+    save_processor,
+    weights_fingerprint,
+)
 
 # How the names of the weights begin that one tower has and the other does not.
 OF_TEXTS, OF_PICTURES = ("text_",), ("vision_", "visual_")
@@ -45,7 +51,7 @@ class DualText(Source):
     def save(self, folder: Path, weights: bool = True) -> None:
         """Write model (or its configuration alone) and tokenizer."""
         save_model(self.model, folder, weights)
-        self.tokenizer.save_pretrained(folder)
+        save_processor(self.tokenizer, folder)
 
 
 class DualVision(Source):

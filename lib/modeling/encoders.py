@@ -123,7 +123,7 @@ class TextEncoder(Source):
     def save(self, folder: Path, weights: bool = True) -> None:
         """Write model (or its configuration alone) and tokenizer as `load_expert` reads them."""
         save_model(self.model, folder, weights)
-        self.tokenizer.save_pretrained(folder)
+        save_processor(self.tokenizer, folder)
 
 
 class VisionEncoder(Source):
@@ -328,6 +328,19 @@ def weights_fingerprint(
 def fingerprint_of_processor(processor: Any) -> str:
     """All settings of an image processor."""
     return json.dumps(processor.to_dict(), sort_keys=True, default=str)
+
+
+def save_processor(processor: Any, folder: Path) -> None:
+    """Write an image processor, or a tokenizer as it is before its first use.
+
+    A fast tokenizer keeps how it last cut and padded, and would be another file after a pass whose
+    outcome was cached.
+    """
+    backend = getattr(processor, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    processor.save_pretrained(folder)
 
 
 def save_model(model: Any, folder: Path, weights: bool) -> None:

@@ -25,7 +25,7 @@ from lib.data.shard_index import shards_fingerprint
 from lib.modeling import trainable_layers
 from lib.modeling.checkpoints import last_checkpoint, same_job
 from lib.modeling.device import default_device
-from lib.modeling.encoders import EXPERTS
+from lib.modeling.encoders import EXPERTS, save_processor
 from lib.modeling.expert_inputs import ExpertInputs, expert_inputs
 from lib.modeling.expert_trainer import make_trainer
 from lib.modeling.folds import head_rows
@@ -125,7 +125,7 @@ def _save(
     with atomic_path(folder) as new:
         new.mkdir()
         model.save_pretrained(new)
-        inputs.processor.save_pretrained(new)
+        save_processor(inputs.processor, new)
         write_json(new / "history.json", history)
         write_json(new / "training.json", job)
         write_json(new / "made_from.json", origin)

@@ -2,9 +2,16 @@ import pytest
 import torch
 from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
+from transformers import AutoTokenizer
 
 from lib.data.text import combined_text
-from lib.modeling.encoders import EXPERTS, load_expert, shown_texts, weights_fingerprint
+from lib.modeling.encoders import (
+    EXPERTS,
+    load_expert,
+    save_processor,
+    shown_texts,
+    weights_fingerprint,
+)
 
 
 def model():
@@ -53,3 +60,12 @@ def test_an_expert_saved_in_half_precision_is_loaded_in_single(
         parameter.grad = torch.zeros_like(parameter)
     torch.optim.AdamW(model.parameters(), lr=1e-4).step()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_tokenizer_is_saved_alike_before_and_after_its_first_use(tiny_backbones, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_backbones["text_model"])
+    save_processor(tokenizer, tmp_path / "unused")
+    tokenizer(["one", "two three"], padding=True, truncation=True, max_length=4)
+    save_processor(tokenizer, tmp_path / "used")
+    for file in (tmp_path / "unused").iterdir():
+        assert file.read_bytes() == (tmp_path / "used" / file.name).read_bytes()
