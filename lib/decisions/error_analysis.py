@@ -105,11 +105,11 @@ def error_table(
     return table
 
 
-def slice_counts(table: pd.DataFrame, metas: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """How many memes of each slice there are and how many are errors: slice, value, n, errors.
+def slice_columns(table: pd.DataFrame, metas: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """What each meme is in each of `SLICES`, strings; None where a slice is not of it.
 
-    `metas` (N,) are the packed fields of the rows of `table`; its data set, target type and (for
-    generated memes) concept are sliced by.
+    `metas` (N,) are the packed fields of the rows of `table`; data set, target type and (for
+    generated memes) concept are taken from them.
     """
     columns = table[["models_agree", "in_review_band"]].astype(str)
     long = table["text"].str.split().map(len) > LONG_TEXT
@@ -118,6 +118,15 @@ def slice_counts(table: pd.DataFrame, metas: Sequence[Mapping[str, Any]]) -> pd.
     targets = [meta["labels"].get("target_type") for meta in metas]
     columns["target_type"] = [target or "unlabelled" for target in targets]
     columns["concept"] = [meta.get("concept") for meta in metas]
+    return columns
+
+
+def slice_counts(table: pd.DataFrame, metas: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """How many memes of each slice there are and how many are errors: slice, value, n, errors.
+
+    `metas` are those of `slice_columns`.
+    """
+    columns = slice_columns(table, metas)
     wrong = table["error_type"].isin(["FP", "FN"])
     parts = []
     for name in SLICES:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.artifacts import atomic_path, fingerprint, require
@@ -45,7 +46,7 @@ def read_predictions(settings: Settings, split: str, part: str | None = None) ->
     Raises FileNotFoundError naming the step, and ValueError if there are no such rows or if the
     file lacks a column.
     """
-    path = _checked(settings)
+    path = checked_file(settings.artifact(6, "predictions.parquet"))
     filters = [("split", "==", split)]
     filters += [("part", "==", part)] if part is not None else []
     frame = pd.read_parquet(path, filters=filters)
@@ -75,7 +76,7 @@ def prediction_chunks(settings: Settings, split: str, rows: int) -> Iterator[pd.
 
     Raises what `read_predictions` raises for a file that is missing or lacks a column.
     """
-    with pq.ParquetFile(_checked(settings)) as file:
+    with pq.ParquetFile(checked_file(settings.artifact(6, "predictions.parquet"))) as file:
         for batch in file.iter_batches(rows):
             frame = batch.to_pandas()
             found = frame[frame["split"] == split]
@@ -140,9 +141,15 @@ def refuse_other_models(made_by: Mapping[str, Any], models: str | Path, mode: st
             )
 
 
-def _checked(settings: Settings) -> Path:
-    path = require(settings.artifact(6, "predictions.parquet"), again(6))
-    missing = [name for name in COLUMNS if name not in pq.read_schema(path).names]
-    if missing:
+def checked_file(path: Path) -> Path:
+    """The path of a Parquet file that has all columns of predictions.
+
+    Raises FileNotFoundError naming the step, and ValueError if it is no Parquet file or lacks one.
+    """
+    try:
+        names = pq.read_schema(require(path, again(6))).names
+    except pa.ArrowInvalid:
+        raise ValueError(f"{path} is not a Parquet file of predictions") from None
+    if missing := [name for name in COLUMNS if name not in names]:
         raise ValueError(f"{path} has no column '{missing[0]}'; evaluate again: {again(6)}")
     return path

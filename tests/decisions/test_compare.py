@@ -9,10 +9,10 @@ from sklearn.metrics import brier_score_loss, f1_score, log_loss, roc_auc_score
 from lib.calibration import bootstrap_difference
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
-from lib.decisions import compare as module
 from lib.decisions.bundle import DecisionBundle
-from lib.decisions.compare import METRICS, compare, default_modes, faults, main, paired, read_run
-from lib.decisions.error_analysis import SLICES, error_table, slice_counts
+from lib.decisions.compare import METRICS, compare, faults, main
+from lib.decisions.compared_runs import default_modes, memes_of, paired, read_run
+from lib.decisions.error_analysis import SLICES, error_table, slice_columns, slice_counts
 from lib.modeling.prediction_table import predictions_to_fit, save_predictions
 
 N_TEST = 300
@@ -221,10 +221,10 @@ def test_slices_come_from_the_shards_and_are_those_of_the_error_table(packed_roo
     monkeypatch.setattr("lib.decisions.error_analysis.SLICE_MINIMUM", 3)
     found = of_roots(*packed_roots)
     run = read_run(packed_roots[0], "full")
-    texts, metas = module._memes(run)
+    texts, metas = memes_of(run)
     table = error_table(run.frame, texts, run.decision)
     counted = slice_counts(table, metas)
-    values = module._slice_values(table, metas)
+    values = slice_columns(table, metas)
     assert list(values) == list(SLICES)
     for name, value, n in zip(counted["slice"], counted["value"], counted["n"], strict=True):
         assert (values[name] == value).sum() == n
