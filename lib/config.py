@@ -120,7 +120,7 @@ class Settings(Layout):
     fusion_head: str
     text_feature: Literal["cls", "mean", "logits", "dual"] = "cls"
     vision_feature: Literal["pooled", "logits", "dual"] = "logits"
-    # Heads that attend to tokens and patches need N * (L * t + P * w) half floats of memory.
+    # For heads that attend to tokens and patches the cache holds N * (L * t + P * w) half floats.
     token_heads: bool = True
     fusion_hidden: int = Field(default=256, ge=1)
     # The width that heads project text and picture to; four heads of attention share it.

@@ -123,9 +123,11 @@ def encode_for_fusion(settings: Settings, encoders: Encoders) -> tuple[Features,
     memes = MemeShards(shard_paths(settings.shards, "train"), pictures=False)
     groups = np.array(memes.groups)
     if settings.fusion_features == "out_of_fold":
-        logits = {f"{name.split('_')[0]}_logits": out_of_fold(name, settings) for name in EXPERTS}
+        fold = folds_of_train(settings)
+        logits = {
+            f"{name.split('_')[0]}_logits": out_of_fold(name, settings, fold) for name in EXPERTS
+        }
         if NGRAMS in encoders.sources:
-            fold = folds_of_train(settings)
             logits[NGRAMS] = out_of_fold_ngrams(memes.texts, memes.labels, fold)
         train = train.with_arrays(**logits)
     else:
@@ -169,13 +171,12 @@ def with_votes(
     return train.with_arrays(**{VOTE: neighbours(text, vision, groups)}), val
 
 
-def out_of_fold(name: str, settings: Settings) -> torch.Tensor:
+def out_of_fold(name: str, settings: Settings, fold: np.ndarray) -> torch.Tensor:
     """Logits (N, 2) of the N train memes, each by an expert trained without its fold.
 
-    Folds keep groups together. Each fold's logits are kept in the feature cache, so that a killed
-    run goes on with the folds that are missing.
+    `fold` (N,) is that of `folds_of_train`. Each fold's logits are kept in the feature cache, so
+    that a killed run goes on with the folds that are missing.
     """
-    fold = folds_of_train(settings)
     logits = torch.zeros(len(fold), 2)
     job = expert_job(name, settings) | {"folds": settings.folds}
     key = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]

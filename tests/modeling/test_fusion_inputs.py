@@ -10,7 +10,7 @@ from lib.modeling.experts import train_expert
 from lib.modeling.features import encode_splits
 from lib.modeling.folds import folds_of_train, head_rows
 from lib.modeling.fusion import load_fusion, save_fusion
-from lib.modeling.fusion_inputs import encode_for_fusion, load_encoders, out_of_fold, with_votes
+from lib.modeling.fusion_inputs import encode_for_fusion, load_encoders, with_votes
 from lib.modeling.fusion_training import fusion_config, train_fusion
 from lib.modeling.stacking import NGRAMS, VOTE
 
@@ -26,6 +26,10 @@ def trained(fresh):
         return made
 
     return settings
+
+
+def out_of_fold(name, settings):
+    return fusion_inputs.out_of_fold(name, settings, folds_of_train(settings))
 
 
 def memes_of(settings, split="train"):

@@ -193,9 +193,7 @@ def test_the_same_seed_gives_the_same_weights(with_experts):
 def stacked(with_experts, monkeypatch):
     """Settings of a stacking run; the logits of fold models are drawn, not trained."""
     rng = torch.Generator().manual_seed(0)
-    monkeypatch.setattr(
-        fusion_inputs, "out_of_fold", lambda name, settings: torch.randn(44, 2, generator=rng)
-    )
+    monkeypatch.setattr(fusion_inputs, "out_of_fold", lambda *_: torch.randn(44, 2, generator=rng))
     return with_experts(**TOP | {"fusion_features": "out_of_fold", "retrieval": True})
 
 
