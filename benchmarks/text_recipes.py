@@ -30,8 +30,9 @@ from lib.config import Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.packing.pack import pack
 from lib.data.sources import examples_for
-from lib.modeling.encoders import TextEncoder, load_expert
+from lib.modeling.encoders import TextEncoder
 from lib.modeling.experts import train_expert
+from lib.modeling.model_files import load_expert
 
 RESULTS = Path(__file__).parent / "results"
 CONFIG = Path(__file__).parent.parent / "configs/real_memes.yaml"

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from lib.data.text import words_of
-from lib.modeling.encoders import (
-    Source,
+from lib.modeling.encoders import Source
+from lib.modeling.model_files import (
     fingerprint_of_processor,
     save_model,
     save_processor,

@@ -29,15 +29,9 @@ from lib.data.datasets import MemeShards, shard_paths
 from lib.data.val_parts import selecting_rows
 from lib.modeling import backbones, trainable_layers
 from lib.modeling.device import default_device
-from lib.modeling.encoders import (
-    Encoders,
-    VisionEncoder,
-    drops_markers,
-    head_name,
-    processor_options,
-    shown_texts,
-)
+from lib.modeling.encoders import Encoders, VisionEncoder, drops_markers, head_name, shown_texts
 from lib.modeling.features import Features, encode_shards
+from lib.modeling.model_files import processor_options
 
 ID2LABEL = {0: "non-hate", 1: "hate"}
 

@@ -25,10 +25,11 @@ from lib.data.shard_index import shards_fingerprint
 from lib.modeling import trainable_layers
 from lib.modeling.checkpoints import last_checkpoint, same_job
 from lib.modeling.device import default_device
-from lib.modeling.encoders import EXPERTS, save_processor
+from lib.modeling.encoders import EXPERTS
 from lib.modeling.expert_inputs import ExpertInputs, expert_inputs
 from lib.modeling.expert_trainer import make_trainer
 from lib.modeling.folds import head_rows
+from lib.modeling.model_files import save_processor
 
 
 @dataclass(frozen=True)

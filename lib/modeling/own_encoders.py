@@ -7,14 +7,8 @@ from typing import Any
 import torch
 
 from lib.modeling.dual_encoder import DualText, DualVision
-from lib.modeling.encoders import (
-    Encoders,
-    Source,
-    TextEncoder,
-    VisionEncoder,
-    load_expert,
-    rebuilt,
-)
+from lib.modeling.encoders import Encoders, Source, TextEncoder, VisionEncoder
+from lib.modeling.model_files import load_expert, rebuilt
 from lib.modeling.stacking import NGRAMS
 
 # The folder in `models/mm_fusion/encoders/` of each encoder that fusion has of its own.

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.example import Example
 from lib.data.packing.pack import pack
-from lib.modeling.encoders import load_expert
 from lib.modeling.expert_inputs import LastLayer, classifier, expert_inputs, text_lengths
 from lib.modeling.experts import train_expert
+from lib.modeling.model_files import load_expert
 
 
 def test_text_inputs_are_the_packed_texts_cut_at_max_length(fresh):

@@ -16,9 +16,9 @@ from lib.config import MODELS, ROOT
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.val_parts import selecting_rows
 from lib.modeling import expert_trainer, experts
-from lib.modeling.encoders import load_expert
 from lib.modeling.expert_inputs import expert_inputs
 from lib.modeling.experts import train_expert
+from lib.modeling.model_files import load_expert
 
 # Kills its own process the moment the first checkpoint is whole, as a power cut would.
 KILLED_AT_FIRST_CHECKPOINT = """
