@@ -111,7 +111,10 @@ def rows_of(runs: dict[str, list[dict]], memes: dict[str, MemeShards]) -> pd.Dat
         table = pd.DataFrame(judged)
         averaged[name] = np.mean([found["test"] for found in seeds], axis=0)
         row = {"recipe": name, "seeds": len(seeds), "n_test": len(groups), **table.mean()}
-        row |= {"auroc_std": table["auroc"].std(ddof=0), "log_loss_std": table["log_loss"].std()}
+        row |= {
+            "auroc_std": table["auroc"].std(ddof=0),
+            "log_loss_std": table["log_loss"].std(ddof=0),
+        }
         first = next(iter(averaged.values()))
         gap = bootstrap_difference(
             prob_hate(averaged[name]), prob_hate(first), labels["test"], "auroc", groups=groups
