@@ -40,6 +40,7 @@ PRESETS = {
         "vision_epochs": 1,
         "fusion_features": "experts",
         "fusion_head": "concat",
+        "fusion_members": 1,
         "fusion_seeds": 1,
     },
     "full": {
@@ -50,6 +51,7 @@ PRESETS = {
         "vision_epochs": 5,
         "fusion_features": "out_of_fold",
         "fusion_head": "auto",
+        "fusion_members": 5,
         "fusion_seeds": 5,
     },
 }
@@ -90,6 +92,8 @@ class Settings(Layout):
     max_length: int = Field(default=128, ge=8)
     # Whether the text models are shown `[OCR]`, `[CAP]` and so on: 21 of a text's 47 tokens.
     text_markers: Literal["keep", "drop"] = "keep"
+    # Whether disguised words are undone where a text is tokenised: `lib.data.folding`.
+    text_folding: bool = True
     class_weights: bool = False
     patience: int = Field(default=2, ge=1)
     # What chooses the epoch of an expert and the head of fusion, on val.
@@ -128,7 +132,10 @@ class Settings(Layout):
     fusion_dropout: float = Field(default=0.1, ge=0, lt=1)
     fusion_epochs: int = Field(default=20, ge=1)
     fusion_lr: float = Field(default=2e-3, gt=0)
-    fusion_l2: float = Field(default=0.01, ge=0)
+    fusion_l2: float = Field(default=0.02, ge=0)
+    # How many heads of the chosen kind are trained, a seed each, and their logits averaged.
+    fusion_members: int = Field(ge=1)
+    # Over how many seeds each kind of head is compared.
     fusion_seeds: int = Field(ge=1)
     # What learns together with the head afterwards: nothing, the last layers, or LoRA adapters.
     fusion_tuning: Literal["none", "top_k", "lora"] = "none"
@@ -156,6 +163,8 @@ class Settings(Layout):
     target_ece: float | None = Field(default=None, ge=0, le=1)
     # Memes of the reported split that are perturbed, drawn with labels in proportion.
     robustness_memes: int = Field(default=300, ge=1)
+    # Packed fields, labels or columns of the error table that errors are sliced by beside the others.
+    slice_by: list[str] = []
     # The share of hate where the models will be used; None: that of the data.
     prevalence: float | None = Field(default=None, gt=0, lt=1)
 

@@ -141,6 +141,7 @@ def full_root(tiny_backbones, tmp_path_factory) -> Settings:
         "root": str(root),
         "dataset": "confounders",
         "n_memes": 150,
+        "fusion_members": 2,
         "fusion_seeds": 2,
         "folds": 2,
         "fusion_epochs": 3,

@@ -135,7 +135,7 @@ def _read_weights(config: FusionConfig, file: Path) -> tuple[FusionHead, dict[st
         parts = _parts(state, config.tuned)
         head.load_state_dict(parts["head"])
         return head, load_own(file.parent / "encoders", list(config.encoders), parts)
-    except (RuntimeError, KeyError, UnpicklingError, EOFError) as error:
+    except (RuntimeError, KeyError, UnpicklingError, EOFError, OSError) as error:
         raise ValueError(
             f"{file} is broken or not of the config beside it ({type(error).__name__}); "
             f"train fusion again: {again(5)}"

@@ -21,7 +21,14 @@ from lib.modeling.device import default_device, moved
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.features import Features
 from lib.modeling.fusion import TrainedHead
-from lib.modeling.heads import HEADS, FusionConfig, FusionHead, build_head, head_class
+from lib.modeling.heads import (
+    HEADS,
+    Ensemble,
+    FusionConfig,
+    FusionHead,
+    build_head,
+    head_class,
+)
 from lib.modeling.predictions import feature_logits
 from lib.modeling.stacking import NGRAMS, SPACE, VOTE
 
@@ -40,6 +47,8 @@ def fusion_config(features: Features, settings: Settings, **choice: str) -> Fusi
     unseen = settings.fusion_features != "experts"
     kind["stack"] = unseen or head_class(kind["head"]).is_stack
     kind["ngrams"] = NGRAMS in features.arrays
+    # The weights of scores alone come out the same from any seed.
+    kind["members"] = 1 if head_class(kind["head"]).is_stack else settings.fusion_members
     if VOTE in features.arrays:
         kind["voters"] = min(settings.retrieval_memes, len(features))
         widths = [features.arrays[name].shape[-1] for name in SPACE]
@@ -68,9 +77,24 @@ def train_fusion(
     """Train a head on cached features by 2-class cross-entropy with Adam and an L2 penalty.
 
     With `val` the epoch that is best on it by `settings.select_by` is kept, without it the last.
+    Of `config.members` heads each is trained so, from seeds that count up from `seed`; the log
+    then holds means over them.
     Raises FloatingPointError naming the epoch when the loss turns NaN.
     """
     seed = settings.seed if seed is None else seed
+    one = config.model_copy(update={"members": 1})
+    seeds = range(seed, seed + config.members)
+    trained = [_train_head(train, one, settings, val, each) for each in seeds]
+    if config.members == 1:
+        return trained[0]
+    logs = pd.concat([pd.DataFrame(each.history) for each in trained])
+    history: Any = logs.groupby("epoch", as_index=False).mean().to_dict("records")
+    return TrainedHead(Ensemble(config, [each.head for each in trained]).eval(), history)
+
+
+def _train_head(
+    train: Features, config: FusionConfig, settings: Settings, val: Features | None, seed: int
+) -> TrainedHead:
     set_seed(seed)
     head = build_head(config)
     inputs = [train.arrays[name] for name in config.inputs]
@@ -167,7 +191,7 @@ def compare_heads(train: Features, settings: Settings, val: Features | None = No
     """
     kept, rows = ComparedHeads(settings, train, val), []
     for choice in candidates(train):
-        config = fusion_config(train, settings, **choice)
+        config = fusion_config(train, settings, **choice).model_copy(update={"members": 1})
         seeds = range(settings.seed, settings.seed + settings.fusion_seeds)
         how = partial(_scores_of_head, train, config, settings, val)
         scores = pd.DataFrame([kept.scores(config, seed, partial(how, seed)) for seed in seeds])

@@ -1,10 +1,10 @@
 """The fusion heads: a class each, registered by name. To add one, add its class here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.nn.functional import normalize
 
@@ -37,6 +37,8 @@ class FusionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     head: str = "concat"
+    # How many heads of that kind, each of its own seed, whose logits are averaged.
+    members: int = Field(default=1, ge=1)
     text_feature: Literal["cls", "mean", "logits", "dual"] = "cls"
     vision_feature: Literal["pooled", "logits", "dual"] = "logits"
     stack: bool = False
@@ -74,7 +76,9 @@ class FusionConfig(BaseModel):
 
 
 def build_head(config: FusionConfig) -> "FusionHead":
-    """A new head of the configured kind. Raises ValueError for an unknown one."""
+    """A new head of the configured kind, or several. Raises ValueError for an unknown one."""
+    if config.members > 1:
+        return Ensemble(config, [head_class(config.head)(config) for _ in range(config.members)])
     return head_class(config.head)(config)
 
 
@@ -97,7 +101,7 @@ class FusionHead(nn.Module):
     """
 
     tries: ClassVar[tuple[tuple[str, str], ...]] = (("mean", "pooled"),)
-    reads_tokens: ClassVar[bool] = False
+    reads_tokens: bool = False
     is_stack: ClassVar[bool] = False
     neighbours: Neighbours | None
     stack: Any
@@ -285,3 +289,22 @@ class Late(FusionHead):
 
     def forward(self, *features: torch.Tensor) -> torch.Tensor:
         return self.stack(*features[2:])
+
+
+class Ensemble(FusionHead):
+    """Heads of one kind, trained from a seed each; its logits are the mean of theirs.
+
+    Lakshminarayanan et al. (2017), Simple and scalable predictive uncertainty estimation using deep
+    ensembles. The training memes that vote are the same for all, and are kept once.
+    """
+
+    def __init__(self, config: FusionConfig, heads: Sequence[FusionHead]) -> None:
+        nn.Module.__init__(self)
+        self.config, self.stack = config, None
+        self.neighbours, self.reads_tokens = heads[0].neighbours, heads[0].reads_tokens
+        for head in heads:
+            head.neighbours = None
+        self.members = nn.ModuleList(heads)
+
+    def forward(self, *features: torch.Tensor) -> torch.Tensor:
+        return torch.stack([head(*features) for head in self.members]).mean(0)

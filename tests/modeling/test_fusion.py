@@ -145,7 +145,8 @@ def test_a_constant_feature_does_no_harm(settings):
 
 def test_fusion_learns_what_no_single_modality_shows(settings):
     train, val = features(600, 1), features(200, 2)
-    settings = settings.model_copy(update={"fusion_epochs": 60, "fusion_hidden": 64})
+    changed = {"fusion_epochs": 60, "fusion_hidden": 64, "fusion_l2": 0.01}
+    settings = settings.model_copy(update=changed)
     run = train_fusion(train, config(hidden=64), settings, val)
     table = compare_models(run.head, val)
     assert table.loc["mm_fusion", "accuracy"] > 0.8
@@ -181,6 +182,26 @@ def test_the_same_seed_gives_the_same_head_and_another_does_not(settings):
     weights = [run.head.mlp[0].weight for run in (one, two, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_several_heads_answer_with_the_mean_of_their_logits(settings):
+    found, three = features(), config(members=3)
+    run = train_fusion(found, three, settings, features(seed=1), seed=5)
+    single = [train_fusion(found, config(), settings, features(seed=1), seed=s) for s in (5, 6, 7)]
+    mean = sum(feature_logits(one.head, found)["mm_fusion"] for one in single) / 3
+    torch.testing.assert_close(feature_logits(run.head, found)["mm_fusion"], mean)
+    losses = [[entry["eval_loss"] for entry in one.history] for one in single]
+    assert [entry["eval_loss"] for entry in run.history] == pytest.approx(
+        pd.DataFrame(losses).mean().tolist()
+    )
+
+
+def test_weights_of_scores_alone_are_not_trained_over_seeds(settings):
+    found = features()
+    kinds = {"late": 1, "concat": settings.fusion_members}
+    chosen = {kind: fusion_config(found, settings, head=kind).members for kind in kinds}
+    assert chosen == kinds
+    assert settings.fusion_members > 1
 
 
 def test_a_loss_that_is_not_a_number_stops_with_a_way_out(settings):
