@@ -4,6 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 CONFIG ?= configs/full.yaml
+TEST_PROCESSES ?= 2
 EMOTION_DATA = $(if $(DATA),--data '$(DATA)')
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Builds of PyTorch without CUDA, a tenth of the size, come from PyTorch's own index.
@@ -40,7 +41,8 @@ full: $(READY)  ## run Steps 3 to 8 in full mode (CONFIG=configs/confounders.yam
 	$(RUN) -m lib.run --config $(CONFIG) $(if $(DATA),--data '$(DATA)') $(if $(FROM),--from $(FROM))
 
 test: lint  ## what lint checks; unit, end-to-end and notebook tests
-	$(RUN) -m pytest --cov=lib --cov-report=term-missing:skip-covered
+	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
+	  --cov=lib --cov-report=term-missing:skip-covered
 	root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \
 	  MEMES_ROOT="$$root" $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
 	  -p no:cacheprovider $(sort $(wildcard Step_*/*.ipynb))

@@ -248,7 +248,7 @@ def test_a_loss_that_is_not_a_number_names_the_memes(with_experts):
     settings = with_experts(**TOP)
     head, train, _, encoders = step_5(settings)
     with torch.no_grad():
-        head.head.mlp[0].weight.fill_(torch.nan)
+        next(head.head.parameters()).fill_(torch.nan)
     with pytest.raises(FloatingPointError, match=r"loss is nan on the memes .*fusion_tuning_lr"):
         tune_fusion(head, train, None, settings, encoders)
 
