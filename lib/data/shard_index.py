@@ -187,6 +187,7 @@ def _rows_of(shard: Path) -> pa.RecordBatch:
             for member in tar:
                 key, _, kind = member.name.partition(".")
                 parts.setdefault(key, {})[kind] = member
+        _require_end(shard)
     except tarfile.TarError as error:
         fault = str(error).splitlines()[0]
         raise ValueError(f"{shard}: broken shard ({fault}); pack again: {again(3)}") from None
@@ -210,6 +211,14 @@ def _rows_of(shard: Path) -> pa.RecordBatch:
                 }
             )
     return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+
+
+def _require_end(shard: Path) -> None:
+    """A shard cut off between two members reads as one of fewer memes, but for its end."""
+    with shard.open("rb") as stream:
+        stream.seek(-min(tarfile.BLOCKSIZE, shard.stat().st_size), 2)
+        if stream.read().strip(tarfile.NUL):
+            raise tarfile.ReadError("it ends before its end mark")
 
 
 def _content(stream: Any, member: tarfile.TarInfo) -> bytes:

@@ -155,6 +155,14 @@ def test_shards_that_lost_their_index_are_not_passed_over(shards, tmp_path):
     assert all("is not in index.arrow" in fault for fault in faults)
 
 
+def test_a_shard_cut_between_two_members_is_named(shards):
+    with tarfile.open(shards[1]) as tar:
+        end_of_first_meme = tar.getmembers()[3].offset
+    shards[1].write_bytes(shards[1].read_bytes()[:end_of_first_meme])
+    with pytest.raises(ValueError, match=r"shard-1\.tar: broken shard \(.*end mark.*pack again"):
+        MemeShards(shards)
+
+
 @pytest.mark.parametrize("size", [0, 300, 3000])
 def test_a_shard_cut_short_is_named(shards, size):
     shards[1].write_bytes(shards[1].read_bytes()[:size])

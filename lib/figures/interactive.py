@@ -1,0 +1,92 @@
+"""What a reader moves, sorts and searches in Jupyter; in a batch run the same, standing still."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from lib.calibration import sweep_thresholds
+from lib.commands import GIVEN
+from lib.config import MODELS
+from lib.decisions.bundle import DecisionBundle
+from lib.decisions.calibration_tables import calibrated
+
+# More than that of a table is sampled for the page: a browser would choke on it.
+SHOWN_BYTES = "2MB"
+
+
+def is_batch() -> bool:
+    """Whether `lib.run` or `make notebooks` runs this notebook, so that nobody can click."""
+    return GIVEN in os.environ
+
+
+def threshold_explorer(frame: pd.DataFrame, decision: DecisionBundle) -> Any:
+    """A slider a model over its threshold, above what the decisions of `frame` come to at it.
+
+    `frame` holds predictions of one split. Returns an ipywidgets box, in a batch run the table of
+    `decisions_at` at the chosen thresholds.
+    """
+    prob = calibrated(frame, decision.temperatures)
+    if is_batch():
+        return decisions_at(prob, frame["label"], decision.thresholds)
+    # Here, since a batch run needs none.
+    from ipywidgets import HTML, FloatSlider, Layout, VBox
+
+    limits = {"min": 0.0, "max": 1.0, "step": 0.001, "readout_format": ".3f"}
+    sliders = {
+        model: FloatSlider(
+            value=decision.thresholds[model],
+            description=model.replace("_", " "),
+            style={"description_width": "8em"},
+            layout=Layout(width="40em"),
+            **limits,
+        )
+        for model in MODELS
+    }
+    page = HTML()
+
+    def update(_: Any = None) -> None:
+        cuts = {model: slider.value for model, slider in sliders.items()}
+        table = decisions_at(prob, frame["label"], cuts)
+        page.value = table.to_html(float_format="{:.3f}".format)
+
+    for slider in sliders.values():
+        slider.observe(update, names="value")
+    update()
+    return VBox([*sliders.values(), page])
+
+
+def decisions_at(
+    prob: Mapping[Any, ArrayLike], labels: ArrayLike, thresholds: Mapping[str, float]
+) -> pd.DataFrame:
+    """What `prob >= threshold` comes to, a row a model.
+
+    `prob` holds p(hate) (N,) by model, `labels` (N,) are 0 or 1. Columns: threshold, tp, fp, tn,
+    fn, precision, recall, f1 and macro_f1, the mean of both classes' F1; a ratio without
+    denominator is 0.
+    """
+    rows = {m: sweep_thresholds(prob[m], labels, [cut]).iloc[0] for m, cut in thresholds.items()}
+    table = pd.DataFrame(rows).T
+    table = table.astype({name: int for name in ("tp", "fp", "tn", "fn")})
+    of_non_hate = 2 * table["tn"] / (2 * table["tn"] + table["fp"] + table["fn"]).clip(lower=1)
+    table["macro_f1"] = (table["f1"] + of_non_hate) / 2
+    columns = ["threshold", "tp", "fp", "tn", "fn", "precision", "recall", "f1", "macro_f1"]
+    return table[columns].rename_axis("model")
+
+
+def sortable(table: pd.DataFrame | Path, rows: int = 5) -> Any:
+    """A table, or a CSV file, to sort and search by clicking; in a batch run its first rows.
+
+    Works without a network: the script that sorts comes with the itables package. Of a table over
+    2 MB a sample is shown, and said to be one.
+    """
+    shown = pd.read_csv(table) if isinstance(table, Path) else table
+    if is_batch():
+        return shown.head(rows)
+    from IPython.display import HTML
+    from itables import to_html_datatable
+
+    return HTML(to_html_datatable(shown, connected=False, maxBytes=SHOWN_BYTES))

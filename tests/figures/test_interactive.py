@@ -1,0 +1,75 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score, precision_score, recall_score
+
+from lib.calibration import prob_hate
+from lib.commands import GIVEN
+from lib.config import MODELS
+from lib.figures import interactive
+from lib.figures.interactive import decisions_at, sortable, threshold_explorer
+
+
+class Decision:
+    temperatures = dict.fromkeys(MODELS, 2.0)
+    thresholds = {"text_expert": 0.25, "vision_expert": 0.5, "mm_fusion": 0.6}
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    columns = {f"{m}_logit_{side}": rng.normal(size=60) for m in MODELS for side in (0, 1)}
+    return pd.DataFrame({"label": rng.integers(0, 2, 60)} | columns)
+
+
+def prob_of(frame, model):
+    return prob_hate(frame[[f"{model}_logit_0", f"{model}_logit_1"]].to_numpy(), 2.0)
+
+
+def test_moving_a_slider_shows_what_scikit_learn_says_of_that_threshold(frame, monkeypatch):
+    monkeypatch.delenv(GIVEN, raising=False)
+    box = threshold_explorer(frame, Decision)
+    *sliders, page = box.children
+    assert [slider.value for slider in sliders] == list(Decision.thresholds.values())
+    before = page.value
+    sliders[2].value = 0.437
+    hate = prob_of(frame, "mm_fusion") >= 0.437
+    cells = page.value.split("mm_fusion</th>")[1].split("</tr>")[0]
+    for score in (precision_score, recall_score, f1_score):
+        assert f"<td>{score(frame['label'], hate):.3f}</td>" in cells
+    assert before.split("mm_fusion")[0] == page.value.split("mm_fusion")[0]
+    assert before != page.value
+
+
+def test_in_a_batch_run_the_chosen_thresholds_stand_in_a_table(frame, monkeypatch):
+    monkeypatch.setenv(GIVEN, "python -m lib.run")
+    table = threshold_explorer(frame, Decision)
+    assert table["threshold"].to_dict() == Decision.thresholds
+    for model, cut in Decision.thresholds.items():
+        hate = prob_of(frame, model) >= cut
+        macro = f1_score(frame["label"], hate, average="macro")
+        assert table.loc[model, "macro_f1"] == pytest.approx(macro)
+    assert (table[["tp", "fp", "tn", "fn"]].sum(axis=1) == len(frame)).all()
+
+
+def test_a_class_that_is_neither_there_nor_predicted_counts_nothing():
+    table = decisions_at({"mm_fusion": np.ones(4)}, np.ones(4, int), {"mm_fusion": 0.5})
+    assert table.loc["mm_fusion", ["f1", "macro_f1"]].tolist() == [1.0, 0.5]
+
+
+def test_a_csv_file_becomes_a_page_that_needs_no_network(tmp_path, monkeypatch):
+    monkeypatch.delenv(GIVEN, raising=False)
+    file = tmp_path / "errors.csv"
+    pd.DataFrame({"id": ["a", "b"], "text": ["<script>alert(1)</script>", "y"]}).to_csv(file)
+    page = sortable(file).data
+    assert "src=" not in page.split("<table")[0].replace("data:", "")
+    assert "<script>alert(1)" not in page
+    monkeypatch.setenv(GIVEN, "python -m lib.run")
+    assert sortable(file, rows=1)["id"].tolist() == ["a"]
+
+
+def test_a_large_table_is_sampled(monkeypatch):
+    monkeypatch.delenv(GIVEN, raising=False)
+    monkeypatch.setattr(interactive, "SHOWN_BYTES", "8KB")
+    small, large = (sortable(pd.DataFrame({"x": np.arange(n)})).data for n in (10, 100_000))
+    assert len(large) < len(small) + 50_000
