@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 CONFIG ?= configs/full.yaml
 TEST_PROCESSES ?= 2
-EMOTION_DATA = $(if $(DATA),--data '$(DATA)')
+GIVEN_DATA = $(if $(value DATA),--data "$$MEME_DATA")
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Builds of PyTorch without CUDA, a tenth of the size, come from PyTorch's own index.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -14,8 +14,9 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 # Through the environment, and as it was typed: make would expand each $ on the way.
-unexport TEXT IMAGE
+unexport TEXT IMAGE DATA
 export MEME_TEXT := $(value TEXT)
+export MEME_DATA := $(value DATA)
 export MEME_IMAGE := $(value IMAGE)
 
 .DEFAULT_GOAL := help
@@ -35,10 +36,10 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 pilot: $(READY)  ## run Steps 3 to 8 on 50 memes (DATA=DIR: on your own)
-	$(RUN) -m lib.run --config configs/pilot.yaml $(if $(DATA),--data '$(DATA)') $(if $(FROM),--from $(FROM))
+	$(RUN) -m lib.run --config configs/pilot.yaml $(GIVEN_DATA) $(if $(FROM),--from $(FROM))
 
 full: $(READY)  ## run Steps 3 to 8 in full mode (CONFIG=configs/confounders.yaml: offline, on a CPU)
-	$(RUN) -m lib.run --config $(CONFIG) $(if $(DATA),--data '$(DATA)') $(if $(FROM),--from $(FROM))
+	$(RUN) -m lib.run --config $(CONFIG) $(GIVEN_DATA) $(if $(FROM),--from $(FROM))
 
 test: lint  ## what lint checks; unit, end-to-end and notebook tests
 	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
@@ -57,14 +58,14 @@ verify-shards: $(READY)  ## read all packed shards and compare them with what wa
 	@$(RUN) Step_3/pack_examples.py --verify
 
 emotions: $(READY)  ## train, calibrate, test and update the emotion classifier (DATA=DIR: GoEmotions)
-	$(RUN) scripts/train_emotion_model.py $(EMOTION_DATA)
-	$(RUN) scripts/calibrate_model.py $(EMOTION_DATA)
-	$(RUN) scripts/test_calibration.py $(EMOTION_DATA)
+	$(RUN) scripts/train_emotion_model.py $(GIVEN_DATA)
+	$(RUN) scripts/calibrate_model.py $(GIVEN_DATA)
+	$(RUN) scripts/test_calibration.py $(GIVEN_DATA)
 	$(RUN) scripts/update_model_threshold.py --per-label
 
 model-validation: $(READY)  ## the gate on the emotion classifier's F1
-	@test -f "$${MEMES_ROOT:-.}/models/emotion_classifier/model.safetensors" || $(MAKE) emotions DATA='$(DATA)'
-	$(RUN) scripts/test_calibration.py $(EMOTION_DATA)
+	@test -f "$${MEMES_ROOT:-.}/models/emotion_classifier/model.safetensors" || $(MAKE) emotions
+	$(RUN) scripts/test_calibration.py $(GIVEN_DATA)
 
 bench: $(READY)  ## measure against named peers; writes benchmarks/results/
 	$(INSTALL) --editable '.[bench]'

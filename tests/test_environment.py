@@ -150,6 +150,12 @@ def test_demo_takes_any_text(text):
     assert done.stdout == f"-m\nlib.serving\n--text\n{text}\n--image\na $b.png\n"
 
 
+def test_a_folder_of_any_name_is_given_as_it_was_typed():
+    folder = "my $b's \"memes\""
+    done = make("pilot", "--assume-old=.venv/.ready", "RUN=printf '%s\\n'", f"DATA={folder}")
+    assert done.stdout.endswith(f"\n--data\n{folder}\n")
+
+
 def test_without_cuda_pytorch_comes_from_its_own_index():
     index = re.search(r"(?m)^CPU_INDEX := (\S+)$", MAKEFILE).group(1)
     plain, cpu = (dry_run("setup", "--always-make", *more) for more in ([], ["CPU=1"]))
@@ -165,12 +171,12 @@ def test_without_cuda_pytorch_comes_from_its_own_index():
     ("arguments", "command"),
     [
         (["pilot"], "python -m lib.run --config configs/pilot.yaml"),
-        (["pilot", "DATA=my memes"], "lib.run --config configs/pilot.yaml --data 'my memes'"),
+        (["pilot", "DATA=my memes"], 'lib.run --config configs/pilot.yaml --data "$MEME_DATA"'),
         (["pilot", "FROM=6"], "lib.run --config configs/pilot.yaml  --from 6"),
         (["full"], "lib.run --config configs/full.yaml"),
         (["full", "CONFIG=configs/confounders.yaml"], "--config configs/confounders.yaml"),
         (["full", "FROM=5"], "lib.run --config configs/full.yaml  --from 5"),
-        (["test"], "python -m pytest --cov=lib"),
+        (["test"], "--cov=lib"),
         (["test"], "python -m mypy\n"),
         (["lab"], "-m jupyter lab"),
         (["notebooks"], "-m lib.notebooks"),
