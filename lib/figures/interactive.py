@@ -60,7 +60,9 @@ def threshold_explorer(frame: pd.DataFrame, decision: DecisionBundle) -> Any:
 
 
 def decisions_at(
-    prob: Mapping[Any, ArrayLike], labels: ArrayLike, thresholds: Mapping[str, float]
+    prob: Mapping[str, ArrayLike] | pd.DataFrame,
+    labels: ArrayLike,
+    thresholds: Mapping[str, float],
 ) -> pd.DataFrame:
     """What `prob >= threshold` comes to, a row a model.
 

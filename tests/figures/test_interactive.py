@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,9 +12,8 @@ from lib.figures import interactive
 from lib.figures.interactive import decisions_at, sortable, threshold_explorer
 
 
-class Decision:
-    temperatures = dict.fromkeys(MODELS, 2.0)
-    thresholds = {"text_expert": 0.25, "vision_expert": 0.5, "mm_fusion": 0.6}
+CUTS = {"text_expert": 0.25, "vision_expert": 0.5, "mm_fusion": 0.6}
+DECISION = SimpleNamespace(temperatures=dict.fromkeys(MODELS, 2.0), thresholds=CUTS)
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def prob_of(frame, model):
 
 def test_moving_a_slider_shows_what_scikit_learn_says_of_that_threshold(frame, monkeypatch):
     monkeypatch.delenv(GIVEN, raising=False)
-    box = threshold_explorer(frame, Decision)
+    box = threshold_explorer(frame, DECISION)
     *sliders, page = box.children
-    assert [slider.value for slider in sliders] == list(Decision.thresholds.values())
+    assert [slider.value for slider in sliders] == list(CUTS.values())
     before = page.value
     sliders[2].value = 0.437
     hate = prob_of(frame, "mm_fusion") >= 0.437
@@ -43,9 +44,9 @@ def test_moving_a_slider_shows_what_scikit_learn_says_of_that_threshold(frame, m
 
 def test_in_a_batch_run_the_chosen_thresholds_stand_in_a_table(frame, monkeypatch):
     monkeypatch.setenv(GIVEN, "python -m lib.run")
-    table = threshold_explorer(frame, Decision)
-    assert table["threshold"].to_dict() == Decision.thresholds
-    for model, cut in Decision.thresholds.items():
+    table = threshold_explorer(frame, DECISION)
+    assert table["threshold"].to_dict() == CUTS
+    for model, cut in CUTS.items():
         hate = prob_of(frame, model) >= cut
         macro = f1_score(frame["label"], hate, average="macro")
         assert table.loc[model, "macro_f1"] == pytest.approx(macro)
