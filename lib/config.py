@@ -167,6 +167,18 @@ class Settings(Layout):
     slice_by: list[str] = []
     # The share of hate where the models will be used; None: that of the data.
     prevalence: float | None = Field(default=None, gt=0, lt=1)
+    # What is promised of blocking and allowing: two rates, the least cost, or a recall.
+    policy: Literal["targets", "costs", "recall_floor"] = "targets"
+    # The least precision of what is blocked, the greatest share of hateful memes allowed.
+    policy_precision: float = Field(default=0.9, gt=0, lt=1)
+    policy_miss: float = Field(default=0.1, gt=0, lt=1)
+    # For "costs": of a wrong block, a wrong allow and a review, and the greatest share reviewed.
+    policy_costs: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] | None = None
+    policy_review_budget: float = Field(default=0.2, ge=0, le=1)
+    # For "recall_floor": the least share of hateful memes that are not allowed.
+    policy_recall: float | None = Field(default=None, gt=0, lt=1)
+    # At which confidence each side is certified.
+    policy_confidence: float = Field(default=0.9, gt=0, lt=1)
 
     @field_validator("data")
     @classmethod
@@ -195,6 +207,13 @@ class Settings(Layout):
         name = wanted.get(self.threshold_objective)
         if name is not None and getattr(self, name) is None:
             raise ValueError(f"threshold_objective {self.threshold_objective} needs {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _policy_has_its_number(self) -> Self:
+        name = {"costs": "policy_costs", "recall_floor": "policy_recall"}.get(self.policy)
+        if name is not None and getattr(self, name) is None:
+            raise ValueError(f"policy {self.policy} needs {name}")
         return self
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""The decision artifacts: temperature, threshold and provenance, fitted, saved, verified."""
+"""The decision artifacts: temperature, threshold, policy, origin; fitted, saved, verified."""
 
 import importlib.metadata
 import math
@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from lib.artifacts import as_written, fingerprint, read_json, write_json
+from lib.artifacts import as_written, fingerprint, read_json, write_csv, write_json
 from lib.calibration import (
     BestThreshold,
     Interval,
@@ -22,11 +22,15 @@ from lib.calibration import (
 )
 from lib.commands import again
 from lib.config import MODELS, Settings
+from lib.data.val_parts import SELECT
+from lib.decisions.policy import CHOSEN, Policy, policy_table
+from lib.decisions.policy_choice import fit_policy
 from lib.modeling.prediction_table import (
     fit_part,
     groups_of,
     logits_of,
     models_of,
+    read_predictions,
     refuse_other_models,
     resampled,
 )
@@ -42,9 +46,9 @@ class DecisionBundle:
     `temperatures` and `thresholds` hold one number a model, `objective` what the latter maximise;
     `fits` the status and likelihoods of each temperature, `intervals` the 95% bootstrap intervals
     of both numbers over resampled "groups" or "memes", as `resampled` says, the threshold's at
-    the fixed temperature. `review_band` is fusion's: inside it another sample of the same size
-    might have decided otherwise, so a person should look. `fit_part` is the part of the split
-    that was fitted on, empty for all of it, and `prevalence` its share of hate.
+    the fixed temperature. `policy` says which memes are allowed, sent to a person or blocked by
+    fusion's probability. `fit_part` is the part of the split that was fitted on, empty for all of
+    it, and `prevalence` its share of hate.
     """
 
     mode: str
@@ -58,19 +62,22 @@ class DecisionBundle:
     fits: dict[str, dict[str, Any]]
     intervals: dict[str, dict[str, list[float | None]]]
     resampled: str
-    review_band: tuple[float, float]
+    policy: Policy
     fingerprints: dict[str, str]
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, settings: Settings, n_resamples: int = 1000) -> Self:
-        """Fit temperature, then the best threshold, per model on the rows of `frame`.
+        """Fit temperature, best threshold, then fusion's policy on the rows of `frame`.
 
+        The policy's cuts are proposed by the other half of val in Step 6's predictions, where that
+        has one of the same models.
         Raises ValueError if a row is not of the split and part this mode may fit on (pilot:
-        train, full: the half of val that selected nothing), if the logits are not of the models
-        in `models/`, if no threshold reaches `threshold_floor`, and what `fit_temperature` and
-        `best_threshold` raise.
+        train, full: the half of val that selected nothing), if the logits are not finite or not of
+        the models in `models/`, if no threshold reaches `threshold_floor`, and what
+        `fit_temperature` and `best_threshold` raise.
         """
         _refuse_other_rows(frame, settings)
+        _refuse_not_finite(frame)
         made_by = models_of(frame)
         refuse_other_models(made_by, settings.models, settings.mode)
         objective, labels = objective_of(settings), frame["label"]
@@ -84,7 +91,8 @@ class DecisionBundle:
             m: _intervals(logits_of(frame, m), labels, temperatures[m], options | objective)
             for m in MODELS
         }
-        low, high = intervals["mm_fusion"]["threshold"]
+        thresholds = {m: as_written(float(best[m].threshold)) for m in MODELS}
+        own, proposed = (temperatures[CHOSEN], thresholds[CHOSEN]), _select_half(settings, made_by)
         return cls(
             mode=settings.mode,
             fit_split=settings.fit_split,
@@ -93,44 +101,49 @@ class DecisionBundle:
             prevalence=float(labels.mean()),
             objective=objective,
             temperatures=temperatures,
-            thresholds={m: as_written(float(best[m].threshold)) for m in MODELS},
+            thresholds=thresholds,
             fits={m: asdict(fits[m]) for m in MODELS},
             intervals=intervals,
             resampled=resampled(frame),
-            review_band=(0.0 if low is None else low, 1.0 if high is None else high),
+            policy=fit_policy(frame, proposed, *own, settings),
             fingerprints=made_by
             | {"predictions": fingerprint(settings.artifact(6, "predictions.parquet"))},
         )
 
     def save(self, settings: Settings) -> None:
-        """Write calibration_<m>.json, thresholds_<m>.json and decision_<m>.json of Step 7."""
+        """Write calibration, thresholds and decision_<m>.json and policy_<m>.csv of Step 7."""
         write_json(settings.artifact(7, "calibration.json"), self.temperatures)
         shaped = {model: {LABEL: cut} for model, cut in self.thresholds.items()}
         write_json(settings.artifact(7, "thresholds.json"), shaped)
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         write_json(settings.artifact(7, "decision.json"), asdict(self) | {"versions": versions})
+        write_csv(settings.artifact(7, "policy.csv"), policy_table(self.policy))
 
     @classmethod
     def load(cls, settings: Settings) -> Self:
         """Read the three files back; temperatures and thresholds count as they stand there.
 
+        Where fusion's temperature was edited, the policy's cuts are moved with it.
         Raises FileNotFoundError naming the step, and ValueError naming file and field for a
-        missing entry, a temperature that is not positive or a threshold outside [0, 1].
+        missing entry, a temperature that is not positive, a threshold or cut outside [0, 1].
         """
-        decision = _read(settings.artifact(7, "decision.json"), [f.name for f in fields(cls)])
+        file = settings.artifact(7, "decision.json")
+        decision = _read(file, [f.name for f in fields(cls)])
         calibration = settings.artifact(7, "calibration.json")
         thresholds = settings.artifact(7, "thresholds.json")
         cuts = {
-            model: _number(_cut_of(entry), f"{thresholds}: {model}.{LABEL}", most=1.0)
+            model: _number(_entry(entry, LABEL), f"{thresholds}: {model}.{LABEL}", most=1.0)
             for model, entry in _read(thresholds, MODELS).items()
         }
         temperatures = {
             model: _number(value, f"{calibration}: {model}", least=sys.float_info.min)
             for model, value in _read(calibration, MODELS).items()
         }
-        band = tuple(decision["review_band"])
+        policy = Policy.read(decision["policy"], f"{file}: policy")
+        fitted = _number(_entry(decision["temperatures"], CHOSEN), f"{file}: temperatures.{CHOSEN}")
+        policy = policy.seen_through(fitted, temperatures[CHOSEN])
         return cls(
-            **decision | {"temperatures": temperatures, "thresholds": cuts, "review_band": band}
+            **decision | {"temperatures": temperatures, "thresholds": cuts, "policy": policy}
         )
 
     def verify(self, models: str | Path) -> None:
@@ -179,6 +192,26 @@ def _refuse_other_rows(frame: pd.DataFrame, settings: Settings) -> None:
         )
 
 
+def _refuse_not_finite(frame: pd.DataFrame) -> None:
+    for name in (name for model in MODELS for name in logits_of(frame, model)):
+        if bad := int((~np.isfinite(frame[name].to_numpy(np.float64))).sum()):
+            raise ValueError(
+                f"column '{name}' of the predictions has {bad} values that are not finite; "
+                f"evaluate again: {again(6)}"
+            )
+
+
+def _select_half(settings: Settings, made_by: Mapping[str, str]) -> pd.DataFrame | None:
+    """The half of val that selected, as Step 6 predicted it; None where there is none."""
+    if fit_part(settings) is None:
+        return None
+    try:
+        frame = read_predictions(settings, settings.fit_split, SELECT)
+    except (FileNotFoundError, ValueError):
+        return None
+    return frame if frame.attrs.get("models") == made_by else None
+
+
 def _best_threshold(
     model: str, prob: np.ndarray, labels: pd.Series, objective: Mapping[str, Any]
 ) -> BestThreshold:
@@ -221,8 +254,8 @@ def _read(file: Path, names: Iterable[str]) -> dict[str, Any]:
     return {name: content[name] for name in names}
 
 
-def _cut_of(entry: Any) -> Any:
-    return entry.get(LABEL) if isinstance(entry, dict) else None
+def _entry(content: Any, name: str) -> Any:
+    return content.get(name) if isinstance(content, dict) else None
 
 
 def _number(value: Any, where: str, least: float = 0.0, most: float = math.inf) -> float:

@@ -10,6 +10,7 @@ from lib.config import MODELS, Settings
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibration_table, model_choice
 from lib.decisions.evaluation import evaluate, without_nan
+from lib.decisions.policy_outcomes import policy_outcome
 from lib.decisions.prevalence import at_prevalence
 
 CHOSEN = "mm_fusion"
@@ -41,8 +42,8 @@ def decision_report(
     `{model: {section: metrics}}` and "baselines" as `evaluate` gives them, with a section for what
     was fitted on and one for what is reported, in a pilot the same. Beside them, by section:
     "calibration", the metrics before and after the temperature, "choice", the paired comparison of
-    the models, and "at_prevalence", None where none is stated. "targets" says whether the settings'
-    are met.
+    the models, "policy", what fusion's came to, and "at_prevalence", None where none is stated.
+    "targets" says whether the settings' are met.
     """
     frames = {section_of(frame): frame for frame in (fit_frame, report_frame)}
     report: dict[str, Any] = {name: {} for name in (*MODELS, "baselines")}
@@ -62,6 +63,10 @@ def decision_report(
         },
         "choice": {
             section: model_choice(frame, decision, settings, n_resamples).to_dict("records")
+            for section, frame in frames.items()
+        },
+        "policy": {
+            section: policy_outcome(frame, decision, settings.seed, settings.prevalence)
             for section, frame in frames.items()
         },
         "targets": target_table(report, settings).to_dict("records"),

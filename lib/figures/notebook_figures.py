@@ -15,6 +15,7 @@ from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibrated
 from lib.decisions.report import described, section_of
+from lib.figures.robustness_figures import robustness_figure as robustness_figure
 from lib.figures.single_plots import (
     contact_sheet,
     grid_of,
@@ -22,7 +23,7 @@ from lib.figures.single_plots import (
     threshold_curve,
     training_curve,
 )
-from lib.figures.style import GREY, MODEL_STYLES, PALE, PLAIN, ROLES, share_legend, style_of
+from lib.figures.style import MODEL_STYLES, PLAIN, ROLES, style_of
 
 CUTS = np.linspace(0, 1, 201)
 STYLES = [MODEL_STYLES[model] for model in MODELS]
@@ -133,28 +134,6 @@ def threshold_figure(frame: pd.DataFrame, decision: DecisionBundle) -> Figure:
     return figure
 
 
-def robustness_figure(table: pd.DataFrame, split: str) -> Figure:
-    """Change of macro-F1 under each perturbation, one mark a model; `table` of `split`'s memes."""
-    wide = table.pivot(index="perturbation", columns="model", values="macro_f1_change")
-    wide = wide.loc[table["perturbation"].unique()[1:], list(MODELS)]
-    figure, ax = plt.subplots(figsize=(8, 5.6), layout="constrained")
-    places = np.arange(len(wide))
-    for offset, model, style in zip((-0.25, 0, 0.25), MODELS, STYLES, strict=True):
-        at = places + offset
-        ax.hlines(at, 0, wide[model], color=style.color, linewidth=2)
-        ax.plot(wide[model], at, style.marker, color=style.color, label=style.label)
-    ax.hlines(places[1:] - 0.5, 0, 1, transform=ax.get_yaxis_transform(), color=PALE, linewidth=0.8)
-    ax.axvline(0, color=GREY, linewidth=0.8, zorder=1)
-    ax.set_yticks(places, wide.index)
-    ax.set(ylim=(len(wide) - 0.5, -0.5), xlabel="change of macro-F1")
-    ax.tick_params(axis="y", length=0)
-    figure.suptitle(
-        f"{_described(split, table['n'].iloc[0])}, each meme changed in one way at a time"
-    )
-    share_legend(figure)
-    return figure
-
-
 def predictions_figure(
     images: Sequence[Any],
     predictions: pd.DataFrame,
@@ -165,8 +144,7 @@ def predictions_figure(
     rows, columns = grid_of(len(images), columns)
     figure = plt.figure(figsize=(2.8 * columns, 3.1 * rows), layout="constrained")
     titles = [
-        f"p(hate) = {row.prob_hate:.2f}: {'hate' if row.label else 'non-hate'}"
-        + (" (review)" if row.review else "")
+        f"p(hate) = {row.prob_hate:.2f}: {'hate' if row.label else 'non-hate'}, {row.decision}"
         for row in predictions.itertuples()
     ]
     contact_sheet(figure, list(images), titles, columns)

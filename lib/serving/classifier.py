@@ -58,9 +58,10 @@ class MemeClassifier:
 
         Where there is no picture (None) the models are shown plain grey, as in training.
         A text may already have the packed form `[OCR] … [/OCR] …`. Each answer holds `prob_hate`
-        (fusion's calibrated probability), `label` (1 = hate or abuse), `threshold`, `review`
-        (whether the probability lies in the review band), `logits` of fusion, and `experts`,
-        the calibrated probability of each expert alone.
+        (fusion's calibrated probability), `label` (1 = hate or abuse, where that reaches
+        `threshold`), `threshold`, `decision` ("allow", "review" or "block", by the policy's cuts),
+        `review` (whether it is "review"), `logits` of fusion, and `experts`, the calibrated
+        probability of each expert alone.
         Raises FileNotFoundError or ValueError naming a picture that cannot be read, and
         ValueError if there are more texts than pictures or fewer.
         """
@@ -78,7 +79,7 @@ class MemeClassifier:
     def predict_frame(
         self, texts: Sequence[str], image_paths: Sequence[str | Path | Image.Image]
     ) -> pd.DataFrame:
-        """`predict_batch` as a table, a row a meme: prob_hate, label, review, experts' columns."""
+        """`predict_batch` as a table, a row a meme, the experts' probabilities in columns."""
         return _table(self.predict_batch(texts, image_paths))
 
     def frame_of(self, logits: dict[str, torch.Tensor]) -> pd.DataFrame:
@@ -87,17 +88,18 @@ class MemeClassifier:
 
     def _answers(self, logits: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
         threshold = self.decision.thresholds["mm_fusion"]
-        low, high = self.decision.review_band
         probs = {
             name: prob_hate(logits[name], self.decision.temperatures[name]).tolist()
             for name in MODELS
         }
+        decisions = self.decision.policy.decide(probs["mm_fusion"]).tolist()
         return [
             {
                 "prob_hate": prob,
                 "label": int(prob >= threshold),
                 "threshold": threshold,
-                "review": low <= prob <= high,
+                "decision": decisions[row],
+                "review": decisions[row] == "review",
                 "logits": logits["mm_fusion"][row].tolist(),
                 "experts": {name: probs[name][row] for name in ("text_expert", "vision_expert")},
             }

@@ -49,7 +49,7 @@ def write_scores(classifier: MemeClassifier, settings: Settings, rows: int = CHU
 
 
 def score_shards(classifier: MemeClassifier, shards: Sequence[str | Path]) -> pd.DataFrame:
-    """Judge all memes of some shards: id, text, prob_hate, label, threshold, review, experts."""
+    """Judge all memes of some shards: id, text, and `predict_frame`'s columns."""
     return pd.concat(_judged(classifier, shards), ignore_index=True)
 
 

@@ -138,7 +138,7 @@ def test_intervals_resample_groups_where_memes_have_company(val, model_folders):
     assert width(apart, "temperature") < 0.7 * width(alone, "temperature")
 
 
-def test_the_review_band_is_that_of_the_cut_and_not_of_the_temperature(val, model_folders):
+def test_the_threshold_interval_is_that_of_the_cut_and_not_of_the_temperature(val, model_folders):
     # Whatever T, the best cut lies between the margins 1 and 3; T itself is far from sure.
     rng = np.random.default_rng(0)
     label = np.repeat([0, 1], 100)
@@ -151,7 +151,7 @@ def test_the_review_band_is_that_of_the_cut_and_not_of_the_temperature(val, mode
     low, high = bundle.intervals["mm_fusion"]["temperature"]
     assert high > 1.3 * low
     cut = bundle.thresholds["mm_fusion"]
-    assert bundle.review_band == pytest.approx((cut, cut), abs=1e-6)
+    assert bundle.intervals["mm_fusion"]["threshold"] == pytest.approx([cut, cut], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,8 @@ def test_loading_gives_back_what_was_saved(bundle, model_folders):
     back.verify(model_folders.models)
     assert back.temperatures == bundle.temperatures
     assert back.thresholds == bundle.thresholds
-    assert back.review_band == pytest.approx(bundle.review_band, abs=1e-6)
+    assert back.policy.ends == bundle.policy.ends
+    assert back.policy.targets == bundle.policy.targets
     assert list(back.summary().index) == list(MODELS)
 
 
@@ -284,7 +285,11 @@ def test_an_impossible_temperature_is_named_with_file_and_field(bundle, model_fo
         ("calibration.json", lambda c: c.pop("mm_fusion"), r"calibration_full\.json.*mm_fusion"),
         ("thresholds.json", lambda c: c["mm_fusion"].clear(), r"mm_fusion\.abuse_hate is None"),
         ("thresholds.json", lambda c: c.update(mm_fusion=0.5), r"thresholds_full\.json.*mm_fusion"),
-        ("decision.json", lambda c: c.pop("review_band"), r"decision_full\.json.*review_band"),
+        ("decision.json", lambda c: c.pop("policy"), r"decision_full\.json.*'policy'.*--from 7"),
+        ("decision.json", lambda c: c.update(policy=None), r"decision_full\.json: policy: field"),
+        ("decision.json", lambda c: c["policy"].pop("allow"), r"decision_full\.json.*'allow'.*7"),
+        ("decision.json", lambda c: c["policy"].update(block=-1), r"json: policy\.block is -1"),
+        ("decision.json", lambda c: c.update(temperatures=[]), r"temperatures\.mm_fusion is None"),
     ],
 )
 def test_a_mangled_file_is_named_with_its_field(bundle, model_folders, name, change, said):
@@ -319,7 +324,7 @@ def test_hopeless_logits_still_give_a_decision(logits_frame, model_folders, kind
     bundle = DecisionBundle.fit(frame, model_folders, n_resamples=10)
     assert set(bundle.temperatures.values()) == {1.0}
     assert "ok" not in {fit["status"] for fit in bundle.fits.values()}
-    assert 0 <= bundle.review_band[0] <= bundle.review_band[1] <= 1
+    assert set(bundle.policy.decide([0.0, 0.5, 1.0])) <= {"allow", "review", "block"}
     bundle.save(model_folders)
     DecisionBundle.load(model_folders).summary()
 

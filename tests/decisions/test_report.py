@@ -111,6 +111,18 @@ def test_without_targets_the_table_is_empty(report, model_folders):
     assert target_table(report, model_folders).empty
 
 
+def test_the_frozen_policy_is_judged_on_both_splits(report, test_split, decision, model_folders):
+    assert list(report["policy"]) == ["val calibrate", "test"]
+    sides = {row["side"]: row for row in report["policy"]["test"]["sides"]}
+    assert [sides[side]["target"] for side in ("block", "allow")] == [0.9, 0.1]
+    prob = calibrated(test_split, decision.temperatures)["mm_fusion"]
+    reviewed = decision.policy.decide(prob) == "review"
+    assert sides["review"]["observed"] == pytest.approx(reviewed.mean())
+    save_report(report, pd.DataFrame(), model_folders)
+    written = json.loads(model_folders.artifact(7, "report.json").read_text())
+    assert sum(row["memes"] for row in written["policy"]["test"]["workload"]) == pytest.approx(1e4)
+
+
 def test_the_summary_does_not_mix_the_splits(report, decision, capsys):
     counts = pd.Series({"TP": 40, "TN": 45, "FP": 5, "FN": 10})
     print_summary(report, decision, counts)

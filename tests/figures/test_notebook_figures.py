@@ -17,7 +17,6 @@ from lib.figures.notebook_figures import (
     predictions_figure,
     reliability_figure,
     results_figure,
-    robustness_figure,
     threshold_figure,
     training_figure,
 )
@@ -216,34 +215,16 @@ def test_a_model_has_its_colour_in_every_figure(val, decision, report):
             assert not colors & (others - {MODEL_STYLES[model].color})
 
 
-def test_robustness_marks_every_change_even_none(legend_stands_apart):
-    names = ["none", "text: removed", "image: grey"]
-    rows = [
-        {"perturbation": name, "model": model, "n": 80, "macro_f1_change": change}
-        for name, changes in zip(names, ((0, 0, 0), (-0.1, 0, -0.2), (0, 0, 0.1)), strict=True)
-        for model, change in zip(MODELS, changes, strict=True)
-    ]
-    figure = robustness_figure(pd.DataFrame(rows), "test")
-    ax = figure.axes[0]
-    assert [label.get_text() for label in ax.get_yticklabels()] == names[1:]
-    marks = {line.get_label(): line.get_xdata() for line in ax.lines if line.get_marker() != "None"}
-    assert {label: list(at) for label, at in marks.items()} == {
-        label: list(at) for label, at in zip(LABELS, ([-0.1, 0], [0, 0], [-0.2, 0.1]), strict=True)
-    }
-    assert legend(figure) == LABELS and legend_stands_apart(figure)
-    assert figure.get_suptitle().startswith("test, n = 80")
-
-
-def test_predictions_say_what_a_person_should_check():
-    frame = pd.DataFrame({"prob_hate": [0.9, 0.5], "label": [1, 0], "review": [False, True]})
+def test_predictions_say_what_is_decided():
+    frame = pd.DataFrame({"prob_hate": [0.9, 0.5], "label": [1, 0], "decision": ["block", "review"]})
     figure = predictions_figure([Image.new("RGB", (40, 40))] * 2, frame, "train")
-    assert titles(figure) == ["p(hate) = 0.90: hate", "p(hate) = 0.50: non-hate (review)"]
+    assert titles(figure) == ["p(hate) = 0.90: hate, block", "p(hate) = 0.50: non-hate, review"]
     assert figure.get_suptitle() == "train (in-sample), n = 2"
 
 
 @pytest.mark.parametrize("n, columns, empty", [(6, None, 0), (6, 4, 2), (5, None, 1)])
 def test_six_predictions_fill_their_figure(n, columns, empty):
-    frame = pd.DataFrame({"prob_hate": [0.9] * n, "label": [1] * n, "review": [False] * n})
+    frame = pd.DataFrame({"prob_hate": [0.9] * n, "label": [1] * n, "decision": ["block"] * n})
     figure = predictions_figure([Image.new("RGB", (40, 40))] * n, frame, columns=columns)
     assert len([ax for ax in figure.axes if not ax.images]) == empty
     figure.draw_without_rendering()

@@ -74,6 +74,27 @@ def test_an_answer_is_plain_json(classifier, tmp_path):
     answer = classifier.predict(TEXT, tmp_path / "a.png")
     assert json.loads(json.dumps(answer)) == answer
     assert type(answer["label"]) is int
+    assert type(answer["decision"]) is str
+    assert type(answer["review"]) is bool
+
+
+@pytest.mark.parametrize(
+    ("allow", "block", "decision"),
+    [(None, None, "review"), (None, 0.0, "block"), (1.0, 1.0, "allow"), (0.0, 1.0, "review")],
+)
+def test_the_policy_decides_and_the_threshold_labels(classifier, allow, block, decision):
+    policy = replace(classifier.decision.policy, allow=allow, block=block)
+    thresholds = classifier.decision.thresholds | {"mm_fusion": 0.0}
+    other = replace(classifier.decision, policy=policy, thresholds=thresholds)
+    answer = MemeClassifier(classifier.model, other).predict(TEXT, None)
+    assert (answer["decision"], answer["review"]) == (decision, decision == "review")
+    assert answer["label"] == 1
+
+
+def test_a_decision_without_a_policy_names_file_and_command(own_root):
+    edit(own_root, "decision_full.json", lambda c: c.pop("policy"))
+    with pytest.raises(ValueError, match=r"decision_full\.json: field 'policy'.*--from 7"):
+        MemeClassifier.load(own_root, "full")
 
 
 def test_predictions_are_those_of_step_6(full_root, classifier):
@@ -190,7 +211,8 @@ def test_demo_and_scores_cover_the_reported_split(full_root, classifier, tmp_pat
     scores = score_shards(classifier, shards)
     assert scores["id"].tolist() == MemeShards(shards, pictures=False).ids
     assert scores["prob_hate"][:3].tolist() == pytest.approx(again["prob_hate"].tolist(), abs=1e-5)
-    assert {"label", "threshold", "review", "text_expert_prob"} <= set(scores)
+    assert {"label", "threshold", "decision", "review", "text_expert_prob"} <= set(scores)
+    assert (scores["review"] == (scores["decision"] == "review")).all()
 
 
 def test_what_step_6_has_encoded_is_not_encoded_again(full_root, classifier, tmp_path, monkeypatch):
@@ -215,6 +237,7 @@ def test_what_step_6_has_encoded_is_not_encoded_again(full_root, classifier, tmp
     assert written["id"].tolist() == expected["id"].tolist()
     assert written["text"].tolist() == expected["text"].tolist()
     assert written["label"].tolist() == expected["label"].tolist()
+    assert written["decision"].tolist() == expected["decision"].tolist()
     for column in ("prob_hate", "text_expert_prob", "vision_expert_prob"):
         assert written[column].tolist() == pytest.approx(expected[column].tolist(), abs=1e-5)
 

@@ -1,0 +1,208 @@
+"""What the policy comes to: on a split, in daily work, with a wrong cut, and if it may abstain."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.special import logit
+
+from lib.calibration import prob_hate, sweep_thresholds
+from lib.config import MODELS
+from lib.decisions.bundle import DecisionBundle
+from lib.decisions.policy import CHOSEN, SIDES, Policy, counted, sample_of, target_of
+from lib.decisions.policy_certificates import clopper_pearson
+from lib.modeling.prediction_table import logits_of
+
+DECISIONS = ("block", "review", "allow")
+# Thresholds that are tried between the ends of an interval, these among them.
+N_WITHIN = 201
+
+
+class RiskCoverage(NamedTuple):
+    """The risk at each coverage, both (N,) with coverage i / N, and what they come to.
+
+    `aurc` is the mean risk, `excess` how much of it lies above that of the best order of the same
+    errors, in which all right decisions come first.
+    """
+
+    coverage: np.ndarray
+    risk: np.ndarray
+    aurc: float
+    excess: float
+
+
+def policy_outcome(
+    frame: pd.DataFrame, decision: DecisionBundle, seed: int, prevalence: float | None = None
+) -> dict[str, Any]:
+    """The frozen policy on a split: what `judged`, `workload`, `threshold_stability` say, and AURC.
+
+    The first three are lists of rows under "sides", "workload" and "threshold_stability", "aurc"
+    holds each model's `aurc` and `excess`.
+    """
+    return {
+        "sides": judged(frame, decision, seed).to_dict("records"),
+        "workload": workload(frame, decision, prevalence).to_dict("records"),
+        "threshold_stability": threshold_stability(frame, decision).to_dict("records"),
+        "aurc": {
+            model: {"aurc": curve.aurc, "excess": curve.excess}
+            for model, curve in risk_coverages(frame, decision).items()
+        },
+    }
+
+
+def judged(frame: pd.DataFrame, decision: DecisionBundle, seed: int) -> pd.DataFrame:
+    """Each side's measure on one meme of each group, drawn by `seed`: a row a side.
+
+    Columns: side, measure, target (NaN without), count, n, observed = count / n (NaN for n = 0),
+    the exact 95% interval low and high, `holds` (whether `observed` meets the target, None without
+    either), and `met`: "yes" or "no" where the whole interval is on that side of the target, else
+    "within the interval"; "no target" without one, "does not exist" for n = 0.
+    """
+    policy = decision.policy
+    sample = sample_of(frame, decision.temperatures[CHOSEN], seed)
+    rows = []
+    for side, measure in SIDES.items():
+        target, found = target_of(policy.targets, side), counted(sample, side, policy.ends)
+        low, high = clopper_pearson(found.hits, found.n)
+        observed = found.hits / found.n if found.n else None
+        row = {"side": side, "measure": measure, "target": target, "count": found.hits}
+        row |= {"n": found.n, "observed": observed, "low": low, "high": high}
+        rows.append(row | _against(target, observed, low, high, at_least=side == "block"))
+    return pd.DataFrame(rows).astype({"target": float, "observed": float, "holds": object})
+
+
+def workload(
+    frame: pd.DataFrame,
+    decision: DecisionBundle,
+    prevalence: float | None = None,
+    per: int = 10_000,
+) -> pd.DataFrame:
+    """What to expect of `per` memes of which `prevalence` are hate, that of `frame` by default.
+
+    A row a decision: block, review, allow. With s1 and s0 the shares of hateful and of harmless
+    memes of `frame` that get the decision, `hateful` = per * prevalence * s1, `harmless` =
+    per * (1 - prevalence) * s0, `memes` both together, and `wrong` the harmless among the blocked
+    and the hateful among the allowed, 0 where a person decides. `wrong_share` = wrong / memes, NaN
+    where there are none. What a class brings is NaN where `frame` has none of it, unless the
+    stated prevalence needs none.
+    """
+    prob = prob_hate(logits_of(frame, CHOSEN), decision.temperatures[CHOSEN])
+    decided, hate = decision.policy.decide(prob), frame["label"].to_numpy() == 1
+    share = float(hate.mean()) if prevalence is None else prevalence
+    rows = []
+    for name in DECISIONS:
+        hateful = _expected(decided[hate] == name, per * share)
+        harmless = _expected(decided[~hate] == name, per * (1 - share))
+        wrong = {"block": harmless, "review": 0.0, "allow": hateful}[name]
+        memes = hateful + harmless
+        row = {"decision": name, "memes": memes, "hateful": hateful, "harmless": harmless}
+        rows.append(row | {"wrong": wrong, "wrong_share": wrong / memes if memes else np.nan})
+    return pd.DataFrame(rows).assign(prevalence=share)
+
+
+def threshold_stability(frame: pd.DataFrame, decision: DecisionBundle) -> pd.DataFrame:
+    """What a threshold elsewhere in its interval would cost on `frame`, four rows a model.
+
+    `at` is "chosen", the "low" and "high" end of the threshold's bootstrap interval (0 or 1 for an
+    end without bound), and "worst", the lowest threshold of least macro-F1 among `N_WITHIN` evenly
+    spaced ones from end to end. `f1` is that of hate, `macro_f1` the mean of both classes', 0
+    where a class is neither there nor predicted; the changes are against the chosen threshold.
+    """
+    tables = []
+    for model in MODELS:
+        chosen = decision.thresholds[model]
+        low, high = decision.intervals[model]["threshold"]
+        ends = 0.0 if low is None else low, 1.0 if high is None else high
+        cuts = np.concatenate([[chosen, *ends], np.linspace(*ends, N_WITHIN)])
+        prob = prob_hate(logits_of(frame, model), decision.temperatures[model])
+        curve = sweep_thresholds(prob, frame["label"], cuts)
+        curve["macro_f1"] = (_f1(curve, "tp") + _f1(curve, "tn")) / 2
+        worst = 3 + int(np.argmin(curve["macro_f1"].to_numpy()[3:]))
+        rows = curve.iloc[[0, 1, 2, worst]].reset_index(drop=True)
+        rows = rows[["threshold", "f1", "macro_f1"]]
+        changes = (rows[["f1", "macro_f1"]] - rows.loc[0, ["f1", "macro_f1"]]).add_suffix("_change")
+        rows.insert(0, "model", model)
+        rows.insert(1, "at", ["chosen", "low", "high", "worst"])
+        tables.append(pd.concat([rows, changes], axis=1))
+    return pd.concat(tables, ignore_index=True)
+
+
+def risk_coverages(frame: pd.DataFrame, decision: DecisionBundle) -> dict[str, RiskCoverage]:
+    """Each model's risk over coverage, its surest decisions first.
+
+    A decision is prob >= threshold, and its confidence the distance |logit(p) - logit(threshold)|,
+    so that what lies just beside the threshold is the first to be left to a person.
+    """
+    labels, found = frame["label"].to_numpy(), {}
+    for model in MODELS:
+        temperature, threshold = decision.temperatures[model], decision.thresholds[model]
+        logits = logits_of(frame, model).to_numpy(np.float64)
+        wrong = (prob_hate(logits, temperature) >= threshold) != labels
+        inside = np.clip(threshold, np.finfo(float).tiny, 1 - np.finfo(float).epsneg)
+        distance = (logits[:, 1] - logits[:, 0]) / temperature - logit(inside)
+        found[model] = risk_coverage(np.abs(distance), wrong)
+    return found
+
+
+def risk_coverage(confidence: ArrayLike, wrong: ArrayLike) -> RiskCoverage:
+    """Risk against coverage: the error rate of the i surest of N decisions, for each i.
+
+    `confidence` and `wrong` (0 or 1) have shape (N,). Within equal confidence the mean over all
+    orders is given. AURC is the mean of the N risks, and excess is AURC minus that of the best
+    order (Geifman and El-Yaniv 2017; Geifman, Uziel and El-Yaniv 2019).
+    Raises ValueError for a confidence that is NaN, and without a decision.
+    """
+    sure, errors = np.asarray(confidence, float), np.asarray(wrong, float)
+    if not len(sure) or np.isnan(sure).any():
+        raise ValueError("confidence must hold numbers, at least one, and none of them NaN")
+    _, tied, size = np.unique(-sure, return_inverse=True, return_counts=True)
+    mean_error = np.bincount(tied, errors) / size
+    i = np.arange(1, len(sure) + 1)
+    risk = np.cumsum(np.repeat(mean_error, size)) / i
+    best = np.maximum(i - (len(sure) - errors.sum()), 0) / i
+    return RiskCoverage(i / len(sure), risk, float(risk.mean()), float(risk.mean() - best.mean()))
+
+
+def aurc_table(curves: Mapping[str, RiskCoverage]) -> pd.DataFrame:
+    """AURC, excess and the risk at full and at half coverage, a row a model."""
+    rows = {
+        model: {
+            "aurc": curve.aurc,
+            "excess": curve.excess,
+            "risk at coverage 1": curve.risk[-1],
+            "risk at coverage 0.5": curve.risk[max(len(curve.risk) // 2 - 1, 0)],
+        }
+        for model, curve in curves.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("model").reset_index()
+
+
+def shares(frame: pd.DataFrame, policy: Policy, temperature: float) -> dict[str, float]:
+    """The share of all memes of `frame` that is blocked, reviewed and allowed."""
+    decided = policy.decide(prob_hate(logits_of(frame, CHOSEN), temperature))
+    return {name: float((decided == name).mean()) for name in DECISIONS}
+
+
+def _against(
+    target: float | None, observed: float | None, low: float, high: float, at_least: bool
+) -> dict[str, Any]:
+    if target is None or observed is None:
+        return {"holds": None, "met": "no target" if target is None else "does not exist"}
+    if not at_least:  # the less the better
+        target, observed, low, high = -target, -observed, -high, -low
+    met = "yes" if low >= target else "no" if high < target else "within the interval"
+    return {"holds": observed >= target, "met": met}
+
+
+def _expected(of_class: np.ndarray, memes: float) -> float:
+    """How many of so many memes of a class get a decision that these (N,) got or not."""
+    if memes == 0:
+        return 0.0
+    return float(memes * of_class.mean()) if len(of_class) else np.nan
+
+
+def _f1(counts: pd.DataFrame, right: str) -> pd.Series:
+    twice = 2 * counts[right]
+    return (twice / (twice + counts["fp"] + counts["fn"])).fillna(0.0)
