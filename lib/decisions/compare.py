@@ -19,8 +19,9 @@ from lib.artifacts import fingerprint, write_csv, write_json
 from lib.calibration import bootstrap_difference, classification_metrics
 from lib.config import MODELS
 from lib.decisions.compared_runs import MODES, Run, default_modes, memes_of, paired, read_run
-from lib.decisions.error_analysis import error_table, slice_columns, slice_counts, slices
+from lib.decisions.error_analysis import error_table
 from lib.decisions.evaluation import without_nan
+from lib.decisions.slices import slice_columns, slice_counts, slices
 from lib.modeling.prediction_table import groups_of, resampled
 
 # Whether more is better.
@@ -63,7 +64,7 @@ def compare(
     Raises ValueError where the shards do not hold the predicted memes.
     """
     texts, metas = memes_of(a) or memes_of(b) or _unknown(len(a.frame))
-    tables = [error_table(run.frame, texts, run.decision) for run in (a, b)]
+    tables = [error_table(run.frame, texts, metas, run.decision) for run in (a, b)]
     prob, decided = (
         (tables[0][f"{model}_{kind}"].to_numpy(), tables[1][f"{model}_{kind}"].to_numpy())
         for kind in ("prob", "pred")

@@ -12,6 +12,7 @@ from lib.calibration import best_threshold, fit_temperature, prob_hate
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.decisions.bundle import DecisionBundle, objective_of
+from lib.decisions.policy import CHOSEN, Policy
 from lib.modeling.prediction_table import COLUMNS, checked_file, fit_part, logits_of, resampled
 
 MODES = ("full", "pilot")
@@ -145,7 +146,7 @@ def _reported(frame: pd.DataFrame, settings: Settings, path: Path) -> pd.DataFra
 
 
 def _fitted(frame: pd.DataFrame, settings: Settings, path: Path) -> DecisionBundle:
-    """The decisions of Step 7's default settings, without intervals and review band."""
+    """The decisions of Step 7's default settings, without intervals and policy."""
     split, part = settings.fit_split, fit_part(settings)
     rows = frame[(frame["split"] == split) & ((frame["part"] == part) | (part is None))]
     if rows.empty:
@@ -173,7 +174,7 @@ def _fitted(frame: pd.DataFrame, settings: Settings, path: Path) -> DecisionBund
         fits={},
         intervals={},
         resampled=resampled(rows),
-        # Holds no probability, so that no slice is made of a band that is not known.
-        review_band=(1.0, 0.0),
+        # Sends nothing to a person, so that no slice is made of a band that is not known.
+        policy=Policy.at_threshold(thresholds[CHOSEN]),
         fingerprints={},
     )

@@ -4,7 +4,8 @@ It is written as it is read, `CHUNK` memes at a time: a chunk's predictions and 
 shown and the slices' counts are all that is held, whatever the number of memes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,36 +13,36 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib.artifacts import append_csv, atomic_path
+from lib.artifacts import append_csv, atomic_path, write_csv
 from lib.calibration import prob_hate
 from lib.commands import again
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.shard_index import open_index
+from lib.data.text import words_of
 from lib.decisions.bundle import DecisionBundle
+from lib.decisions.fairness import fairness
+from lib.decisions.nearest import COLUMNS as NEAREST_COLUMNS
+from lib.decisions.nearest import nearest_memes
+from lib.decisions.slices import joined_counts, slice_counts, slices
+from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import logits_of, prediction_chunks
 
 # Predictions, texts and labels of so many memes are some 50 MB.
 CHUNK = 16_384
 
-# Below this a slice's error rate says too little to be ranked.
-SLICE_MINIMUM = 30
-
-# The packed markers count as words, five of them.
-LONG_TEXT = 15
-
-SLICES = ("models_agree", "in_review_band", "text length", "dataset", "target_type", "concept")
-
-
 SHOWN = ["id", "text", "label", "mm_fusion_prob", "error_type"]
+
+_NO_OCR = re.compile(r"\s*(\[OCR\]\s*\[/OCR\]|$)")
 
 
 class Errors(NamedTuple):
-    """What is kept of the error table: fusion's counts, its surest errors, and its slices."""
+    """What is kept of the error table: fusion's counts, its surest errors, slices, fairness."""
 
     counts: pd.Series
     surest: pd.DataFrame
     slices: pd.DataFrame
+    fairness: pd.DataFrame
 
 
 def write_errors(
@@ -49,38 +50,53 @@ def write_errors(
 ) -> Errors:
     """Write `errors_<m>.csv` of Step 7 for the report split, and return what is kept of it.
 
-    Raises FileNotFoundError naming the step, and ValueError where the predictions are not of the
-    packed memes.
+    Beside it go `slices_<m>.csv` and `fairness_<m>.csv`. Raises FileNotFoundError naming the step,
+    and ValueError where the predictions are not of the packed memes, or no meme has a field of
+    `slice_by`.
     """
     counts: pd.Series = error_counts(pd.DataFrame({"error_type": []}))
-    surest, sliced, start = pd.DataFrame(), [], 0
+    surest, sliced, known, start = pd.DataFrame(), [], set[str](), 0
     memes = _memes(shard_paths(settings.shards, settings.report_split))
     chunks = prediction_chunks(settings, settings.report_split, chunk)
+    near = nearest_memes(settings)
     with (
         atomic_path(settings.artifact(7, "errors.csv")) as new,
         new.open("w", encoding="utf-8", newline="") as file,
     ):
         for frame in chunks:
             table, metas = _joined(frame, memes, decision, start)
-            append_csv(file, table, header=start == 0)
+            columns = near.frame(table["id"].tolist(), start) if near else None
+            whole = pd.concat([table, _columns(columns, len(table))], axis=1)
+            append_csv(file, for_spreadsheets(whole), header=start == 0)
             start += len(table)
             counts = counts + error_counts(table)
             surest = surest_errors(pd.concat([surest, table[SHOWN]]), n_surest)
-            sliced.append(slice_counts(table, metas))
-        if next(memes, None) is not None:
+            sliced.append(slice_counts(table, metas, settings.slice_by))
+            known |= _fields(table, metas)
+        if next(memes, None) is not None or not sliced:
             raise ValueError(_other_memes(settings.report_split))
-    return Errors(counts, surest, slices(sliced))
+        _refuse_unknown(settings.slice_by, known)
+    joined = joined_counts(sliced)
+    by_slice, by_target = slices([joined]), fairness(joined, settings.slice_by)
+    write_csv(settings.artifact(7, "slices.csv"), for_spreadsheets(by_slice))
+    write_csv(settings.artifact(7, "fairness.csv"), for_spreadsheets(by_target))
+    return Errors(counts, surest, by_slice, by_target)
 
 
 def error_table(
-    frame: pd.DataFrame, texts: Sequence[str], decision: DecisionBundle, start: int = 0
+    frame: pd.DataFrame,
+    texts: Sequence[str],
+    metas: Sequence[Mapping[str, Any]],
+    decision: DecisionBundle,
+    start: int = 0,
 ) -> pd.DataFrame:
     """One row a meme with the calibrated probability and prediction of each model.
 
-    `texts` (N,) are those of the rows of `frame`, and `start` is the first row's index. Columns:
-    index, id, text, label, `<model>_prob` and `<model>_pred` of the three models, `error_type` of
-    fusion (TP, TN, FP, FN), and the slices `models_agree`, `fusion_only_correct` (fusion right,
-    both experts wrong), `fusion_only_wrong` and `in_review_band`.
+    `texts` and `metas` (N,) are those of the rows of `frame`, and `start` is the first row's index.
+    Columns, as Step_7.md says: index, id, text, label, `<model>_prob` and `<model>_pred` of the
+    three models, `error_type` of fusion, the slices `models_agree`, `fusion_only_correct`,
+    `fusion_only_wrong` and `in_review_band`; then `decision`, `confidence`, `agreement`, `group`,
+    `dataset`, `language`, `target_type`, `text_words` and `ocr_missing`.
     """
     table = pd.DataFrame(
         {
@@ -101,55 +117,29 @@ def error_table(
     table["models_agree"] = (text == vision) & (vision == fusion)
     table["fusion_only_correct"] = fusion & ~text & ~vision
     table["fusion_only_wrong"] = ~fusion & text & vision
-    table["in_review_band"] = table["mm_fusion_prob"].between(*decision.review_band)
+    decided = decision.policy.decide(table["mm_fusion_prob"])
+    table["in_review_band"] = decided == "review"
+    table["decision"] = decided.astype(object)
+    table["confidence"] = confidence(table["mm_fusion_prob"], decision.thresholds["mm_fusion"])
+    table["agreement"] = 1 + (text == fusion).astype(int) + (vision == fusion).astype(int)
+    table["group"] = frame["group"].to_numpy()
+    table["dataset"] = [meta.get("dataset") or "" for meta in metas]
+    table["language"] = [meta.get("lang") or "" for meta in metas]
+    targets = ((meta.get("labels") or {}).get("target_type") for meta in metas)
+    table["target_type"] = [target or "unlabelled" for target in targets]
+    table["text_words"] = [len(words_of(words).split()) for words in texts]
+    table["ocr_missing"] = [_NO_OCR.match(words) is not None for words in texts]
     return table
 
 
-def slice_columns(table: pd.DataFrame, metas: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """What each meme is in each of `SLICES`, strings; None where a slice is not of it.
+def confidence(prob: pd.Series | np.ndarray, threshold: float) -> np.ndarray:
+    """How far each p(hate) (N,) is from the threshold, of the way to certainty on its side.
 
-    `metas` (N,) are the packed fields of the rows of `table`; data set, target type and (for
-    generated memes) concept are taken from them.
+    (p - t) / (1 - t) where p >= t, else (t - p) / t: 0 at the threshold, 1 at p = 0 or 1.
     """
-    columns = table[["models_agree", "in_review_band"]].astype(str)
-    long = table["text"].str.split().map(len) > LONG_TEXT
-    columns["text length"] = np.where(long, f"over {LONG_TEXT} words", f"up to {LONG_TEXT} words")
-    columns["dataset"] = [meta["dataset"] for meta in metas]
-    targets = [meta["labels"].get("target_type") for meta in metas]
-    columns["target_type"] = [target or "unlabelled" for target in targets]
-    columns["concept"] = [meta.get("concept") for meta in metas]
-    return columns
-
-
-def slice_counts(table: pd.DataFrame, metas: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """How many memes of each slice there are and how many are errors: slice, value, n, errors.
-
-    `metas` are those of `slice_columns`.
-    """
-    columns = slice_columns(table, metas)
-    wrong = table["error_type"].isin(["FP", "FN"])
-    parts = []
-    for name in SLICES:
-        found = wrong.groupby(columns[name]).agg(n="size", errors="sum").rename_axis("value")
-        parts.append(found.reset_index().assign(slice=name, value=lambda f: f["value"].astype(str)))
-    return pd.concat(parts, ignore_index=True)[["slice", "value", "n", "errors"]]
-
-
-def slices(counts: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Fusion's error rate by slice from `slice_counts`: those, error_rate and verdict.
-
-    Left out is what takes one value only. Slices under 30 memes are marked "insufficient" and have
-    no rate.
-    """
-    all_counts = pd.concat(counts)
-    table = all_counts.groupby(["slice", "value"], as_index=False)[["n", "errors"]].sum()
-    place = {name: rank for rank, name in enumerate(SLICES)}
-    table = table[table.groupby("slice")["value"].transform("size") > 1]
-    table = table.sort_values("slice", key=lambda s: s.map(place), kind="stable", ignore_index=True)
-    enough = table["n"] >= SLICE_MINIMUM
-    table["error_rate"] = (table["errors"] / table["n"]).where(enough)
-    table["verdict"] = np.where(enough, "", "insufficient")
-    return table
+    p = np.asarray(prob, dtype=float)
+    whole = np.where(p >= threshold, 1 - threshold, threshold)
+    return np.divide(np.abs(p - threshold), whole, out=np.zeros_like(p), where=whole > 0)
 
 
 def surest_errors(table: pd.DataFrame, n: int = 10) -> pd.DataFrame:
@@ -185,7 +175,25 @@ def _joined(
     metas = [meta for meta, _ in found]
     if [meta["id"] for meta in metas] != frame["id"].tolist():
         raise ValueError(_other_memes(frame["split"].iloc[0]))
-    return error_table(frame, [text for _, text in found], decision, start), metas
+    return error_table(frame, [text for _, text in found], metas, decision, start), metas
+
+
+def _columns(near: pd.DataFrame | None, n: int) -> pd.DataFrame:
+    """The columns of the nearest training memes, empty where these are not known."""
+    return pd.DataFrame(index=range(n), columns=list(NEAREST_COLUMNS)) if near is None else near
+
+
+def _fields(table: pd.DataFrame, metas: Sequence[Mapping[str, Any]]) -> set[str]:
+    """What `slice_by` may name."""
+    labels = (meta.get("labels") or {} for meta in metas)
+    return set[str]().union(map(str, table), *metas, *labels)
+
+
+def _refuse_unknown(slice_by: Sequence[str], known: set[str]) -> None:
+    if unknown := [name for name in slice_by if name not in known]:
+        raise ValueError(
+            f"slice_by: no meme has a field '{unknown[0]}'; known: {', '.join(sorted(known))}"
+        )
 
 
 def _other_memes(split: str) -> str:

@@ -15,6 +15,8 @@ import hashlib
 import json
 import shutil
 import warnings
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +47,7 @@ from lib.modeling.encoders import (
     TextEncoder,
     VisionEncoder,
 )
-from lib.modeling.expert_inputs import classifier, expert_inputs, frozen
+from lib.modeling.expert_inputs import classifier, expert_inputs, frozen, text_folding
 from lib.modeling.expert_trainer import make_trainer
 from lib.modeling.experts import expert_job
 from lib.modeling.features import Features, encode_splits
@@ -69,14 +71,14 @@ def load_encoders(settings: Settings) -> Encoders:
         if settings.ngrams:
             own |= _fitted_ngrams(settings)
     if settings.dual_encoder is not None:
-        own |= load_dual(settings.dual_encoder)
+        own |= load_dual(settings.dual_encoder, text_folding(settings))
     return Encoders.load(settings.models, settings.bf16, own)
 
 
 def _fitted_ngrams(settings: Settings) -> dict[str, Source]:
     memes = MemeShards(shard_paths(settings.shards, "train"), pictures=False)
     try:
-        return {NGRAMS: Ngrams.fit(memes.texts, memes.labels)}
+        return {NGRAMS: Ngrams.fit(memes.texts, memes.labels, text_folding(settings))}
     except ValueError as error:
         warnings.warn(
             f"the texts of train give no n-grams to learn from ({error}); fusion does without",
@@ -85,9 +87,10 @@ def _fitted_ngrams(settings: Settings) -> dict[str, Source]:
         return {}
 
 
-def load_dual(name: str) -> dict[str, Source]:
+def load_dual(name: str, folding: int = 0) -> dict[str, Source]:
     """Both towers of the dual encoder of that hub name or folder, in single precision.
 
+    Its texts are folded by the version `folding`, 0: as they are.
     Raises OSError where it cannot be found, ValueError if it has no text and image tower.
     """
     try:
@@ -102,6 +105,7 @@ def load_dual(name: str) -> dict[str, Source]:
         )
     # Half precision, in which some lie on the hub, would round the features and slow a CPU down.
     model = backbones.load(AutoModel, name, dtype=torch.float32).eval()
+    model.config.text_folding = folding
     return {
         "dual_text": DualText(model, backbones.load(AutoTokenizer, name)),
         "dual_vision": DualVision(model, backbones.load(AutoImageProcessor, name)),
@@ -128,7 +132,8 @@ def encode_for_fusion(settings: Settings, encoders: Encoders) -> tuple[Features,
             f"{name.split('_')[0]}_logits": out_of_fold(name, settings, fold) for name in EXPERTS
         }
         if NGRAMS in encoders.sources:
-            logits[NGRAMS] = out_of_fold_ngrams(memes.texts, memes.labels, fold)
+            folding = text_folding(settings)
+            logits[NGRAMS] = out_of_fold_ngrams(memes.texts, memes.labels, fold, folding)
         train = train.with_arrays(**logits)
     else:
         rows = head_rows(settings)
@@ -178,10 +183,8 @@ def out_of_fold(name: str, settings: Settings, fold: np.ndarray) -> torch.Tensor
     that a killed run goes on with the folds that are missing.
     """
     logits = torch.zeros(len(fold), 2)
-    job = expert_job(name, settings) | {"folds": settings.folds}
-    key = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
-    for k in tqdm(range(settings.folds), desc=f"folds of {name}"):
-        file = settings.features / f"out-of-fold-{name}-{key}-{k}.safetensors"
+    job = _fold_job(name, settings)
+    for k, file in enumerate(tqdm(fold_files(name, settings), desc=f"folds of {name}")):
         rows = np.flatnonzero(fold == k)
         if not file.exists():
             found = _fold_logits(name, settings, fold != k, rows, job | {"fold": k})
@@ -189,6 +192,18 @@ def out_of_fold(name: str, settings: Settings, fold: np.ndarray) -> torch.Tensor
                 save_file({"logits": found}, new)
         logits[rows] = load_file(file)["logits"]
     return logits
+
+
+def fold_files(name: str, settings: Settings) -> list[Path]:
+    """Where `out_of_fold` keeps the logits of each fold's memes."""
+    content = json.dumps(_fold_job(name, settings), sort_keys=True)
+    key = hashlib.sha256(content.encode()).hexdigest()[:16]
+    names = (f"out-of-fold-{name}-{key}-{k}.safetensors" for k in range(settings.folds))
+    return [settings.features / file for file in names]
+
+
+def _fold_job(name: str, settings: Settings) -> dict[str, Any]:
+    return expert_job(name, settings) | {"folds": settings.folds}
 
 
 def _pretrained(name: str, settings: Settings) -> tuple:

@@ -61,6 +61,17 @@ class Neighbours(nn.Module):
         numbers = None if kin is None else torch.from_numpy(kin)
         return self._votes(text, vision, numbers).to(text.device)
 
+    def nearest(
+        self, text: torch.Tensor, vision: torch.Tensor, n: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cosine and place, (B, n) each, of the n nearest kept memes to B others, nearest first.
+
+        There are fewer columns where fewer memes are kept.
+        """
+        cosine = self._placed(text, vision) @ self.memes.T
+        near, which = cosine.topk(min(n, len(self.memes)), dim=1)
+        return near.cpu().numpy(), which.cpu().numpy()
+
     def _kept(self, memes: int) -> torch.Tensor:
         room = len(self.labels)
         return torch.arange(room) * memes // room

@@ -12,7 +12,8 @@ from lib.data.datasets import MemeShards, shard_paths
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.compare import METRICS, compare, faults, main
 from lib.decisions.compared_runs import default_modes, memes_of, paired, read_run
-from lib.decisions.error_analysis import SLICES, error_table, slice_columns, slice_counts
+from lib.decisions.error_analysis import error_table
+from lib.decisions.slices import SLICES, slice_columns, slice_counts
 from lib.modeling.prediction_table import predictions_to_fit, save_predictions
 
 N_TEST = 300
@@ -123,7 +124,7 @@ def test_metrics_are_those_of_scikit_learn_and_worse_is_positive(root, predictio
     assert list(table.index) == list(METRICS)
     for column, place in (("a", a), ("b", b)):
         run = read_run(place, "full")
-        rows = error_table(run.frame, [""] * N_TEST, run.decision)
+        rows = error_table(run.frame, [""] * N_TEST, [{}] * N_TEST, run.decision)
         prob, pred, label = rows["mm_fusion_prob"], rows["mm_fusion_pred"], rows["label"]
         expected = {
             "macro_f1": f1_score(label, pred, average="macro"),
@@ -218,11 +219,11 @@ def packed_roots(root, logits_frame, packed):
 
 
 def test_slices_come_from_the_shards_and_are_those_of_the_error_table(packed_roots, monkeypatch):
-    monkeypatch.setattr("lib.decisions.error_analysis.SLICE_MINIMUM", 3)
+    monkeypatch.setattr("lib.decisions.slices.SLICE_MINIMUM", 3)
     found = of_roots(*packed_roots)
     run = read_run(packed_roots[0], "full")
     texts, metas = memes_of(run)
-    table = error_table(run.frame, texts, run.decision)
+    table = error_table(run.frame, texts, metas, run.decision)
     counted = slice_counts(table, metas)
     values = slice_columns(table, metas)
     assert list(values) == list(SLICES)
@@ -239,7 +240,7 @@ def test_the_intervals_of_slices_hold_for_all_of_them_together(root, predictions
     a, b = root("a", predictions), root("b", noisier(predictions))
     found = of_roots(a, b)
     runs = [read_run(place, "full") for place in (a, b)]
-    tables = [error_table(run.frame, [""] * N_TEST, run.decision) for run in runs]
+    tables = [error_table(run.frame, [""] * N_TEST, [{}] * N_TEST, run.decision) for run in runs]
     judged = found.slices[found.slices["verdict"] != "insufficient"]
     assert len(judged) > 1
     for row in judged.to_dict("records"):
@@ -294,7 +295,7 @@ def one_line(capsys):
         ([], 0, ""),
         (["--no-metric-worse-by", "0"], 1, "failed: macro_f1 is worse by "),
         (["--no-metric-worse-by", "0.99"], 0, ""),
-        (["--no-slice-worse-by", "0.01"], 1, "failed: models_agree False is worse by "),
+        (["--no-slice-worse-by", "0.01"], 1, "failed: agreement 1 is worse by "),
         (["--no-slice-worse-by", "0.99"], 0, ""),
     ],
 )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,15 +9,20 @@ from lib.data.datasets import MemeShards, shard_paths
 from lib.decisions import error_analysis
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.error_analysis import (
-    SLICE_MINIMUM,
+    confidence,
     error_counts,
     error_table,
-    slice_counts,
-    slices,
     surest_errors,
     write_errors,
 )
+from lib.decisions.fairness import fairness
+from lib.decisions.nearest import COLUMNS as NEAREST
+from lib.decisions.policy import Policy
+from lib.decisions.slices import joined_counts, slice_counts, slices
+from lib.decisions.spreadsheets import as_met
 from lib.modeling.prediction_table import read_predictions, save_predictions
+
+UNCACHED = pytest.mark.filterwarnings("ignore:the nearest training memes are left out")
 
 
 def bundle(threshold=0.5, band=(0.4, 0.6)) -> DecisionBundle:
@@ -31,13 +38,14 @@ def bundle(threshold=0.5, band=(0.4, 0.6)) -> DecisionBundle:
         fits={},
         intervals={},
         resampled="memes",
-        review_band=band,
+        policy=replace(Policy.at_threshold(threshold), allow=band[0], block=band[1]),
         fingerprints={},
     )
 
 
 def frame(label, **margins) -> pd.DataFrame:
-    columns = {"id": [f"m{i}" for i in range(len(label))], "label": label}
+    ids = [f"m{i}" for i in range(len(label))]
+    columns = {"id": ids, "group": ids, "label": label}
     for model in MODELS:
         columns[f"{model}_logit_0"] = 0.0
         columns[f"{model}_logit_1"] = np.asarray(margins[model.split("_")[0]], dtype=float)
@@ -52,7 +60,8 @@ def table():
         vision=[-9, -9, 9, -9],
         mm=[9, -9, -0.4, 4],
     )
-    return error_table(found, [f"text {i}" for i in range(4)], bundle())
+    texts = [f"text {i}" for i in range(4)]
+    return error_table(found, texts, metas(found), bundle())
 
 
 def metas(table, labels=None, **extra):
@@ -72,6 +81,8 @@ def test_columns_are_the_documented_ones(table):
         *(f"{model}_{kind}" for model in MODELS for kind in ("prob", "pred")),
         *("error_type", "models_agree", "fusion_only_correct", "fusion_only_wrong"),
         "in_review_band",
+        *("decision", "confidence", "agreement", "group", "dataset", "language", "target_type"),
+        *("text_words", "ocr_missing"),
     ]
     assert table["index"].tolist() == [0, 1, 2, 3]
     assert table["text"].tolist() == ["text 0", "text 1", "text 2", "text 3"]
@@ -96,49 +107,13 @@ def test_slices_of_the_models_against_each_other(table):
 
 def test_the_threshold_itself_counts_as_hate():
     found = frame(label=[1], text=[0], vision=[0], mm=[0])
-    table = error_table(found, [""], bundle(threshold=0.5))
+    table = error_table(found, [""], metas(found), bundle(threshold=0.5))
     assert table["mm_fusion_pred"].tolist() == [1]
 
 
 def test_surest_errors_come_first(table):
     assert surest_errors(table)["id"].tolist() == ["m3", "m2"]
     assert surest_errors(table, n=1)["id"].tolist() == ["m3"]
-
-
-def test_small_slices_are_not_ranked():
-    n = SLICE_MINIMUM + 10
-    margins = np.where(np.arange(n) % 4 == 0, -5, 5)
-    found = frame(label=[1] * n, text=margins, vision=margins, mm=margins)
-    table = error_table(found, ["a b"] * n, bundle())
-    concept = ["large"] * SLICE_MINIMUM + ["small"] * 10
-    halves = [slice_counts(table[:20], metas(table[:20], concept=concept[:20]))]
-    halves.append(slice_counts(table[20:], metas(table[20:], concept=concept[20:])))
-    rows = slices(halves)
-    whole = slices([slice_counts(table, metas(table, concept=concept))])
-    pd.testing.assert_frame_equal(rows, whole)
-    assert set(rows["slice"]) == {"concept"}
-    rows = rows.set_index("value")
-    assert rows.loc["large", "n"] == SLICE_MINIMUM
-    assert rows.loc["large", "error_rate"] == pytest.approx(8 / 30)
-    assert rows.loc["large", "verdict"] == ""
-    assert rows.loc["small", "verdict"] == "insufficient"
-    assert np.isnan(rows.loc["small", "error_rate"])
-    assert rows["errors"].sum() == table["error_type"].eq("FN").sum()
-
-
-def test_text_length_is_sliced_beyond_its_cut():
-    found = frame(label=[1, 1], text=[5, 5], vision=[5, 5], mm=[5, 5])
-    table = error_table(found, ["short", "w " * 40], bundle())
-    rows = slices([slice_counts(table, metas(table))])
-    assert rows[rows["slice"] == "text length"]["n"].tolist() == [1, 1]
-
-
-def test_memes_of_no_value_in_a_field_are_not_lost():
-    found = frame(label=[1, 1, 1], text=[5, 5, 5], vision=[5, 5, 5], mm=[5, 5, 5])
-    table = error_table(found, ["text"] * 3, bundle())
-    labels = [{"target_type": "group"}, {"target_type": None}, {"target_type": "person"}]
-    rows = slices([slice_counts(table, metas(table, labels))])
-    assert rows[rows["slice"] == "target_type"]["n"].sum() == 3
 
 
 @pytest.fixture
@@ -157,19 +132,74 @@ def predicted(logits_frame, packed, tmp_path):
     return settings
 
 
+@UNCACHED
 @pytest.mark.parametrize("chunk", [1, 5, 1000])
 def test_the_streamed_table_is_the_table_whatever_the_chunks(predicted, chunk):
     errors = write_errors(predicted, bundle(), n_surest=3, chunk=chunk)
     memes = MemeShards(shard_paths(predicted.shards, "test"), pictures=False)
-    whole = error_table(read_predictions(predicted, "test"), memes.texts, bundle())
-    written = pd.read_csv(predicted.artifact(7, "errors.csv"))
-    pd.testing.assert_frame_equal(written, whole, check_dtype=False, rtol=1e-8)
+    found = read_predictions(predicted, "test")
+    whole = error_table(found, memes.texts, memes.metas, bundle())
+    written = pd.read_csv(predicted.artifact(7, "errors.csv"), keep_default_na=False)
+    pd.testing.assert_frame_equal(
+        written.drop(columns=list(NEAREST)), whole, check_dtype=False, rtol=1e-8
+    )
     assert errors.counts.to_dict() == error_counts(whole).to_dict()
     assert errors.surest["id"].tolist() == surest_errors(whole, 3)["id"].tolist()
-    expected = slices([slice_counts(whole, memes.metas)])
-    pd.testing.assert_frame_equal(errors.slices, expected)
+    counts = joined_counts([slice_counts(whole, memes.metas)])
+    pd.testing.assert_frame_equal(errors.slices, slices([counts]))
+    pd.testing.assert_frame_equal(errors.fairness, fairness(counts))
+    for name in ("slices", "fairness"):
+        stored = as_met(predicted.artifact(7, f"{name}.csv"))
+        assert list(stored["value"]) == list(getattr(errors, name)["value"])
 
 
+def test_confidence_is_the_share_of_the_way_from_the_threshold_to_certainty():
+    found = confidence(np.array([0.0, 0.1, 0.2, 0.6, 1.0]), 0.2)
+    np.testing.assert_allclose(found, [1.0, 0.5, 0.0, 0.5, 1.0])
+    assert confidence(np.array([1.0]), 1.0).tolist() == [0.0]
+
+
+def test_agreement_counts_the_models_that_decide_as_fusion_does(table):
+    assert table["agreement"].tolist() == [2, 3, 1, 1]
+    assert (table["agreement"] == 3).tolist() == table["models_agree"].tolist()
+
+
+def test_a_text_is_described_without_its_markers():
+    found = frame(label=[1, 0, 1], text=[0] * 3, vision=[0] * 3, mm=[0] * 3)
+    texts = [
+        "[OCR] two words [/OCR] [CAP] [/CAP] <lang=de>",
+        "[OCR] [/OCR] [CAP] a grey clock [/CAP] <lang=en>",
+        "",
+    ]
+    table = error_table(found, texts, metas(found, lang=["de", "en", "en"]), bundle())
+    assert table["text_words"].tolist() == [2, 3, 0]
+    assert table["ocr_missing"].tolist() == [False, True, True]
+    assert table["language"].tolist() == ["de", "en", "en"]
+
+
+@UNCACHED
+def test_errors_are_sliced_by_fields_that_are_named_and_unknown_ones_are_refused(predicted):
+    named = predicted.model_copy(update={"slice_by": ["phrasing", "offensive"]})
+    found = write_errors(named, bundle()).slices
+    memes = MemeShards(shard_paths(predicted.shards, "test"), pictures=False)
+    phrasing = pd.Series([meta["phrasing"] for meta in memes.metas])
+    rows = found[found["slice"] == "phrasing"].set_index("value")["n"]
+    assert rows.to_dict() == phrasing.value_counts().to_dict()
+    assert set(found.loc[found["slice"] == "offensive", "value"]) == {"0", "1"}
+    before = named.artifact(7, "errors.csv").read_bytes()
+    wrong = predicted.model_copy(update={"slice_by": ["colour"]})
+    with pytest.raises(ValueError, match=r"slice_by: no meme has a field 'colour'; known: .*lang"):
+        write_errors(wrong, bundle())
+    assert named.artifact(7, "errors.csv").read_bytes() == before
+
+
+def test_without_models_or_features_the_nearest_memes_are_empty_and_it_says_so(predicted):
+    with pytest.warns(UserWarning, match="nearest training memes are left out: .*config.json"):
+        write_errors(predicted, bundle())
+    assert pd.read_csv(predicted.artifact(7, "errors.csv"))[list(NEAREST)].isna().all(axis=None)
+
+
+@UNCACHED
 def test_a_long_table_is_never_held_whole(predicted, monkeypatch):
     held = []
 
@@ -182,6 +212,7 @@ def test_a_long_table_is_never_held_whole(predicted, monkeypatch):
     assert max(held) == 4
 
 
+@UNCACHED
 @pytest.mark.parametrize("change", ["renamed", "fewer", "more"])
 def test_predictions_of_other_memes_are_refused_and_the_old_table_stays(predicted, change):
     write_errors(predicted, bundle())

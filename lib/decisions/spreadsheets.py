@@ -1,0 +1,52 @@
+"""Tables that a spreadsheet opens as they are meant: one line a row, and no cell that runs.
+
+A cell of words that begins with = + - @, a tab or a carriage return is a formula to a spreadsheet,
+and texts of memes are strangers' words (OWASP, CSV injection). Such a cell gets an apostrophe in
+front, and so does one that begins with an apostrophe, so that `as_met` can take it away again.
+Numbers are left alone, and packed texts begin with `[OCR]`, so that theirs are as they were.
+"""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+_RUNS = ("=", "+", "-", "@", "\t", "'")
+# Read as words even where all of them look like numbers: an id may be 01235.
+_NAMES = (
+    *("id", "text", "group", "dataset", "language", "target_type", "slice", "value"),
+    *(f"nearest_{place}_id" for place in (1, 2, 3)),
+)
+_LINE_ENDS = re.compile(r"[\r\n\v\f\x85\u2028\u2029]+")
+
+
+def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its columns of words made safe, line ends in them turned into spaces."""
+    safe = table.copy()
+    for name in table.select_dtypes(["object", "string"]):
+        safe[name] = table[name].map(_cell)
+    return safe
+
+
+def as_met(path: str | Path) -> pd.DataFrame:
+    """A table that was written so, its words as they were before; only line ends stay spaces."""
+    names = dict.fromkeys(_NAMES, str)
+    table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+    for name in table.select_dtypes(["object", "string"]):
+        table[name] = table[name].fillna("").str.removeprefix("'")
+    return table
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    line = _LINE_ENDS.sub(" ", value)
+    return f"'{line}" if line.startswith(_RUNS) and not _is_number(line) else line
+
+
+def _is_number(line: str) -> bool:
+    try:
+        float(line)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,150 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import chi2_contingency
+from sklearn.metrics import f1_score
+
+from lib.decisions.slices import (
+    COLUMNS,
+    MOST_VALUES,
+    OTHERS,
+    SLICE_MINIMUM,
+    SLICES,
+    adjusted,
+    slice_columns,
+    slice_counts,
+    slices,
+    wilson,
+)
+
+
+def table_of(cells, words=5, **columns):
+    """An error table of these error types."""
+    n = len(cells)
+    found = {"error_type": cells, "text_words": words, "agreement": 3, "in_review_band": False}
+    found |= {"ocr_missing": False, "language": "en", "dataset": "x", "target_type": "none"}
+    return pd.DataFrame(found | columns, index=range(n))
+
+
+@pytest.fixture
+def many():
+    rng = np.random.default_rng(0)
+    cells = rng.choice(["TP", "FP", "TN", "FN"], 400, p=[0.4, 0.1, 0.4, 0.1])
+    field = rng.choice(["a", "b", "c"], 400, p=[0.5, 0.45, 0.05])
+    cells[field == "b"] = rng.choice(["TP", "FP", "TN", "FN"], (field == "b").sum())
+    metas = [{"kind": kind, "labels": {"offensive": i % 2}} for i, kind in enumerate(field)]
+    return table_of(cells, words=rng.integers(0, 30, 400)), metas, field
+
+
+def test_counts_do_not_depend_on_how_memes_are_read(many):
+    table, metas, _ = many
+    whole = slices([slice_counts(table, metas, ["kind"])])
+    parts = [
+        slice_counts(table[i : i + 37], metas[i : i + 37], ["kind"]) for i in range(0, 400, 37)
+    ]
+    pd.testing.assert_frame_equal(slices(parts), whole)
+    assert tuple(whole) == COLUMNS
+
+
+def test_the_figures_are_those_of_the_memes_themselves(many):
+    table, metas, field = many
+    found = slices([slice_counts(table, metas, ["kind"])])
+    rows = found[found["slice"] == "kind"].set_index("value")
+    wrong = table["error_type"].isin(["FP", "FN"])
+    label, pred = table["error_type"].isin(["TP", "FN"]), table["error_type"].isin(["TP", "FP"])
+    for value in ("a", "b"):
+        own = field == value
+        row = rows.loc[value]
+        assert (row["n"], row["errors"]) == (own.sum(), wrong[own].sum())
+        assert row["error_rate"] == pytest.approx(wrong[own].mean())
+        assert row["rest_error_rate"] == pytest.approx(wrong[~own].mean())
+        assert row["difference"] == pytest.approx(wrong[own].mean() - wrong[~own].mean())
+        assert row["macro_f1"] == pytest.approx(f1_score(label[own], pred[own], average="macro"))
+        # Two tests of one question agree in their order of magnitude.
+        sides = pd.crosstab(own, wrong)
+        assert row["p_value"] == pytest.approx(chi2_contingency(sides).pvalue, rel=0.5)
+    assert rows.loc["b", "verdict"] == "worse than the rest"
+    assert rows.loc["a", "verdict"] == ""
+
+
+def test_a_slice_under_30_memes_is_not_judged(many):
+    table, metas, field = many
+    assert (field == "c").sum() < SLICE_MINIMUM
+    found = slices([slice_counts(table, metas, ["kind"])])
+    row = found[found["value"] == "c"].iloc[0]
+    assert row["verdict"] == "insufficient"
+    assert row[["error_rate", "low", "high", "macro_f1", "p_value"]].isna().all()
+    assert row[["tp", "fp", "tn", "fn"]].sum() == row["n"]
+
+
+def test_a_rest_under_30_memes_is_nothing_to_compare_with():
+    table = table_of(["TP"] * 60, language=["en"] * 50 + ["de"] * 10)
+    row = slices([slice_counts(table, [{}] * 60)]).set_index("value").loc["en"]
+    assert (row["error_rate"], row["verdict"]) == (0.0, "")
+    assert np.isnan(row["difference"])
+    assert np.isnan(row["macro_f1"])
+
+
+def test_what_takes_one_value_only_is_left_out():
+    table = table_of(["TP", "FP"] * 20)
+    assert slices([slice_counts(table, [{}] * 40)]).empty
+
+
+def test_slices_of_chance_alone_are_seldom_called_worse():
+    rng = np.random.default_rng(1)
+    called = 0
+    for _ in range(40):
+        cells = rng.choice(["TP", "FN"], 600, p=[0.8, 0.2])
+        metas = [{"field": int(value)} for value in rng.integers(0, 12, 600)]
+        found = slices([slice_counts(table_of(cells), metas, ["field"])])
+        called += (found["verdict"] == "worse than the rest").any()
+    assert called <= 6
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        *((0, "no words"), (1, "1 to 5 words"), (5, "1 to 5 words"), (6, "6 to 10 words")),
+        *((20, "11 to 20 words"), (21, "over 20 words")),
+    ],
+)
+def test_texts_are_sliced_by_their_number_of_words(words, value):
+    assert slice_columns(table_of(["TP"], words), [{}])["text length"].tolist() == [value]
+
+
+def test_slices_come_in_order_and_lengths_from_short_to_long():
+    table = table_of(["TP"] * 4, words=[30, 0, 7, 3], agreement=[3, 1, 2, 3])
+    metas = [{"concept": value} for value in "abab"]
+    found = slices([slice_counts(table, metas)])
+    assert list(dict.fromkeys(found["slice"])) == ["text length", "agreement", "concept"]
+    lengths = found.loc[found["slice"] == "text length", "value"]
+    assert lengths.tolist() == ["no words", "1 to 5 words", "6 to 10 words", "over 20 words"]
+    assert list(slice_columns(table, metas)) == list(SLICES)
+
+
+def test_memes_without_a_value_are_in_no_slice_of_it():
+    metas = [{"kind": "a"}, {"kind": None}, {}, {"kind": "b"}]
+    found = slices([slice_counts(table_of(["TP"] * 4), metas, ["kind"])])
+    assert found[["value", "n"]].to_numpy().tolist() == [["a", 1], ["b", 1]]
+
+
+def test_the_rare_of_very_many_values_are_counted_together():
+    metas = [{"kind": f"v{i % 80:02}" if i < 400 else "often"} for i in range(480)]
+    found = slices([slice_counts(table_of(["TP", "FN"] * 240), metas, ["kind"])])
+    assert len(found) == MOST_VALUES
+    assert found["n"].sum() == 480
+    rows = found.set_index("value")
+    assert rows.loc["often", "n"] == 80
+    assert rows.loc[OTHERS, "n"] == 480 - 80 - 5 * (MOST_VALUES - 2)
+
+
+def test_intervals_and_adjustment_are_the_published_ones():
+    # Newcombe 1998, Two-sided confidence intervals for the single proportion: 81 of 263.
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(0, 0) == (0.0, 1.0)
+    # Benjamini and Hochberg 1995, the first of their example's p-values over 15 tests.
+    p = pd.Series([0.0001, 0.0004, 0.0019, 0.0095, 0.0201, *np.linspace(0.03, 1, 10), np.nan])
+    found = adjusted(p)
+    assert found[3] == pytest.approx(0.0095 * 15 / 4)
+    assert found[:15].is_monotonic_increasing
+    assert np.isnan(found[15])

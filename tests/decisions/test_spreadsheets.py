@@ -1,0 +1,38 @@
+import csv
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.artifacts import write_csv
+from lib.decisions.spreadsheets import as_met, for_spreadsheets
+
+LINES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=20)
+
+
+@given(st.lists(LINES, min_size=1, max_size=5))
+def test_words_come_back_and_no_cell_runs(tmp_path_factory, texts):
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    write_csv(path, for_spreadsheets(pd.DataFrame({"text": texts, "label": 1})))
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    assert len(path.read_bytes().splitlines()) == len(texts) + 1
+    for cell in (row[0] for row in rows):
+        assert not cell.startswith(("=", "@", "\t", "\r"))
+        if cell.startswith(("+", "-")):
+            float(cell)
+    assert as_met(path)["text"].tolist() == texts
+
+
+def test_numbers_stay_numbers_and_ids_keep_their_zeros(tmp_path):
+    table = pd.DataFrame({"id": ["01235", "-7"], "value": ["NA", "=1+1"], "gap": [-0.5, np.nan]})
+    write_csv(tmp_path / "table.csv", for_spreadsheets(table))
+    assert (tmp_path / "table.csv").read_text() == "id,value,gap\n01235,NA,-0.5\n-7,'=1+1,\n"
+    pd.testing.assert_frame_equal(as_met(tmp_path / "table.csv"), table, check_dtype=False)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\u2028", "\v"])
+def test_a_text_of_several_lines_is_one_row(end):
+    assert for_spreadsheets(pd.DataFrame({"text": [f"a{end}b"]}))["text"].tolist() == ["a b"]
