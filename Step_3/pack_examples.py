@@ -46,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{split}: {part['examples']} examples in {part['shards']} shards")
     for row in stats["skipped"]["rows"]:
         print(f"skipped {row['where']} {row['id']}: {row['reason']}")
+    if corrections := stats.get("corrections"):
+        fates = [f"{len(rows)} {fate.replace('_', ' ')}" for fate, rows in corrections.items()]
+        print(f"corrections: {', '.join(fates)}")
     print(f"left out: {stats['unlabelled']['count']} without a label, ", end="")
     print(f"{stats['repeated_ids']['count']} repeated, {len(stats.get('dropped', ()))} leaking")
     return 0

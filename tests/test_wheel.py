@@ -11,13 +11,16 @@ import pytest
 
 from lib.config import ROOT
 
+SUFFIXES = (".py", ".yaml", ".html", ".css", ".js")
+
 IN_FRESH_INTERPRETER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import lib.calibration, lib.data, lib.decisions, lib.emotions, lib.figures, lib.modeling
-import lib.serving
+import lib.report_page.page, lib.serving
 from lib.data.confounders.vocabulary import PICTOGRAMS
 from lib.emotions.generated import generate
+assert all(map(lib.report_page.page._own, ("page.html", "page.css", *lib.report_page.page.SCRIPTS)))
 assert PICTOGRAMS and len(generate(3, seed=0)) == 3
 print(*{module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "lib"})
 """
@@ -40,7 +43,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
 
 def test_holds_every_module_and_data_file_and_nothing_else(wheel):
     kept = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    files = [path for path in (ROOT / "lib").rglob("*") if path.suffix in (".py", ".yaml")]
+    files = [path for path in (ROOT / "lib").rglob("*") if path.suffix in SUFFIXES]
     assert kept == {path.relative_to(ROOT).as_posix() for path in files}
     assert {"lib/data/confounders/vocabulary.yaml", "lib/emotions/sentences.yaml"} <= kept
 

@@ -2,6 +2,6 @@
 
 Readers turn each data set's rows into examples with unified labels, or `confounders` generates
 some; `packing` checks them, `splits` divides them without leaks, and shards, splits and statistics
-are written. `datasets` reads the shards back as samples for all later steps. `text` and `pictures`
-are the one preparation of a meme, in training and in serving.
+are written. `datasets` reads the shards back as samples for all later steps. `text`, `folding` and
+`pictures` are the one preparation of a meme, in training and in serving.
 """

@@ -5,25 +5,29 @@ from collections.abc import Iterable
 
 from lib.config import Settings
 from lib.data.confounders.design import generate
+from lib.data.corrections import Correction, corrections_for
 from lib.data.example import Example, Rejected
 from lib.data.readers.manifest import MANIFEST, read_manifest
 from lib.data.readers.registry import READERS
 
 
-def examples_for(settings: Settings) -> Iterable[Example | Rejected]:
+def examples_for(settings: Settings) -> Iterable[Example | Rejected | Correction]:
     """The examples that `settings` ask for, read as they are consumed.
 
     `settings.dataset` names readers of `lib.data.readers`, separated by commas; each finds its
     files in `settings.data` (default `Datasets/` under the root) or the subfolder of its name.
     "manifest" is the user's own `Datasets/` and `Step_2/`, "confounders" the generated memes,
     "auto" the manifest if `settings.data` is given or the root has one, else the generated.
-    Raises ValueError for an unknown name, and FileNotFoundError if the data are not there.
+    Last come the corrections in `Step_2/` of the root and of `settings.data`.
+    Raises ValueError for an unknown name and for a broken correction, and FileNotFoundError if the
+    data are not there.
     """
     names = [name.strip() for name in settings.dataset.split(",")]
     if names == ["auto"]:
         own = settings.data is not None or (settings.root / MANIFEST).is_file()
         names = ["manifest" if own else "confounders"]
-    return itertools.chain.from_iterable([_from_source(name, settings) for name in names])
+    sources = [_from_source(name, settings) for name in names]
+    return itertools.chain(*sources, corrections_for(settings))
 
 
 def _from_source(name: str, settings: Settings) -> Iterable[Example | Rejected]:

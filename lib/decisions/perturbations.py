@@ -1,82 +1,71 @@
-"""Small changes to a meme's text or picture. To add one, add an entry to its table."""
+"""Changes to a meme's text or picture at three severities. To add one, add it to its table."""
 
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps
 
-from lib.data.text import is_marker
+from lib.data import text_attacks as texts
+from lib.decisions import image_perturbations as pictures
 
-Text = Callable[[str, np.random.Generator], str]
+SEVERITIES = (1, 2, 3)
 
-LEET = str.maketrans("aeiost", "@31057")
+# The shares of words that an accident hits, and a trick, which is used all through a text at worst.
+ACCIDENT, TRICK = (0.1, 0.25, 0.5), (0.25, 0.5, 1.0)
 
-# What a text reader takes for what.
-MISREAD = (("rn", "m"), ("cl", "d"), ("l", "I"), ("i", "1"), ("o", "0"), ("e", "c"), ("u", "v"))
-
-
-def _on_words(change: Callable[[str, np.random.Generator], str]) -> Text:
-    """Apply a change to the words of a packed text, its markers left alone."""
-
-    def changed(text: str, rng: np.random.Generator) -> str:
-        words = (w if is_marker(w) else change(w, rng) for w in text.split())
-        return " ".join(word for word in words if word)
-
-    return changed
+# Those edited under its old name are others.
+CODE = tuple(Path(str(file)) for file in (texts.__file__, pictures.__file__, __file__))
 
 
-def _swapped(word: str, rng: np.random.Generator) -> str:
-    """Swap two neighbouring letters in about a third of the words."""
-    if len(word) < 4 or rng.random() > 1 / 3:
-        return word
-    at = int(rng.integers(1, len(word) - 2))
-    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+@dataclass(frozen=True)
+class Perturbation:
+    """A change of a text or picture: `change(item, rng, level)`.
+
+    `levels` are by severity; what has no degrees stands at the last one alone. What takes the
+    meaning away may change the label of a meme, and is judged apart.
+    """
+
+    change: Callable[[Any, np.random.Generator, float], Any]
+    levels: Mapping[int, float]
+    may_change_label: bool = False
+
+    def __call__(self, item: Any, rng: np.random.Generator, severity: int) -> Any:
+        return self.change(item, rng, self.levels[severity])
 
 
-def _misread(word: str, rng: np.random.Generator) -> str:
-    """Confuse one pair of look-alike letters in about half of the words, as a text reader does."""
-    if rng.random() > 1 / 2:
-        return word
-    found = [wrong for wrong in MISREAD if wrong[0] in word]
-    if not found:
-        return word
-    seen, read = found[int(rng.integers(len(found)))]
-    return word.replace(seen, read, 1)
+def _by_severity(change: Callable[..., Any], *levels: float, label: bool = False) -> Perturbation:
+    return Perturbation(change, dict(zip(SEVERITIES, levels, strict=True)), label)
 
 
-def _watermarked(text: str, rng: np.random.Generator) -> str:
-    """Let the text reader find a site's mark at the picture's edge too."""
-    words = text.split()
-    end = next((i for i, word in enumerate(words) if word == "[/OCR]"), len(words))
-    return " ".join([*words[:end], "memes.example", *words[end:]])
+def _nothing_left(text: str, rng: np.random.Generator, share: float) -> str:
+    return " ".join(word for word in text.split() if texts.is_marker(word))
 
 
-def _jpeg(image: Image.Image) -> Image.Image:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=15)
-    return Image.open(buffer).convert("RGB")
-
-
-def _small(image: Image.Image) -> Image.Image:
-    return image.resize((96, 96), Image.Resampling.BILINEAR).resize(image.size)
-
-
-# The last two take a modality away: how far the decisions rest on it alone.
-TEXT_PERTURBATIONS: dict[str, Text] = {
-    "text: upper case": _on_words(lambda word, rng: word.upper()),
-    "text: typos": _on_words(_swapped),
-    "text: leetspeak": _on_words(lambda word, rng: word.translate(LEET)),
-    "text: misread": _on_words(_misread),
-    "text: watermark": _watermarked,
-    "text: one word in five lost": _on_words(lambda word, rng: word if rng.random() > 0.2 else ""),
-    "text: removed": _on_words(lambda word, rng: ""),
+TEXT_PERTURBATIONS: dict[str, Perturbation] = {
+    "text: typos": _by_severity(texts.typos, *ACCIDENT),
+    "text: misread": _by_severity(texts.misreadings, *ACCIDENT),
+    "text: words joined": _by_severity(texts.joined_words, *ACCIDENT),
+    "text: watermark": _by_severity(texts.watermark, 1, 2, 4),
+    "text: case": _by_severity(texts.changed_case, *TRICK),
+    "text: homoglyphs": _by_severity(texts.homoglyphs, *TRICK),
+    "text: leetspeak": _by_severity(texts.leetspeak, *TRICK),
+    "text: zero-width": _by_severity(texts.zero_width, *TRICK),
+    "text: letters spaced": _by_severity(texts.spaced_letters, *TRICK),
+    "text: words lost": _by_severity(texts.lost_words, *ACCIDENT, label=True),
+    "text: removed": Perturbation(_nothing_left, {3: 1.0}, may_change_label=True),
 }
-IMAGE_PERTURBATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "image: mirrored": ImageOps.mirror,
-    "image: grey": lambda image: ImageOps.grayscale(image).convert("RGB"),
-    "image: JPEG quality 15": _jpeg,
-    "image: blurred": lambda image: image.filter(ImageFilter.GaussianBlur(3)),
-    "image: seen at 96 pixels": _small,
-    "image: removed": lambda image: Image.new("RGB", image.size, (128, 128, 128)),
+IMAGE_PERTURBATIONS: dict[str, Perturbation] = {
+    "image: JPEG": _by_severity(pictures.jpeg, 25, 15, 7),
+    "image: blur": _by_severity(pictures.blur, 1, 3, 6),
+    "image: noise": _by_severity(pictures.noise, 0.08, 0.18, 0.38),
+    "image: brightness": _by_severity(pictures.brightness, 0.1, 0.3, 0.5),
+    "image: resize": _by_severity(pictures.resize, 0.6, 0.4, 0.25),
+    "image: crop": _by_severity(pictures.crop, 0.05, 0.1, 0.2),
+    "image: flip": _by_severity(pictures.flip, 1, 2, 3),
+    "image: screenshot": _by_severity(pictures.screenshot, 0.1, 0.2, 0.4),
+    "image: caption": _by_severity(pictures.caption, 0.1, 0.2, 0.3),
+    "image: grey": _by_severity(pictures.grey, 1 / 3, 2 / 3, 1, label=True),
+    "image: removed": Perturbation(pictures.removed, {3: 1.0}, may_change_label=True),
 }

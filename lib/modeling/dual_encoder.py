@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from lib.data.text import words_of
-from lib.modeling.encoders import Source
+from lib.modeling.encoders import Source, folding_of, shown_texts
 from lib.modeling.model_files import (
     fingerprint_of_processor,
     save_model,
@@ -30,14 +29,16 @@ class DualText(Source):
         self.model, self.tokenizer = model, tokenizer
         positions = model.config.text_config.max_position_embeddings
         self.length = min(positions, tokenizer.model_max_length)
-        self.prepare = partial(words_to_ids, tokenizer, self.length, is_siglip(model))
+        self.folding = folding_of(model)
+        to_ids = partial(words_to_ids, tokenizer, self.length, is_siglip(model))
+        self.prepare = partial(to_ids, folding=self.folding)
 
     def forward(self, inputs: dict[str, torch.Tensor], tokens: bool) -> dict[str, torch.Tensor]:
         return {"text_dual": _embedding(self.model.get_text_features(**inputs))}
 
     def too_long(self, texts: Sequence[str]) -> int:
         """How many packed texts have more tokens than the tower reads, and so are cut."""
-        words = [words_of(text) for text in texts]
+        words = shown_texts(texts, True, self.folding)
         encoded = self.tokenizer(words, truncation=False, verbose=False)["input_ids"]
         return sum(len(ids) > self.length for ids in encoded)
 
@@ -46,7 +47,8 @@ class DualText(Source):
 
     def fingerprint(self) -> str:
         """What tells this tower and its inputs from others."""
-        return weights_fingerprint(self.model, OF_PICTURES, f"{self.length} tokens")
+        prepared = f"{self.length} tokens" + (f", folding {self.folding}" if self.folding else "")
+        return weights_fingerprint(self.model, OF_PICTURES, prepared)
 
     def save(self, folder: Path, weights: bool = True) -> None:
         """Write model (or its configuration alone) and tokenizer."""
@@ -87,7 +89,12 @@ def is_siglip(model: Any) -> bool:
 
 
 def words_to_ids(
-    tokenizer: Any, length: int, siglip: bool, texts: Sequence[str], padding: str = "longest"
+    tokenizer: Any,
+    length: int,
+    siglip: bool,
+    texts: Sequence[str],
+    padding: str = "longest",
+    folding: int = 0,
 ) -> dict[str, torch.Tensor]:
     """Token ids (B, L) of the words of B packed texts, cut at `length`, and their mask.
 
@@ -95,7 +102,7 @@ def words_to_ids(
     SigLIP takes the last state and was trained on small letters, padded to `length` and without a
     mask; its embeddings are others on anything else.
     """
-    words = [words_of(text) for text in texts]
+    words = shown_texts(texts, True, folding)
     if siglip:
         words, padding = [text.lower() for text in words], "max_length"
     options = {"padding": padding, "max_length": length, "truncation": True}

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from lib.data.folding import folded
 from lib.data.text import words_of
 from lib.modeling.device import default_device, moved, reads_in_bf16
 from lib.modeling.model_files import (
@@ -37,6 +38,8 @@ class Source(torch.nn.Module):
     """
 
     modality: ClassVar[str]
+    # The version of the text folding that its texts go through, 0 for none.
+    folding: int = 0
     model: Any
     prepare: Callable[..., Any]
 
@@ -64,7 +67,9 @@ class TextEncoder(Source):
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
-        self.prepare = partial(tokenise, tokenizer, drop_markers=drops_markers(model))
+        self.folding = folding_of(model)
+        how = partial(tokenise, drop_markers=drops_markers(model), folding=self.folding)
+        self.prepare = partial(how, tokenizer)
 
     def forward(self, inputs: dict[str, torch.Tensor], tokens: bool) -> dict[str, torch.Tensor]:
         encoded = encode_text(self.model, inputs)
@@ -76,6 +81,8 @@ class TextEncoder(Source):
         """What tells this model and its inputs from others."""
         shown = "words" if drops_markers(self.model) else "all"
         prepared = f"{shown}, {self.tokenizer.model_max_length} tokens"
+        if self.folding:
+            prepared += f", folding {self.folding}"
         return weights_fingerprint(self.model, prepared=prepared)
 
     def save(self, folder: Path, weights: bool = True) -> None:
@@ -217,16 +224,26 @@ def drops_markers(model: Any) -> bool:
     return getattr(model.config, "text_markers", "keep") == "drop"
 
 
-def shown_texts(texts: Sequence[str], drop_markers: bool) -> list[str]:
-    """Packed texts as a text model reads them."""
-    return [words_of(text) for text in texts] if drop_markers else list(texts)
+def folding_of(model: Any) -> int:
+    """The version of the text folding that a text model was trained with, 0 for none."""
+    return getattr(model.config, "text_folding", 0)
+
+
+def shown_texts(texts: Sequence[str], drop_markers: bool, folding: int = 0) -> list[str]:
+    """Packed texts as a text model reads them; `folding` is 0, or the version of `folded`."""
+    shown = [folded(text) for text in texts] if folding else list(texts)
+    return [words_of(text) for text in shown] if drop_markers else shown
 
 
 def tokenise(
-    tokenizer: Any, texts: Sequence[str], padding: str = "longest", drop_markers: bool = False
+    tokenizer: Any,
+    texts: Sequence[str],
+    padding: str = "longest",
+    drop_markers: bool = False,
+    folding: int = 0,
 ) -> dict[str, torch.Tensor]:
     """Token ids and mask of B packed texts, (B, L) each, cut at the tokenizer's own maximum."""
-    shown = shown_texts(texts, drop_markers)
+    shown = shown_texts(texts, drop_markers, folding)
     return dict(tokenizer(shown, padding=padding, truncation=True, return_tensors="pt"))
 
 

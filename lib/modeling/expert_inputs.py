@@ -26,10 +26,18 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from lib.commands import again
 from lib.config import Settings
 from lib.data.datasets import MemeShards, shard_paths
+from lib.data.folding import TEXT_FOLDING
 from lib.data.val_parts import selecting_rows
 from lib.modeling import backbones, trainable_layers
 from lib.modeling.device import default_device
-from lib.modeling.encoders import Encoders, VisionEncoder, drops_markers, head_name, shown_texts
+from lib.modeling.encoders import (
+    Encoders,
+    VisionEncoder,
+    drops_markers,
+    folding_of,
+    head_name,
+    shown_texts,
+)
 from lib.modeling.features import Features, encode_shards
 from lib.modeling.model_files import processor_options
 
@@ -97,6 +105,7 @@ def classifier(name: str, settings: Settings) -> tuple[Any, Any]:
         model = backbones.load(AutoModelForSequenceClassification, settings.text_model, **head)
         # Kept with the model, so that it is always shown what it was trained on.
         model.config.text_markers = settings.text_markers
+        model.config.text_folding = text_folding(settings)
         tokenizer = backbones.load(AutoTokenizer, settings.text_model)
         tokenizer.model_max_length = min(tokenizer.model_max_length, settings.max_length)
         return model, tokenizer
@@ -106,6 +115,11 @@ def classifier(name: str, settings: Settings) -> tuple[Any, Any]:
     freeze_batch_norm_2d(model)
     options = processor_options(model)
     return model, backbones.load(AutoImageProcessor, settings.vision_model, **options)
+
+
+def text_folding(settings: Settings) -> int:
+    """The version of the text folding that models are trained with by these settings, 0: none."""
+    return TEXT_FOLDING if settings.text_folding else 0
 
 
 def text_lengths(settings: Settings) -> pd.DataFrame:
@@ -118,7 +132,8 @@ def text_lengths(settings: Settings) -> pd.DataFrame:
     rows = {}
     for split in ("train", "val") if settings.mode == "full" else ("train",):
         memes = MemeShards(shard_paths(settings.shards, split), pictures=False)
-        texts = shown_texts(memes.texts, settings.text_markers == "drop")
+        markers = settings.text_markers == "drop"
+        texts = shown_texts(memes.texts, markers, text_folding(settings))
         tokens = pd.Series([len(ids) for ids in tokenizer(texts)["input_ids"]])
         quantiles = tokens.quantile([0.5, 0.95, 0.99, 1.0], interpolation="higher").tolist()
         names = ("median", "95%", "99%", "longest")
@@ -133,7 +148,7 @@ def _text_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> Expert
     sets, lengths = {}, {}
     for split, shards in splits.items():
         memes = MemeShards(shards, pictures=False)
-        shown = shown_texts(memes.texts, drops_markers(model))
+        shown = shown_texts(memes.texts, drops_markers(model), folding_of(model))
         sets[split], lengths[split] = _tokenised(tokenizer, memes, shown, split)
         if split == "val":
             sets[split] = Subset(sets[split], selecting_rows(memes.labels, memes.groups))

@@ -26,7 +26,7 @@ from lib.modeling import trainable_layers
 from lib.modeling.checkpoints import last_checkpoint, same_job
 from lib.modeling.device import default_device
 from lib.modeling.encoders import EXPERTS
-from lib.modeling.expert_inputs import ExpertInputs, expert_inputs
+from lib.modeling.expert_inputs import ExpertInputs, expert_inputs, text_folding
 from lib.modeling.expert_trainer import make_trainer
 from lib.modeling.folds import head_rows
 from lib.modeling.model_files import save_processor
@@ -100,6 +100,7 @@ def expert_job(name: str, settings: Settings) -> dict[str, Any]:
         "learning_rate": settings.text_lr if text else settings.vision_lr,
         "tuning": settings.text_tuning if text else settings.vision_tuning,
         "patience": settings.patience,
+        "text_folding": text_folding(settings) if text else 0,
         "bf16": settings.bf16,
     } | {knob: getattr(settings, knob) for knob in knobs}
 

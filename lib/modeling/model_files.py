@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lib.commands import again
+from lib.data.folding import check_folding
 
 
 def load_expert(
@@ -17,7 +18,8 @@ def load_expert(
     """Load an expert in eval mode and single precision with its tokenizer or image processor.
 
     With `state` its weights are these, and the folder needs to hold none.
-    Raises FileNotFoundError naming the folder and the step that fills it.
+    Raises FileNotFoundError naming the folder and the step that fills it, and ValueError if it was
+    trained with a text folding that is not known here.
     """
     folder = Path(folder)
     if not (folder / "config.json").exists():
@@ -35,6 +37,7 @@ def load_expert(
         model = Model.from_pretrained(folder, dtype=torch.float32)
     else:
         model = rebuilt(Model, folder, state)
+    check_folding(getattr(model.config, "text_folding", 0), str(folder / "config.json"))
     return model.eval(), Processor.from_pretrained(folder, **processor_options(model))
 
 

@@ -20,8 +20,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from lib.artifacts import read_json, write_json
-from lib.data.text import words_of
-from lib.modeling.encoders import Source
+from lib.data.folding import check_folding
+from lib.modeling.encoders import Source, shown_texts
 from lib.modeling.stacking import NGRAMS
 
 # Words and pairs of them; runs of two to five letters within a word.
@@ -38,22 +38,29 @@ class Ngrams(Source):
 
     `vocabularies` holds the n-grams of each kind in order, `arrays` their inverse document
     frequencies ("words", "letters"), one weight each in that order ("weights") and "bias".
+    `folding` is the version of the text folding it was fitted with, 0 for none.
     """
 
     modality = "text"
 
-    def __init__(self, vocabularies: dict[str, list[str]], arrays: dict[str, np.ndarray]) -> None:
+    def __init__(
+        self,
+        vocabularies: dict[str, list[str]],
+        arrays: dict[str, np.ndarray],
+        folding: int = 0,
+    ) -> None:
         super().__init__()
-        self.vocabularies, self.arrays = vocabularies, arrays
-        self.prepare = partial(scores, _vectorizers(vocabularies, arrays), arrays)
+        self.vocabularies, self.arrays, self.folding = vocabularies, arrays, folding
+        vectorizers = _vectorizers(vocabularies, arrays)
+        self.prepare = partial(scores, vectorizers, arrays, folding=folding)
 
     @classmethod
-    def fit(cls, texts: Sequence[str], labels: Sequence[int]) -> "Ngrams":
+    def fit(cls, texts: Sequence[str], labels: Sequence[int], folding: int = 0) -> "Ngrams":
         """Fit to packed texts and their labels.
 
         Raises ValueError if the texts hold no word often enough to learn from.
         """
-        words = [words_of(text) for text in texts]
+        words = shown_texts(texts, True, folding)
         # What occurs once in a few thousand memes is mostly a misreading.
         rare = {"words": 2, "letters": 3} if len(texts) > 100 else {"words": 1, "letters": 1}
         found = {
@@ -66,7 +73,8 @@ class Ngrams(Source):
         model.fit(_columns(found, words), np.asarray(labels))
         arrays = {name: vectorizer.idf_ for name, vectorizer in found.items()}
         arrays |= {"weights": model.coef_[0], "bias": model.intercept_}
-        return cls({name: v.get_feature_names_out().tolist() for name, v in found.items()}, arrays)
+        names = {name: v.get_feature_names_out().tolist() for name, v in found.items()}
+        return cls(names, arrays, folding)
 
     def forward(self, inputs: torch.Tensor, tokens: bool) -> dict[str, torch.Tensor]:
         return {NGRAMS: inputs}
@@ -74,6 +82,8 @@ class Ngrams(Source):
     def fingerprint(self) -> str:
         """What tells this model from others."""
         digest = hashlib.sha256(json.dumps(self.vocabularies, sort_keys=True).encode())
+        if self.folding:
+            digest.update(f"folding {self.folding}".encode())
         for _, array in sorted(self.arrays.items()):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
@@ -82,13 +92,21 @@ class Ngrams(Source):
         """Write vocabularies and weights as `load` reads them."""
         folder.mkdir(parents=True)
         write_json(folder / "vocabularies.json", self.vocabularies)
+        write_json(folder / "config.json", {"text_folding": self.folding})
         save_file(self.arrays, folder / "weights.safetensors")
 
     @classmethod
     def load(cls, folder: Path) -> "Ngrams":
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises ValueError if it was fitted with a text folding that is not known here.
+        """
         vocabularies = read_json(folder / "vocabularies.json", "Step 5")
-        return cls(vocabularies, load_file(folder / "weights.safetensors"))
+        config = folder / "config.json"
+        # Without the file it was fitted before there was a folding.
+        folding = read_json(config, "Step 5")["text_folding"] if config.exists() else 0
+        check_folding(folding, str(config))
+        return cls(vocabularies, load_file(folder / "weights.safetensors"), folding)
 
 
 def scores(
@@ -96,14 +114,15 @@ def scores(
     arrays: dict[str, np.ndarray],
     texts: Sequence[str],
     padding: str = "longest",
+    folding: int = 0,
 ) -> torch.Tensor:
     """Log-odds of hate of B packed texts, (B,). There is nothing to pad."""
-    columns = _columns(vectorizers, [words_of(text) for text in texts])
+    columns = _columns(vectorizers, shown_texts(texts, True, folding))
     return torch.from_numpy(columns @ arrays["weights"] + arrays["bias"]).float()
 
 
 def out_of_fold_ngrams(
-    texts: Sequence[str], labels: Sequence[int], fold: np.ndarray
+    texts: Sequence[str], labels: Sequence[int], fold: np.ndarray, folding: int = 0
 ) -> torch.Tensor:
     """The score (N,) of each of N texts by a model of the texts outside its fold.
 
@@ -115,7 +134,7 @@ def out_of_fold_ngrams(
         others, own = (np.flatnonzero(mask).tolist() for mask in (fold != k, fold == k))
         # Few texts, or copies of one, may all lie in the fold
         with contextlib.suppress(ValueError):
-            model = Ngrams.fit([texts[row] for row in others], y[others].tolist())
+            model = Ngrams.fit([texts[row] for row in others], y[others].tolist(), folding)
             found[own] = model.prepare([texts[row] for row in own])
     return found
 

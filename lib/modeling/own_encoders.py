@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from lib.data.folding import check_folding
 from lib.modeling.dual_encoder import DualText, DualVision
 from lib.modeling.encoders import Encoders, Source, TextEncoder, VisionEncoder
 from lib.modeling.model_files import load_expert, rebuilt
@@ -90,6 +91,7 @@ def _load_dual(folder: Path, state: State | None) -> dict[str, Source]:
         model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     else:
         model = rebuilt(AutoModel, folder, state)
+    check_folding(getattr(model.config, "text_folding", 0), str(folder / "config.json"))
     towers: dict[str, Source] = {}
     if (folder / "tokenizer_config.json").exists():
         towers["dual_text"] = DualText(model, AutoTokenizer.from_pretrained(folder))

@@ -98,6 +98,16 @@ def test_a_text_has_the_embedding_that_the_models_own_recipe_gives(folder):
     assert (together[0] - together[1]).abs().max() > 1e-2
 
 
+def test_its_texts_are_folded_where_it_is_told_so(folder):
+    meant, disguised = "[OCR] you are late [/OCR]", "[OCR] y0u \u0430re l4te [/OCR]"
+    plain, folded = load_dual(str(folder)), load_dual(str(folder), folding=1)
+    same = embed(folded, [disguised])
+    torch.testing.assert_close(same, embed(folded, [meant]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(same, embed(plain, [meant]), atol=1e-5, rtol=0)
+    assert (same - embed(plain, [disguised])).abs().max() > 1e-3
+    assert plain["dual_text"].fingerprint() != folded["dual_text"].fingerprint()
+
+
 @pytest.mark.parametrize("text", ["", "[OCR] [/OCR] [CAP] [/CAP]", "\U0001f602 \u200d", "x" * 999])
 def test_any_text_has_an_embedding(folder, text):
     assert torch.isfinite(embed(load_dual(str(folder)), [text, TEXT])).all()

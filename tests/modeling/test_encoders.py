@@ -1,7 +1,8 @@
 import pytest
 
 from lib.data.text import combined_text
-from lib.modeling.encoders import shown_texts
+from lib.modeling.encoders import TextEncoder, shown_texts
+from lib.modeling.model_files import load_expert
 
 
 @pytest.mark.parametrize(
@@ -9,3 +10,25 @@ from lib.modeling.encoders import shown_texts
 )
 def test_a_text_model_is_shown_markers_only_if_it_keeps_them(drop, shown):
     assert shown_texts([combined_text("one two", "dog")], drop) == [shown]
+
+
+@pytest.mark.parametrize(
+    ("drop", "shown"), [(True, "hate you"), (False, combined_text("hate you"))]
+)
+def test_a_text_model_that_was_trained_so_is_shown_folded_texts(drop, shown):
+    disguised = combined_text("h4t\u200be y\u043eu")
+    assert shown_texts([disguised], drop, folding=1) == [shown]
+    assert shown_texts([disguised], drop)[0] != shown
+
+
+def test_folding_makes_another_encoder_of_the_same_weights(with_experts):
+    folder = with_experts().model_folder("text_expert")
+    folded, plain = (TextEncoder(*load_expert(folder)) for _ in range(2))
+    plain.model.config.text_folding = 0
+    plain = TextEncoder(plain.model, plain.tokenizer)
+    assert folded.folding == 1 and plain.folding == 0
+    # The cache of features tells encoders apart by it.
+    assert folded.fingerprint() != plain.fingerprint()
+    ids = [combined_text("l4te"), combined_text("late")]
+    same, different = (source.prepare(ids)["input_ids"] for source in (folded, plain))
+    assert same[0].equal(same[1]) and not different[0].equal(different[1])

@@ -10,7 +10,7 @@ from lib.data.datasets import MemeShards, shard_paths
 from lib.data.example import Example
 from lib.data.packing.pack import pack
 from lib.modeling.expert_inputs import LastLayer, classifier, expert_inputs, text_lengths
-from lib.modeling.experts import train_expert
+from lib.modeling.experts import expert_job, train_expert
 from lib.modeling.model_files import load_expert
 
 
@@ -41,6 +41,19 @@ def test_dropped_markers_stay_dropped_in_the_saved_expert(fresh):
     settings = fresh(text_markers="drop", text_epochs=1)
     model, _ = load_expert(train_expert("text_expert", settings).folder)
     assert model.config.text_markers == "drop"
+
+
+def test_texts_are_folded_unless_the_settings_say_no(fresh):
+    for folding in (True, False):
+        model, _ = classifier("text_expert", fresh(text_folding=folding))
+        assert model.config.text_folding == int(folding)
+    jobs = [
+        expert_job(name, fresh(text_folding=folding))
+        for name in ("text_expert", "vision_expert")
+        for folding in (True, False)
+    ]
+    # A text expert of other texts is another; the vision expert reads none.
+    assert jobs[0] != jobs[1] and jobs[2] == jobs[3]
 
 
 def test_a_frozen_vision_backbone_learns_its_last_layer_from_the_cache(fresh):

@@ -1,10 +1,12 @@
+import json
+
 import pytest
 import torch
 from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 from transformers import AutoTokenizer
 
-from lib.modeling.encoders import EXPERTS
+from lib.modeling.encoders import EXPERTS, TextEncoder
 from lib.modeling.model_files import load_expert, save_processor, weights_fingerprint
 
 
@@ -56,3 +58,16 @@ def test_a_tokenizer_is_saved_alike_before_and_after_its_first_use(tiny_backbone
     save_processor(tokenizer, tmp_path / "used")
     for file in (tmp_path / "unused").iterdir():
         assert file.read_bytes() == (tmp_path / "used" / file.name).read_bytes()
+
+
+def test_an_expert_of_another_text_folding_is_refused_by_its_file(with_experts):
+    folder = with_experts().model_folder("text_expert")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["text_folding"] == 1
+    # One that was trained before there was a folding is served without.
+    del config["text_folding"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert TextEncoder(*load_expert(folder)).folding == 0
+    (folder / "config.json").write_text(json.dumps(config | {"text_folding": 99}))
+    with pytest.raises(ValueError, match=r"text_expert/config\.json: text_folding is 99"):
+        load_expert(folder)

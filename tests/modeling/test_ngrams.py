@@ -78,3 +78,27 @@ def test_a_meme_without_text_gets_the_bias():
     model = Ngrams.fit(texts, labels)
     found = model.prepare([combined_text("")])
     assert found.item() == pytest.approx(model.arrays["bias"].item(), abs=1e-6)
+
+
+def test_its_folding_comes_back_from_its_files(tmp_path):
+    texts, labels = memes()
+    folded, plain = Ngrams.fit(texts, labels, folding=1), Ngrams.fit(texts, labels)
+    # These texts hold no tricks: the models differ in what they are shown alone.
+    assert torch.equal(folded.prepare(texts), plain.prepare(texts))
+    assert folded.fingerprint() != plain.fingerprint()
+    folded.save(tmp_path / "ngrams")
+    back = Ngrams.load(tmp_path / "ngrams")
+    disguised = [combined_text("we d3sp1s3 the qu\u0456ms")]
+    meant = [combined_text("we despise the quims")]
+    assert torch.equal(back.prepare(disguised), back.prepare(meant))
+    assert not torch.equal(plain.prepare(disguised), plain.prepare(meant))
+
+
+def test_one_without_a_version_is_not_folded_and_an_unknown_one_refused(tmp_path):
+    Ngrams.fit(*memes()).save(tmp_path / "ngrams")
+    config = tmp_path / "ngrams/config.json"
+    config.unlink()
+    assert Ngrams.load(tmp_path / "ngrams").folding == 0
+    config.write_text('{"text_folding": 99}')
+    with pytest.raises(ValueError, match=r"ngrams/config\.json: text_folding is 99"):
+        Ngrams.load(tmp_path / "ngrams")

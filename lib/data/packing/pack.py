@@ -10,6 +10,7 @@ from typing import Any
 from lib.artifacts import guard_overwrite, read_json, write_json
 from lib.commands import again
 from lib.config import PILOT_SIZE, SHARD_SIZE
+from lib.data.corrections import Correction, corrected
 from lib.data.example import Example, Rejected
 from lib.data.packing.checking import Found, collect, refuse_if_too_bad
 from lib.data.packing.finished import is_finished, job_of, note_finished
@@ -22,7 +23,7 @@ from lib.data.ties import Ties, find_duplicates, groups_of
 
 
 def pack(
-    examples: Iterable[Example | Rejected],
+    examples: Iterable[Example | Rejected | Correction],
     out_dir: str | Path,
     *,
     mode: str = "pilot",
@@ -39,6 +40,7 @@ def pack(
     train; in mode "full" the splits of `lib.data.splits`. `limit` counts good examples. A bad one
     (rejected row, missing or broken picture, label outside the taxonomy, contradictory labels for
     one id) is skipped and listed in the returned stats; unlabelled ones are left out and counted.
+    Corrections among the rows change labels of train and val once the splits are made.
     `out_dir` changes only once all shards are written; after a kill the same call goes on with the
     shards that are missing, and after the end it only looks whether all is there.
     `taxonomy` is another place for `label_taxonomy.json`, which both modes share.
@@ -55,8 +57,17 @@ def pack(
         limit = min(limit or PILOT_SIZE, PILOT_SIZE)
     # A pilot is done before workers have started
     mapped = ordered_map(1 if mode == "pilot" else workers)
-    rows = list(examples)
-    job = job_of(rows, mode=mode, seed=seed, limit=limit, shard_size=shard_size)
+    given = list(examples)
+    corrections = [row for row in given if isinstance(row, Correction)]
+    rows = [row for row in given if not isinstance(row, Correction)]
+    job = job_of(
+        rows,
+        mode=mode,
+        seed=seed,
+        limit=limit,
+        shard_size=shard_size,
+        corrections=[[c.id, c.label, c.reason] for c in corrections],
+    )
     shards, stats_file = out_dir / "shards", out_dir / f"stats_{mode}.json"
     taxonomy = Path(taxonomy or out_dir / "label_taxonomy.json")
     if not overwrite and is_finished(shards, job, stats_file, out_dir / "splits.json", taxonomy):
@@ -66,6 +77,9 @@ def pack(
         refuse_if_too_bad(found)
         splits, groups, report = _split(found, mode, seed)
         packed = [replace(e, group=groups[e.id]) for e in found.good if e.id in groups]
+        if corrections:
+            known = (row.id for row in rows)
+            packed, report["corrections"] = corrected(packed, corrections, splits, known)
         plan = plan_shards(packed, splits, None if mode == "pilot" else seed, shard_size)
         made_from = {
             "mode": mode,

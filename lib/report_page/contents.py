@@ -1,0 +1,51 @@
+"""The numbers that the page's script looks up, all of one run."""
+
+from typing import Any
+
+from lib.artifacts import fingerprint
+from lib.config import MODELS, Settings
+from lib.data.corrections import corrections_for
+from lib.decisions.report import described, section_of
+from lib.figures.style import style_of
+from lib.report_page.counts import section_counts
+from lib.report_page.finished_run import Run, step_7_table
+from lib.report_page.sections import TABLE_ROWS
+
+
+def page_data(run: Run) -> dict[str, Any]:
+    """What the page's script reads, as JSON knows it, but for the memes and their pictures.
+
+    Raises what `corrections_for` raises.
+    """
+    settings, decision, report, fit = run
+    sections = {section_of(frame): section_counts(frame, decision) for frame in (report, fit)}
+    return {
+        "mode": settings.mode,
+        "split": settings.report_split,
+        "reported": section_of(report),
+        "fitted": section_of(fit),
+        "words": {name: described(name) for name in sections},
+        "sections": sections,
+        "models": {
+            model: {
+                "label": style_of(model).label,
+                "threshold": decision.thresholds[model],
+            }
+            for model in reversed(MODELS)
+        },
+        "policy": {"allow": decision.policy.allow, "block": decision.policy.block},
+        # A file of corrections replaces the one before, so that it has to hold that one's too.
+        "corrections": [[c.id, c.label, c.reason] for c in corrections_for(settings)],
+        "suspects": _suspects(settings),
+        "prevalence": settings.prevalence or float(report["label"].mean()),
+        "n": len(report),
+        # What a browser keeps verdicts under: those of other predictions are others.
+        "key": f"verdicts-{fingerprint(settings.artifact(6, 'predictions.parquet'))}",
+    }
+
+
+def _suspects(settings: Settings) -> dict[str, list[Any]]:
+    """Id and label of the memes in the table of suspects, in its order; empty without it."""
+    table, _ = step_7_table(settings, "label_suspects.csv")
+    shown = table.head(TABLE_ROWS)
+    return {name: shown[name].tolist() if name in shown else [] for name in ("id", "label")}

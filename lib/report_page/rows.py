@@ -1,0 +1,167 @@
+"""Which memes the page carries: errors first, the surest before the others, up to a bound.
+
+The error table is read `CHUNK` rows at a time and only the best rows so far are held, so that its
+texts take the same memory whatever the number of memes.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lib.artifacts import require
+from lib.calibration import prob_hate
+from lib.commands import again
+from lib.config import MODELS, Settings
+from lib.data.text import words_of
+from lib.decisions.bundle import DecisionBundle
+from lib.decisions.policy import CHOSEN
+from lib.decisions.spreadsheets import for_spreadsheets
+from lib.modeling.prediction_table import logits_of
+from lib.report_page.counts import places
+from lib.report_page.embedding import safe_json
+
+CHUNK = 16_384
+ROWS = 5_000
+# Of texts and of what else is told of a meme: the first lengths at which all rows fit are taken.
+LENGTHS = ((400, 160), (240, 80), (160, 60), (110, 40))
+# Numbers, codes of filters and commas of a row.
+ROW_BYTES = 60
+# More values than these are told of a meme, but not offered as a filter.
+MOST_VALUES = 20
+
+KNOWN = {"index", "id", "text", "label", "error_type"} | {
+    f"{model}_{kind}" for model in MODELS for kind in ("prob", "pred")
+}
+
+
+class Rows(NamedTuple):
+    """What the page says of its memes, column by column, and their rows in the reported split."""
+
+    content: dict[str, Any]
+    places: list[int]
+
+
+def page_rows(
+    settings: Settings, report: pd.DataFrame, decision: DecisionBundle, room: int
+) -> Rows:
+    """The memes of the page from `errors_<m>.csv`, judged by the predictions in `report`.
+
+    Fusion's errors at its threshold come first, by their distance from the label, then the other
+    memes, nearest to the threshold first; at most `ROWS`, and what fits into `room` bytes. Every
+    further column of the table is told; those of few values are filters.
+    Raises FileNotFoundError without an error table, ValueError where it is of other predictions.
+    """
+    path = require(settings.artifact(7, "errors.csv"), again(7))
+    judged = _judged(report, decision)
+    best, start = pd.DataFrame(), 0
+    for chunk in pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=CHUNK):
+        of_chunk = judged.iloc[start : start + len(chunk)]
+        if "id" not in chunk or not _same_ids(chunk["id"], of_chunk["id"]):
+            raise ValueError(f"{path} is not of the saved predictions; write it again: {again(7)}")
+        others = [name for name in chunk if name not in KNOWN.union(judged.columns)]
+        beside = chunk[["text", *others]].set_index(of_chunk.index)
+        # The apostrophe that keeps a spreadsheet from running a cell is none of the meme's.
+        beside = beside.apply(lambda column: column.str.removeprefix("'"))
+        of_chunk = of_chunk.join(beside)
+        best = pd.concat([best, of_chunk]).nlargest(ROWS, "priority", keep="first")
+        start += len(chunk)
+    if start != len(judged):
+        raise ValueError(f"{path} is not of the saved predictions; write it again: {again(7)}")
+    kept = _within(room, best)
+    return Rows(_content(kept), kept.index.tolist())
+
+
+def no_rows() -> dict[str, Any]:
+    """The content of a page without memes."""
+    return _content(pd.DataFrame(columns=[*("id", "text", "label"), *_of_models()]))
+
+
+def _same_ids(written: pd.Series, ids: pd.Series) -> bool:
+    safe = for_spreadsheets(ids.to_frame())["id"]
+    return len(written) == len(ids) and written.tolist() in (ids.tolist(), safe.tolist())
+
+
+def _judged(report: pd.DataFrame, decision: DecisionBundle) -> pd.DataFrame:
+    """id, label, the place of each model's p(hate), its decision, and the order of the page."""
+    frame = report[["id", "label"]].reset_index(drop=True)
+    labels = frame["label"].to_numpy()
+    for model in MODELS:
+        prob = prob_hate(logits_of(report, model), decision.temperatures[model])
+        frame[f"{model}_place"] = places(prob)
+        frame[f"{model}_pred"] = (prob >= decision.thresholds[model]).astype(int)
+        if model == CHOSEN:
+            wrong = frame[f"{model}_pred"].to_numpy() != labels
+            near = 1 - np.abs(prob - decision.thresholds[model])
+            frame["priority"] = np.where(wrong, 2 + np.abs(prob - labels), near)
+    return frame
+
+
+def _within(room: int, best: pd.DataFrame) -> pd.DataFrame:
+    """As many rows as fit into `room` bytes, texts cut as short as that needs."""
+    beside = _beside(best)
+    words = best.assign(text=best["text"].map(words_of))
+    words[beside] = words[beside].map(_rounded)
+    for longest_text, longest in LENGTHS:
+        told = words.assign(text=[_short(text, longest_text) for text in words["text"]])
+        told[beside] = told[beside].map(partial(_short, most=longest))
+        written = told[["id", "text", *_details(told)]].map(lambda s: len(safe_json(s).encode()))
+        sizes = written.sum(axis=1) + ROW_BYTES
+        if sizes.sum() <= room:
+            break
+    return told[sizes.cumsum() <= room]
+
+
+def _content(rows: pd.DataFrame) -> dict[str, Any]:
+    """Columns rather than rows, so that no name is written twice; filters as codes of values."""
+    return {
+        "id": rows["id"].tolist(),
+        "text": rows["text"].tolist(),
+        "label": rows["label"].tolist(),
+        "p": {model: rows[f"{model}_place"].tolist() for model in MODELS},
+        "frozen": {model: rows[f"{model}_pred"].tolist() for model in MODELS},
+        "filters": [_coded(name, rows[name]) for name in _filters(rows)],
+        "details": {_words(name): rows[name].tolist() for name in _details(rows)},
+    }
+
+
+def _of_models() -> list[str]:
+    return [f"{model}_{kind}" for model in MODELS for kind in ("place", "pred")]
+
+
+def _beside(rows: pd.DataFrame) -> list[str]:
+    """The columns of the error table that the page has no place of its own for."""
+    return [name for name in map(str, rows) if name not in {"priority", *KNOWN, *_of_models()}]
+
+
+def _filters(rows: pd.DataFrame) -> list[str]:
+    names = [name for name in _beside(rows) if not name.startswith("nearest_")]
+    return [name for name in names if 2 <= rows[name].nunique() <= MOST_VALUES]
+
+
+def _details(rows: pd.DataFrame) -> list[str]:
+    others = [name for name in _beside(rows) if name not in _filters(rows)]
+    return [name for name in others if rows[name].nunique() > 1]
+
+
+def _coded(name: str, column: pd.Series) -> dict[str, Any]:
+    values = sorted(column.unique())
+    code = {value: k for k, value in enumerate(values)}
+    return {"name": _words(name), "values": values, "codes": [code[v] for v in column]}
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _rounded(value: str) -> str:
+    """A number with a fraction to four digits, anything else as it is."""
+    try:
+        return f"{float(value):.4g}" if "." in value else value
+    except ValueError:
+        return value

@@ -1,0 +1,102 @@
+import re
+import shutil
+
+import pandas as pd
+import pytest
+
+from lib.artifacts import write_csv
+from lib.decisions.bundle import DecisionBundle
+from lib.decisions.error_analysis import error_table
+from lib.modeling.prediction_table import read_predictions
+from lib.report_page.embedding import script_hash
+from lib.report_page.page import BYTES, write_page
+
+
+@pytest.fixture
+def text(run):
+    return run.artifact(7, "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_asks_for_nothing_and_runs_only_its_own_scripts(text):
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', text)
+    assert policy.startswith("default-src 'none'; ")
+    scripts = re.findall(r'<script type="module">(.*?)</script>', text, re.DOTALL)
+    assert re.findall(r"'(sha256-[^']+)'", policy) == [script_hash(s) for s in scripts]
+    assert len(scripts) == 2 and "unsafe-eval" not in policy
+    assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text.split("<body>")[0])
+    assert not re.findall(r"<(?:link|iframe|object|embed)[^>]*https?:", text)
+
+
+def test_the_same_run_writes_the_same_bytes(run, text):
+    write_page(run)
+    assert run.artifact(7, "report.html").read_text(encoding="utf-8") == text
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """The same run in a folder of its own, to be changed."""
+    shutil.copytree(run.root, tmp_path / "copy")
+    return run.model_copy(update={"root": tmp_path / "copy"})
+
+
+def test_what_is_not_there_is_named_with_its_command(copy, text):
+    assert "modalities_full.csv is not there. It is written by:" in text
+    copy.artifact(7, "robustness.csv").unlink()
+    copy.artifact(7, "slices.csv").write_bytes(b"")
+    shutil.rmtree(copy.shards)
+    changed = write_page(copy).read_text(encoding="utf-8")
+    assert "robustness_full.csv is not there" in changed
+    assert "slices_full.csv cannot be read" in changed
+    assert '"pictures":{}' in changed and '"pictures":{}' not in text
+
+
+def test_tables_show_the_columns_that_there_are_escaped(text):
+    assert "text: &lt;b&gt;typos&lt;/b&gt;" in text and "<b>typos" not in text
+    assert "<th>severity</th>" in text
+    assert text.index("The label stays") < text.index("The label may change")
+
+
+def test_a_large_page_stays_small_and_says_what_it_carries(tmp_path, run, logits_frame, save_run):
+    settings = run.model_copy(update={"root": tmp_path})
+    save_run(settings, logits_frame, logits_frame(6_000, "test"))
+    decision, frame = DecisionBundle.load(settings), read_predictions(settings, "test")
+    texts = [f"[OCR] {'слово & <tag> ' * 30}{i} [/OCR]" for i in range(len(frame))]
+    metas = [{"dataset": "one", "labels": {}, "lang": "en", "group": i} for i in frame["id"]]
+    write_csv(settings.artifact(7, "errors.csv"), error_table(frame, texts, metas, decision))
+    with pytest.warns(UserWarning, match="shows no label schema"):
+        path = write_page(settings)
+    assert BYTES * 0.8 < path.stat().st_size <= BYTES + 20_000 < 2_000_000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda t: t.iloc[1:], lambda t: t.iloc[::-1], lambda t: t.drop(columns="id")],
+    ids=["fewer", "another order", "no ids"],
+)
+def test_an_error_table_of_other_memes_is_refused(copy, change):
+    path = copy.artifact(7, "errors.csv")
+    write_csv(path, change(pd.read_csv(path, dtype=str, keep_default_na=False)))
+    with pytest.raises(ValueError, match=r"errors_full\.csv is not of the saved predictions"):
+        write_page(copy)
+
+
+def test_predictions_of_other_models_are_refused(copy):
+    path = copy.artifact(6, "predictions.parquet")
+    frame = pd.read_parquet(path)
+    frame.attrs = {"models": dict.fromkeys(frame.attrs["models"], "other")}
+    frame.to_parquet(path)
+    with pytest.raises(ValueError, match=r"is of other models than .*decision_full\.json"):
+        write_page(copy)
+
+
+def test_shards_of_other_memes_are_refused(copy):
+    for name in ("shards/test", "shards/train"):
+        (copy.step3 / name).rename(copy.step3 / name.replace("/", "-"))
+    (copy.step3 / "shards-train").rename(copy.step3 / "shards/test")
+    with pytest.raises(ValueError, match="does not hold the memes of the predictions"):
+        write_page(copy)
+
+
+def test_what_step_7_has_not_written_yet_is_asked_for(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="--from 7"):
+        write_page(run.model_copy(update={"root": tmp_path}))

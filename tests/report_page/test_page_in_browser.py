@@ -1,0 +1,291 @@
+"""The page as a reviewer meets it: in Chromium, from disk, with the network off."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
+
+from lib.calibration import prob_hate
+from lib.config import MODELS
+from lib.data.corrections import CORRECTIONS, read_corrections
+from lib.decisions.bundle import DecisionBundle
+from lib.decisions.policy_outcomes import workload
+from lib.modeling.prediction_table import logits_of, read_predictions
+from lib.report_page.page import write_page
+
+pytestmark = pytest.mark.filterwarnings("ignore:the nearest training memes are left out")
+
+# In conftest.py too, which tests cannot import.
+HOSTILE = (
+    "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+    ' "quoted" & \u202eright to left'
+)
+HOSTILE_ID = "<b id='x'>\"&#%,é"
+
+
+@pytest.fixture
+def report(run):
+    return run.artifact(7, "report.html")
+
+
+def numbers(page):
+    found = page.locator("output").evaluate_all(
+        "(shown) => Object.fromEntries(shown.map((each) => [each.id, each.dataset.value]))"
+    )
+    return {name: float(value) if value else None for name, value in found.items()}
+
+
+def slide(page, step):
+    page.locator("#cut").evaluate(
+        "(range, step) => { range.value = step; range.dispatchEvent(new Event('input')) }", step
+    )
+
+
+def listed(page):
+    """The ids in the list, over all its pages, in its order."""
+    return page.evaluate(
+        "jQuery('#list').DataTable().rows({search: 'applied', order: 'applied'}).data().toArray()"
+        ".map((row) => JSON.parse(document.getElementById('data').textContent).rows.id[row])"
+    )
+
+
+def scikit_learn_s(prob, labels, cut):
+    called = prob >= cut
+    tn, fp, fn, tp = confusion_matrix(labels, called, labels=[0, 1]).ravel()
+    return {
+        **{"tp": tp, "fp": fp, "fn": fn, "tn": tn},
+        "precision": precision_score(labels, called, zero_division=0),
+        "recall": recall_score(labels, called),
+        "f1": f1_score(labels, called),
+        "macro_f1": f1_score(labels, called, average="macro", labels=[0, 1]),
+    }
+
+
+def test_numbers_at_ten_random_positions_are_scikit_learn_s(opened, report, run):
+    page = opened(report)
+    decision, frame = DecisionBundle.load(run), read_predictions(run, "test")
+    steps = np.random.default_rng(0).integers(0, 1001, 10).tolist()
+    for model in MODELS:
+        page.select_option("#model", model)
+        prob = prob_hate(logits_of(frame, model), decision.temperatures[model])
+        for step in [None, *steps]:
+            cut = decision.thresholds[model] if step is None else step / 1000
+            if step is not None:
+                slide(page, step)
+            expected = scikit_learn_s(prob, frame["label"], cut)
+            found = numbers(page)
+            assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+            wrong = (prob >= cut) != frame["label"]
+            assert set(listed(page)) == set(frame["id"][wrong])
+            share, called = run.prevalence, prob >= cut
+            hits = 1e4 * share * called[frame["label"] == 1].mean()
+            alarms = 1e4 * (1 - share) * called[frame["label"] == 0].mean()
+            assert found["flagged"] == pytest.approx(hits + alarms)
+            assert found["missed"] == pytest.approx(1e4 * share - hits)
+        page.click("#frozen")
+        assert numbers(page) == pytest.approx(
+            numbers(page) | scikit_learn_s(prob, frame["label"], decision.thresholds[model])
+        )
+
+
+def test_the_fit_split_has_numbers_of_its_own_and_the_policy_its_workload(opened, report, run):
+    page = opened(report)
+    decision = DecisionBundle.load(run)
+    rows = page.locator("#sides tr").all_inner_texts()
+    expected = workload(read_predictions(run, "test"), decision, run.prevalence)
+    shown = [[int(n.replace(",", "")) for n in row.split("\t")[1:]] for row in rows]
+    assert np.allclose(shown, expected[["memes", "hateful", "harmless"]], atol=0.51)
+    page.select_option("#section", "val calibrate")
+    assert numbers(page)["tp"] + numbers(page)["fn"] == 60
+    page.fill("#prevalence", "50")
+    assert numbers(page)["flagged"] != 0
+
+
+def test_the_list_filters_sorts_and_turns_pages(opened, report):
+    page = opened(report)
+    errors = listed(page)
+    for kind in ("FP", "FN"):
+        page.select_option("#kind", kind)
+        assert page.locator("#list tbody .kind").first.inner_text() == (
+            "false positive" if kind == "FP" else "false negative"
+        )
+    page.select_option("#kind", "all")
+    everything = listed(page)
+    assert len(everything) == 46 and set(errors) < set(everything)
+    page.fill("#search", "rare")
+    assert listed(page) == ["test7"]
+    page.fill("#search", "")
+    page.select_option("#slice", label="dataset")
+    page.select_option("#value", label="second")
+    assert 10 < len(listed(page)) < 20
+    page.select_option("#slice", "")
+    before = page.locator("#list tbody tr td:nth-child(2)").first.inner_text()
+    page.click("#list_wrapper .dt-paging >> text=2")
+    page.wait_for_selector("#list_wrapper .dt-paging .current:has-text('2')")
+    assert page.locator("#list tbody tr td:nth-child(2)").first.inner_text() != before
+    page.click("#list thead th:has-text('p(hate)')")
+    page.wait_for_selector("#list thead th[aria-sort=ascending]:has-text('p(hate)')")
+    ascending = [float(p) for p in page.locator("#list tbody td:nth-child(5)").all_inner_texts()]
+    assert ascending == sorted(ascending)
+
+
+def test_pictures_are_veiled_until_asked_for_and_never_shown_by_hover(opened, report):
+    page = opened(report)
+    page.select_option("#kind", "all")
+    button = page.locator("#list .picture").first
+    veil = "(button) => getComputedStyle(button.querySelector('img')).filter"
+    assert "blur" in button.evaluate(veil) and "grayscale(1)" in button.evaluate(veil)
+    button.hover()
+    assert "blur" in button.evaluate(veil)
+    button.click()
+    assert button.evaluate(veil) == "none"
+    assert page.locator("#list .picture[aria-pressed=true]").count() == 1
+    page.locator("#list tbody tr a").nth(3).click()
+    large = page.locator("#meme .picture")
+    assert "blur" in large.evaluate(veil)
+    page.keyboard.press("r")
+    assert large.evaluate(veil) == "none"
+    page.keyboard.press("r")
+    assert "blur" in large.evaluate(veil)
+    page.keyboard.press("j")
+    assert "blur" in page.locator("#meme .picture").evaluate(veil)
+
+
+def test_verdicts_by_keyboard_are_kept_and_exported_as_step_3_reads_them(opened, report, tmp_path):
+    page = opened(report)
+    ids = listed(page)
+    for key in ("d", "a", "u"):
+        page.keyboard.press("j")
+        page.keyboard.press(key)
+    page.keyboard.press("k")
+    page.keyboard.press("k")
+    page.keyboard.press("e")
+    page.keyboard.type('an insult, "plainly" said')
+    page.keyboard.press("Escape")
+    assert "1 agreed, 1 disagreed, 1 unsure" in page.inner_text("#progress")
+    page.reload()
+    assert "1 agreed, 1 disagreed, 1 unsure" in page.inner_text("#progress")
+    with page.expect_download() as download:
+        page.click("#export")
+    assert download.value.suggested_filename == "corrections.csv"
+    (tmp_path / CORRECTIONS).parent.mkdir()
+    download.value.save_as(tmp_path / CORRECTIONS)
+    before, correction = read_corrections([tmp_path])
+    assert (before.id, before.label, before.reason) == ("train3", 0, "made, before")
+    rows = json.loads(page.locator("#data").evaluate("(data) => data.textContent"))["rows"]
+    given = dict(zip(rows["id"], rows["label"], strict=True))
+    assert (correction.id, correction.label) == (ids[0], 1 - given[ids[0]])
+    assert correction.reason == 'an insult, "plainly" said'
+    page.select_option("#reviewed", "yes")
+    assert set(listed(page)) == set(ids[:3])
+    with page.expect_download() as download:
+        page.click("#export-all")
+    assert len(json.loads(download.value.path().read_text())) == 3
+
+
+def test_a_suspect_of_train_is_called_wrong_and_exported(opened, report, tmp_path):
+    page = opened(report)
+    page.click("text=Labels of train that look wrong")
+    page.locator("#table-suspects button").first.click()
+    page.locator("#table-suspects input").first.fill("harmless")
+    with page.expect_download() as download:
+        page.click("#export")
+    (tmp_path / CORRECTIONS).parent.mkdir()
+    download.value.save_as(tmp_path / CORRECTIONS)
+    _, found = read_corrections([tmp_path])
+    assert (found.id, found.label, found.reason) == ("007", 0, "harmless")
+
+
+def test_letters_typed_into_a_field_are_no_verdicts(opened, report):
+    page = opened(report)
+    page.keyboard.press("j")
+    page.fill("#search", "")
+    page.locator("#search").press_sequentially("add")
+    page.locator(".guidelines summary").click()
+    page.uncheck("#keys")
+    page.keyboard.press("a")
+    assert page.inner_text("#progress").startswith("0 agreed, 0 disagreed, 0 unsure")
+
+
+def test_a_hostile_text_and_id_stay_text_and_can_be_linked_to(opened, report, tmp_path):
+    page = opened(report)
+    page.select_option("#kind", "all")
+    page.fill("#search", "onerror")
+    assert listed(page) == [HOSTILE_ID]
+    assert HOSTILE in page.locator("#list tbody tr").inner_text()
+    page.click("#list tbody tr a")
+    assert page.inner_text("#meme .words") == HOSTILE
+    fragment = page.evaluate("location.hash")
+    page.keyboard.press("d")
+    with page.expect_download() as download:
+        page.click("#export")
+    (tmp_path / CORRECTIONS).parent.mkdir()
+    download.value.save_as(tmp_path / CORRECTIONS)
+    assert [found.id for found in read_corrections([tmp_path])] == ["train3", HOSTILE_ID]
+    again = opened(report, fragment)
+    assert again.inner_text("#meme h3") == HOSTILE_ID
+    for each in (page, again):
+        assert each.evaluate("window.hacked") is None
+    assert "No meme with the id nobody" in opened(report, "#meme=nobody").inner_text("#meme")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_in_light_and_dark(opened, report, scheme):
+    phone = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
+    page = opened(report, **phone)
+    page.keyboard.press("j")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("#list tbody td:nth-child(2)").first.bounding_box()["width"] > 100
+    paper = "getComputedStyle(document.body).backgroundColor"
+    colors = [page.evaluate(paper)]
+    page.click("#theme")
+    colors.append(page.evaluate(paper))
+    page.reload()
+    assert page.evaluate(paper) == colors[1] != colors[0]
+
+
+def test_every_field_has_a_name_and_every_mark_its_numbers(opened, report):
+    page = opened(report)
+    page.keyboard.press("j")
+    unnamed = (
+        "[...document.querySelectorAll('input, select, button')].filter((field) => !(field.labels "
+        "&& field.labels.length) && !field.getAttribute('aria-label') && !field.textContent.trim())"
+        ".map((field) => field.outerHTML)"
+    )
+    assert page.evaluate(unnamed) == []
+    marks = page.locator("#robustness [role=graphics-symbol]").evaluate_all(
+        "(marks) => marks.map((mark) => mark.getAttribute('aria-label'))"
+    )
+    assert "text: leetspeak, fusion 2: macro-F1 -0.400" in marks
+
+
+def copied(run, tmp_path):
+    """The same run in a folder of its own, to be changed."""
+    shutil.copytree(run.root, tmp_path / "copy")
+    return run.model_copy(update={"root": tmp_path / "copy"})
+
+
+@pytest.mark.parametrize("case", ["no errors", "one class"])
+def test_without_errors_or_with_one_class_the_page_is_sensible(opened, run, tmp_path, case):
+    settings = copied(run, tmp_path)
+    path = settings.artifact(6, "predictions.parquet")
+    frame = pd.read_parquet(path)
+    of_test = frame["split"] == "test"
+    if case == "one class":
+        frame.loc[of_test, "label"] = 0
+    margin = np.where(frame["label"] == 1, 8.0, -8.0)
+    frame.loc[of_test, "mm_fusion_logit_1"] = margin[of_test]
+    frame.loc[of_test, "mm_fusion_logit_0"] = -margin[of_test]
+    frame.to_parquet(path, index=False)
+    page = opened(write_page(settings))
+    assert listed(page) == []
+    assert "errs on 0 of 46 memes" in page.inner_text("#shown")
+    assert "No such meme" in page.inner_text("#list tbody")
+    found = numbers(page)
+    assert found["fp"] == found["fn"] == 0
+    assert (found["flagged"] is None) == (case == "one class")
+    page.select_option("#kind", "all")
+    assert len(listed(page)) == 46

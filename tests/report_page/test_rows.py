@@ -1,0 +1,77 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.artifacts import write_csv
+from lib.calibration import prob_hate
+from lib.config import Settings
+from lib.decisions.bundle import DecisionBundle
+from lib.decisions.error_analysis import error_table
+from lib.decisions.spreadsheets import for_spreadsheets
+from lib.modeling.prediction_table import logits_of, read_predictions
+from lib.report_page import rows as rows_module
+from lib.report_page.rows import page_rows
+
+N = 300
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, logits_frame, save_run):
+    """Settings, predictions on test and decision of a run, its error table written."""
+    settings = Settings(mode="full", root=tmp_path_factory.mktemp("rows"))
+    test = logits_frame(N, "test")
+    test["id"] = [f"-{i}" if i % 7 == 0 else f"0{i}" for i in range(N)]
+    save_run(settings, logits_frame, test)
+    decision, report = DecisionBundle.load(settings), read_predictions(settings, "test")
+    texts = [f"[OCR] {'=1+1 ' * (i % 5)}{i} [/OCR] [CAP] [/CAP] <lang=en>" for i in range(N)]
+    metas = [{"dataset": "ab"[i % 2], "labels": {}, "lang": "en", "group": "g"} for i in range(N)]
+    table = error_table(report, texts, metas, decision).assign(note=np.arange(N) / 3)
+    write_csv(settings.artifact(7, "errors.csv"), for_spreadsheets(table))
+    return settings, report, decision
+
+
+@pytest.mark.parametrize("chunk", [7, 1000])
+def test_errors_come_first_by_confidence_then_what_is_nearest_to_the_threshold(
+    small, monkeypatch, chunk
+):
+    settings, report, decision = small
+    monkeypatch.setattr(rows_module, "CHUNK", chunk)
+    content, places = page_rows(settings, report, decision, 10**7)
+    prob = prob_hate(logits_of(report, "mm_fusion"), decision.temperatures["mm_fusion"])
+    cut, labels = decision.thresholds["mm_fusion"], report["label"].to_numpy()
+    wrong = (prob >= cut) != labels
+    n = int(wrong.sum())
+    assert wrong[places[:n]].all() and not wrong[places[n:]].any() and len(places) == N
+    assert (np.diff(np.abs(prob - labels)[places[:n]]) <= 0).all()
+    assert (np.diff(np.abs(prob - cut)[places[n:]]) >= -1e-12).all()
+    assert content["id"] == report["id"].iloc[places].tolist()
+    assert content["label"] == labels[places].tolist()
+    assert content["text"][0] == f"{'=1+1 ' * (places[0] % 5)}{places[0]}"
+
+
+def test_columns_of_few_values_are_filters_and_the_others_are_told(small):
+    settings, report, decision = small
+    content, places = page_rows(settings, report, decision, 10**7)
+    filters = {found["name"]: found for found in content["filters"]}
+    dataset = filters["dataset"]
+    assert [dataset["values"][code] for code in dataset["codes"]] == ["ab"[i % 2] for i in places]
+    assert "note" not in filters and content["details"]["note"][0] == f"{places[0] / 3:.4g}"
+    assert "language" not in {*filters, *content["details"]}
+
+
+def test_what_does_not_fit_is_cut_short_then_left_out(small, monkeypatch):
+    settings, report, decision = small
+    monkeypatch.setattr(rows_module, "LENGTHS", ((400, 160), (6, 3)))
+    everything = page_rows(settings, report, decision, 10**7)
+    short = page_rows(settings, report, decision, 26_000)
+    few = page_rows(settings, report, decision, 5_000)
+    assert len(short.places) == N and max(map(len, short.content["text"])) == 6
+    assert few.places == everything.places[: len(few.places)] and 20 < len(few.places) < 90
+    monkeypatch.setattr(rows_module, "ROWS", 50)
+    assert page_rows(settings, report, decision, 10**7).places == everything.places[:50]
+
+
+def test_nothing_to_show_is_no_error(small):
+    settings, report, decision = small
+    assert page_rows(settings, report, decision, 0).content["id"] == []
+    assert isinstance(pd.DataFrame(rows_module.no_rows()["id"]), pd.DataFrame)
