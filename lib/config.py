@@ -163,8 +163,8 @@ class Settings(Layout):
     target_ece: float | None = Field(default=None, ge=0, le=1)
     # Memes of the reported split that are perturbed, drawn with labels in proportion.
     robustness_memes: int = Field(default=300, ge=1)
-    # Packed fields, labels or columns of the error table that errors are sliced by beside the others.
-    slice_by: list[str] = []
+    # Packed fields, labels or columns of the error table that errors are sliced by too.
+    slice_by: list[str] = Field(default_factory=list)
     # The share of hate where the models will be used; None: that of the data.
     prevalence: float | None = Field(default=None, gt=0, lt=1)
     # What is promised of blocking and allowing: two rates, the least cost, or a recall.

@@ -151,7 +151,7 @@ def test_demo_takes_any_text(text):
 
 
 def test_a_folder_of_any_name_is_given_as_it_was_typed():
-    folder = "my $b's \"memes\""
+    folder = 'my $b\'s "memes"'
     done = make("pilot", "--assume-old=.venv/.ready", "RUN=printf '%s\\n'", f"DATA={folder}")
     assert done.stdout.endswith(f"\n--data\n{folder}\n")
 

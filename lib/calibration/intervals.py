@@ -240,14 +240,15 @@ def draw_counts(
 ) -> Iterator[np.ndarray]:
     """How often each resample drew each example: chunks of shape (rows, n)."""
     drawing = n if members is None else len(members)
+    group = np.empty(n, np.intp)
+    if members is not None:
+        group[np.concatenate(members)] = np.repeat(np.arange(drawing), list(map(len, members)))
     rows = max(CHUNK // n, 1)
     for done in range(0, n_resamples, rows):
         rows = min(rows, n_resamples - done)
         drawn = rng.integers(0, drawing, (rows, drawing)) + np.arange(rows)[:, None] * drawing
         counts = np.bincount(drawn.ravel(), minlength=rows * drawing).reshape(rows, drawing)
         if members is not None:
-            group = np.empty(n, np.intp)
-            group[np.concatenate(members)] = np.repeat(np.arange(drawing), list(map(len, members)))
             counts = counts[:, group]
         yield counts.astype(np.float64)
 

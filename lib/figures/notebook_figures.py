@@ -15,7 +15,6 @@ from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibrated
 from lib.decisions.report import described, section_of
-from lib.figures.robustness_figures import robustness_figure as robustness_figure
 from lib.figures.single_plots import (
     contact_sheet,
     grid_of,

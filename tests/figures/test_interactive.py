@@ -11,7 +11,6 @@ from lib.config import MODELS
 from lib.figures import interactive
 from lib.figures.interactive import decisions_at, sortable, threshold_explorer
 
-
 CUTS = {"text_expert": 0.25, "vision_expert": 0.5, "mm_fusion": 0.6}
 DECISION = SimpleNamespace(temperatures=dict.fromkeys(MODELS, 2.0), thresholds=CUTS)
 

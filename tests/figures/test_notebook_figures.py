@@ -216,7 +216,8 @@ def test_a_model_has_its_colour_in_every_figure(val, decision, report):
 
 
 def test_predictions_say_what_is_decided():
-    frame = pd.DataFrame({"prob_hate": [0.9, 0.5], "label": [1, 0], "decision": ["block", "review"]})
+    decided = {"prob_hate": [0.9, 0.5], "label": [1, 0], "decision": ["block", "review"]}
+    frame = pd.DataFrame(decided)
     figure = predictions_figure([Image.new("RGB", (40, 40))] * 2, frame, "train")
     assert titles(figure) == ["p(hate) = 0.90: hate, block", "p(hate) = 0.50: non-hate, review"]
     assert figure.get_suptitle() == "train (in-sample), n = 2"
