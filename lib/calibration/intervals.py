@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -113,8 +114,11 @@ def bootstrap_ci(
     if isinstance(spec, Sums):
         if groups is None:
             return interval_of(spec.point, spec.resample(n_resamples, rng), level)
-        spec = spec.weighted
-    counts = draw_counts(len(y), n_resamples, rng, members_of(groups, len(y)))
+        units = units_of(groups, len(y))
+        of_units = spec.of_units(units)
+        drawn = [of_units(w) for w in draw_units(units.max() + 1, n_resamples, rng)]
+        return interval_of(spec.point, np.concatenate(drawn), level)
+    counts = draw_counts(n_resamples, rng, units_of(groups, len(y)))
     values = np.concatenate([spec(w) for w in counts])
     return interval_of(spec(np.ones((1, len(y))))[0], values, level)
 
@@ -175,16 +179,19 @@ def bootstrap_difference(
         return interval_of(np.subtract(statistic(a, y), statistic(b, y)), np.array(apart), level)
     if statistic == "auroc" and binary_labels(labels).size > LARGE:
         return auroc_difference(prob_a, prob_b, labels, level, groups=groups)
-    pair = []
+    pair: list[Any] = []
     for prob, threshold in zip((prob_a, prob_b), thresholds, strict=True):
         p, y = scores_and_labels(prob, labels)
-        spec = specify(statistic, p, y, threshold_like(prob, threshold))
-        pair.append(spec.weighted if isinstance(spec, Sums) else spec)
+        pair.append(specify(statistic, p, y, threshold_like(prob, threshold)))
     of_a, of_b = pair
-    counts = draw_counts(len(y), n_resamples, rng, members_of(groups, len(y)))
-    values = np.concatenate([of_a(w) - of_b(w) for w in counts])
-    once = np.ones((1, len(y)))
-    return interval_of((of_a(once) - of_b(once))[0], values, level)
+    units = units_of(groups, len(y))
+    if isinstance(of_a, Sums) and isinstance(of_b, Sums):
+        point, (of_a, of_b) = of_a.point - of_b.point, (of_a.of_units(units), of_b.of_units(units))
+        counts = draw_units(units.max() + 1, n_resamples, rng)
+    else:
+        once = np.ones((1, len(y)))
+        point, counts = (of_a(once) - of_b(once))[0], draw_counts(n_resamples, rng, units)
+    return interval_of(point, np.concatenate([of_a(w) - of_b(w) for w in counts]), level)
 
 
 def check_resampling(n_resamples: int, level: float) -> None:
@@ -213,6 +220,12 @@ def members_of(groups: ArrayLike | None, n: int) -> list[np.ndarray] | None:
     return np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
 
 
+def units_of(groups: ArrayLike | None, n: int) -> np.ndarray:
+    """The number of what is drawn whole, 0 .. U - 1, for each example (N,)."""
+    number = group_numbers(groups, n)
+    return np.arange(n) if number is None else number
+
+
 def _draws(
     y: np.ndarray,
     n_resamples: int,
@@ -235,22 +248,26 @@ def _draws(
             yield i
 
 
-def draw_counts(
-    n: int, n_resamples: int, rng: np.random.Generator, members: list[np.ndarray] | None
+def draw_units(
+    n_units: int, n_resamples: int, rng: np.random.Generator, rows: int | None = None
 ) -> Iterator[np.ndarray]:
-    """How often each resample drew each example: chunks of shape (rows, n)."""
-    drawing = n if members is None else len(members)
-    group = np.empty(n, np.intp)
-    if members is not None:
-        group[np.concatenate(members)] = np.repeat(np.arange(drawing), list(map(len, members)))
-    rows = max(CHUNK // n, 1)
+    """How often each resample drew each unit: chunks of shape (rows, n_units)."""
+    rows = rows or max(CHUNK // n_units, 1)
     for done in range(0, n_resamples, rows):
         rows = min(rows, n_resamples - done)
-        drawn = rng.integers(0, drawing, (rows, drawing)) + np.arange(rows)[:, None] * drawing
-        counts = np.bincount(drawn.ravel(), minlength=rows * drawing).reshape(rows, drawing)
-        if members is not None:
-            counts = counts[:, group]
+        drawn = rng.integers(0, n_units, (rows, n_units)) + np.arange(rows)[:, None] * n_units
+        counts = np.bincount(drawn.ravel(), minlength=rows * n_units).reshape(rows, n_units)
         yield counts.astype(np.float64)
+
+
+def draw_counts(
+    n_resamples: int, rng: np.random.Generator, units: np.ndarray
+) -> Iterator[np.ndarray]:
+    """How often each resample drew each of N examples, whole units (N,): chunks (rows, N)."""
+    alone = np.array_equal(units, np.arange(len(units)))
+    rows = max(CHUNK // len(units), 1)
+    for counts in draw_units(units.max() + 1, n_resamples, rng, rows):
+        yield counts if alone else counts[:, units]
 
 
 def _read_any(values: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

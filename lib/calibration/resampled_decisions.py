@@ -30,7 +30,7 @@ from scipy.special import expit
 
 from lib.calibration.auroc import Interval
 from lib.calibration.checked_input import binary_labels, check_ndim, check_same_shape, finite
-from lib.calibration.intervals import check_resampling, draw_counts, interval_of, members_of
+from lib.calibration.intervals import check_resampling, draw_counts, interval_of, units_of
 from lib.calibration.ranking import midway
 from lib.calibration.temperature import fit_temperature, prob_hate
 from lib.calibration.thresholds import objective_value, refuse_one_class
@@ -103,7 +103,7 @@ def decision_intervals(
     rng = np.random.Generator(np.random.SFC64(seed))
     found = [
         (refit(draws), cut(draws))
-        for rows in draw_counts(len(y), n_resamples, rng, members_of(groups, len(y)))
+        for rows in draw_counts(n_resamples, rng, units_of(groups, len(y)))
         for draws in rows
         if 0 < draws @ positive < draws.sum()
     ]

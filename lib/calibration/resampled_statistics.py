@@ -44,10 +44,17 @@ class Sums:
         """The statistic of the sample itself."""
         return float(self.finish(np.bincount(self.groups, self.values)[None], len(self.values))[0])
 
-    def weighted(self, counts: np.ndarray) -> np.ndarray:
-        """The statistic (R,) of resamples that drew each example `counts` (R, N) times."""
-        members = np.eye(self.groups.max() + 1)[self.groups]
-        return self.finish(counts @ (members * self.values[:, None]), counts.sum(axis=1))
+    def of_units(self, units: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """The statistic (R,) of resamples that drew each of U units `counts` (R, U) times.
+
+        `units` (N,) in 0 .. U - 1 says which unit an example belongs to. Each unit's sums are taken
+        once, whatever the number of resamples.
+        """
+        size = np.bincount(units)
+        width = self.groups.max() + 1
+        cells = np.bincount(units * width + self.groups, self.values, len(size) * width)
+        sums = cells.reshape(len(size), width)
+        return lambda counts: self.finish(counts @ sums, counts @ size)
 
     def resample(self, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
         """Resampled statistics (R,), drawing first how many fall into each group, then which.

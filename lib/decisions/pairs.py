@@ -22,7 +22,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from lib.calibration import Interval
-from lib.calibration.intervals import draw_counts, interval_of
+from lib.calibration.intervals import draw_units, interval_of
 from lib.config import MODELS
 from lib.data.datasets import MemeShards
 from lib.data.near_duplicates import near_groups
@@ -115,7 +115,7 @@ def _interval(sums: np.ndarray, seed: int, n_resamples: int = 1000) -> Interval:
     if len(sums) < FEWEST_GROUPS:
         return Interval(point, np.nan, np.nan)
     rng = np.random.Generator(np.random.SFC64(seed))
-    drawn = [counts @ sums for counts in draw_counts(len(sums), n_resamples, rng, None)]
+    drawn = [counts @ sums for counts in draw_units(len(sums), n_resamples, rng)]
     won, pairs = np.concatenate(drawn).T
     return interval_of(point, won / pairs, 0.95)
 

@@ -69,7 +69,7 @@ def resampled(draw):
 def test_counts_are_as_good_as_the_repeated_examples(ece_by_definition, case, name):
     p, y, drawn = case
     spec = specify(name, p, y, 0.5)
-    weighted = spec.weighted if isinstance(spec, Sums) else spec
+    weighted = spec.of_units(np.arange(len(p))) if isinstance(spec, Sums) else spec
     (found,) = weighted(np.bincount(drawn, minlength=len(p))[None].astype(float))
     p, y = p[drawn], y[drawn]
     expected = ece_by_definition(p, y) if name == "ece" else reference(name, p, y)
