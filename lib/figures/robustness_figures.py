@@ -62,7 +62,9 @@ def _worst_first(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _heat_map(ax: Axes, wide: pd.DataFrame, largest: float) -> AxesImage:
     ax.set_facecolor(PALE)
-    image = ax.imshow(wide, cmap="RdBu", vmin=-largest, vmax=largest, aspect="auto")
+    image = ax.imshow(
+        wide, cmap=plt.get_cmap("RdBu", 15), vmin=-largest, vmax=largest, aspect="auto"
+    )
     for row, changes in enumerate(wide.to_numpy()):
         for column, change in enumerate(changes):
             if change == change:  # not NaN
