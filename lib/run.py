@@ -15,6 +15,7 @@ from papermill.exceptions import PapermillExecutionError
 from lib.commands import again, handed_down, run_command
 from lib.config import ROOT, Settings
 from lib.kernels import BatchKernels
+from lib.last_run import keep_state, unchanged
 from lib.settings_files import read_parameters
 
 NOTEBOOKS = {
@@ -100,7 +101,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", help="folder with your own Datasets/ and Step_2/")
     parser.add_argument("--root", help="folder for everything written; default: the project's")
     parser.add_argument(
-        "--from", dest="first", type=int, default=3, choices=NOTEBOOKS, help="first step"
+        "--from",
+        dest="first",
+        type=int,
+        choices=NOTEBOOKS,
+        help="first step; without it a run that would change nothing is not repeated",
     )
     parser.add_argument(
         "--to", dest="last", type=int, default=8, choices=NOTEBOOKS, help="last step"
@@ -110,7 +115,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        run_steps(_parameters(options), options.first, options.last, _command(options))
+        parameters = _parameters(options)
+        settings = Settings.checked(parameters, "settings")
+        whole = options.first in (None, min(NOTEBOOKS)) and options.last == max(NOTEBOOKS)
+        if whole and options.first is None and unchanged(settings):
+            print(_finished(settings, _command(options)))
+            return 0
+        run_steps(parameters, options.first or min(NOTEBOOKS), options.last, _command(options))
+        if whole:
+            keep_state(settings)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -118,6 +131,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _finished(settings: Settings, command: str) -> str:
+    return (
+        f"Nothing has changed since the last run; its notebooks are in {settings.run_folder}. "
+        f"To run them all the same: {command} --from {min(NOTEBOOKS)}"
+    )
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:

@@ -21,13 +21,12 @@ from transformers import (
 )
 
 from lib.artifacts import atomic_path, fingerprint, guard_overwrite, write_json
-from lib.emotions.classifier import BERTEmotionClassifier, encode
-from lib.emotions.data import EmotionData
+from lib.emotions.augment import LikeLengthsAnew, TrainingTexts
+from lib.emotions.classifier import BERTEmotionClassifier
 from lib.emotions.splits import load_split
 from lib.figures.single_plots import training_curve
 from lib.modeling.checkpoints import last_checkpoint
 from lib.modeling.device import default_device, trains_in_bf16
-from lib.modeling.like_lengths import LikeLengths
 
 
 class EmotionTrainer(Trainer):
@@ -45,8 +44,8 @@ class EmotionTrainer(Trainer):
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
-        lengths = [len(example["input_ids"]) for example in train_dataset or self.train_dataset]
-        return LikeLengths(lengths, self.args.train_batch_size, self.args.seed)
+        lengths = (train_dataset or self.train_dataset).lengths
+        return LikeLengthsAnew(lengths, self.args.train_batch_size, self.args.seed)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -83,14 +82,6 @@ def start_at_prior(model: BERTEmotionClassifier, labels: np.ndarray) -> None:
     prior = (labels.sum(axis=0) + 0.5) / (len(labels) + 1)
     with torch.no_grad():
         model.head.bias.copy_(torch.from_numpy(np.log(prior / (1 - prior))))
-
-
-def examples(model: BERTEmotionClassifier, data: EmotionData) -> list[dict]:
-    """Return the encoded texts with float labels, as the Trainer's collator takes them."""
-    return [
-        {**encode(model.tokenizer, text), "labels": row.astype(np.float32)}
-        for text, row in zip(data.texts, data.labels, strict=True)
-    ]
 
 
 def ranking(predictions: EvalPrediction) -> dict[str, float]:
@@ -148,11 +139,21 @@ def options() -> argparse.Namespace:
     made.add_argument("--layer-decay", type=float, default=0.85, help="of the rate, per layer down")
     made.add_argument("--weight-decay", type=float, default=0.01)
     made.add_argument(
+        "--augment",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the texts, from 0 to 1, that every epoch words otherwise: words lost, "
+        "exchanged, mistyped (default 0)",
+    )
+    made.add_argument(
         "--overwrite", action="store_true", help="replace a model that other data were trained on"
     )
     args = made.parse_args()
     if min(args.epochs, args.batch_size, args.learning_rate, args.head_learning_rate) <= 0:
         made.error("epochs, batch size and learning rates must be above 0")
+    if not 0 <= args.augment <= 1:
+        made.error("--augment is a share from 0 to 1")
     return args
 
 
@@ -178,8 +179,8 @@ def main() -> int:
         model,
         training_arguments(args, len(train), work),
         data_collator=DataCollatorWithPadding(model.tokenizer),
-        train_dataset=examples(model, train),
-        eval_dataset=examples(model, tune),
+        train_dataset=TrainingTexts(model.tokenizer, train, args.augment, args.seed),
+        eval_dataset=TrainingTexts(model.tokenizer, tune, 0.0, args.seed),
         compute_metrics=ranking,
         head_learning_rate=args.head_learning_rate,
         layer_decay=args.layer_decay,

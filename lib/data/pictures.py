@@ -25,20 +25,16 @@ def load_picture(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.I
     """Open a picture as upright 8-bit RGB: transparency over white, the first frame if animated.
 
     Raises FileNotFoundError, or ValueError naming `source` and the reason if it is not a picture
-    of one of `FORMATS`, is broken or truncated, or has more than `MAX_PIXELS` pixels.
+    of one of `FORMATS`, is empty, broken or truncated, or has more than `MAX_PIXELS` pixels.
     """
-    if isinstance(source, Image.Image):
-        return _to_rgb(source)
     name = source if isinstance(source, str | Path) else "picture"
-    if isinstance(source, bytes):
-        source = io.BytesIO(source)
-    elif isinstance(source, str | Path) and not Path(source).is_file():
+    if isinstance(source, str | Path) and not Path(source).is_file():
         raise FileNotFoundError(f"{name}: there is no such picture file")
     try:
-        with Image.open(source, formats=_supported()) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            return _to_rgb(image)
+        if isinstance(source, Image.Image):
+            return _checked(source)
+        with Image.open(_file(source), formats=_supported()) as image:
+            return _checked(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(
             f"{name}: more than {MAX_PIXELS} pixels (a decompression bomb?); make it smaller"
@@ -75,6 +71,20 @@ def picture_hash(picture: Image.Image) -> int | None:
         return None
     bits = imagehash.phash(picture).hash
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def _file(source: str | Path | bytes | BinaryIO) -> str | Path | BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if isinstance(source, str | Path) or hasattr(source, "read"):
+        return source
+    raise TypeError(f"{type(source).__name__} instead of a path, bytes or a PIL image")
+
+
+def _checked(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    return _to_rgb(image)
 
 
 def _supported() -> list[str]:

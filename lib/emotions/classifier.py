@@ -1,7 +1,6 @@
 """A multi-label emotion classifier for short texts: encoder, temperature and thresholds in one."""
 
 import shutil
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -18,15 +17,16 @@ from transformers import (
     AutoModel,
     AutoTokenizer,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from lib.artifacts import atomic_path, read_json, require
 from lib.emotions.data import LABELS
+from lib.emotions.encoding import encode_all
 from lib.modeling import backbones
 from lib.modeling.device import default_device, moved
 
-MAX_TOKENS = 64
+# A model that nobody calibrated tells a label only where it is rather sure.
+DEFAULT_THRESHOLD = 0.6
 WEIGHTS = "model.safetensors"
 TRAIN_COMMAND = "python scripts/train_emotion_model.py"
 
@@ -55,7 +55,8 @@ class BERTEmotionClassifier(nn.Module):
         # float64, so that a threshold of 0.6 reads back as 0.6 and decides as it did when chosen.
         self.register_buffer("temperature", torch.ones(1, dtype=torch.float64))
         self.register_buffer(
-            "prediction_threshold", torch.full((len(self.names),), 0.5, dtype=torch.float64)
+            "prediction_threshold",
+            torch.full((len(self.names),), DEFAULT_THRESHOLD, dtype=torch.float64),
         )
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
@@ -115,7 +116,7 @@ class BERTEmotionClassifier(nn.Module):
             raise TypeError("pass a list of texts, not one string")
         was_training = self.training
         self.eval()
-        encoded = [encode(self.tokenizer, text) for text in texts]
+        encoded = encode_all(self.tokenizer, texts)
         order = sorted(range(len(texts)), key=lambda row: len(encoded[row]["input_ids"]))
         out = np.zeros((len(texts), len(self.names)), dtype=np.float32)
         starts = range(0, len(order), batch_size)
@@ -184,26 +185,6 @@ class BERTEmotionClassifier(nn.Module):
         model = cls(str(folder), names, pretrained=False)
         model.load_state_dict(read_weights(folder / WEIGHTS, model.state_dict()))
         return model.eval().to(device or default_device())
-
-
-def normalise(text: str) -> str:
-    """Spell emoji out by their Unicode names, which a BERT vocabulary can read.
-
-    Without this they become unknown tokens, though few signs carry more of the emotion.
-    """
-    return "".join(
-        f" {unicodedata.name(sign, '').lower()} "
-        if unicodedata.category(sign) in ("So", "Sk")
-        else sign
-        for sign in text
-    )
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> dict[str, list[int]]:
-    """Return `input_ids` and `attention_mask` of the normalised text, at most MAX_TOKENS long."""
-    return tokenizer(
-        normalise(text), truncation=True, max_length=MAX_TOKENS, return_token_type_ids=False
-    )
 
 
 def read_weights(path: Path, expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,20 +1,22 @@
 """`MemeClassifier`: the models, temperature and threshold of a run behind `predict`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import pandas as pd
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from lib.calibration import prob_hate
 from lib.config import MODELS, Settings
-from lib.data.pictures import blank_picture, letterbox, load_picture
-from lib.data.text import packed
 from lib.decisions.bundle import DecisionBundle
 from lib.modeling.fusion import FusionModel, load_fusion
+from lib.serving.evidence import WITHOUT_PICTURE, WITHOUT_TEXT, Evidence
+from lib.serving.memes import Meme, Picture, read_meme
+
+# What a table of answers leaves out: it has one number or word a cell.
+_NOT_IN_TABLES = ("logits", "rests_on", "text", "text_from")
 
 
 class MemeClassifier:
@@ -23,6 +25,7 @@ class MemeClassifier:
     def __init__(self, model: FusionModel, decision: DecisionBundle) -> None:
         self.model = model
         self.decision = decision
+        self.evidence = Evidence(model)
 
     @classmethod
     def load(
@@ -43,50 +46,71 @@ class MemeClassifier:
         decision.verify(settings.models)
         return cls(model, decision)
 
-    def predict(self, text: str, image_path: str | Path | None) -> dict[str, Any]:
+    def predict(self, text: str | None, image_path: Picture | None) -> dict[str, Any]:
         """Decide on one meme; see `predict_batch`."""
         return self.predict_batch([text], [image_path])[0]
 
-    @torch.inference_mode()
     def predict_batch(
         self,
-        texts: Sequence[str],
-        image_paths: Sequence[str | Path | Image.Image | None],
+        texts: Sequence[str | None],
+        image_paths: Sequence[Picture | None],
         batch_size: int = 16,
     ) -> list[dict[str, Any]]:
-        """Decide on memes given by their overlaid text and picture (a file or a PIL image).
+        """Decide on memes given by their overlaid text and picture, answers in the same order.
 
-        Where there is no picture (None) the models are shown plain grey, as in training.
-        A text may already have the packed form `[OCR] … [/OCR] …`. Each answer holds `prob_hate`
-        (fusion's calibrated probability), `label` (1 = hate or abuse, where that reaches
-        `threshold`), `threshold`, `decision` ("allow", "review" or "block", by the policy's cuts),
-        `review` (whether it is "review"), `logits` of fusion, and `experts`, the calibrated
-        probability of each expert alone.
-        Raises FileNotFoundError or ValueError naming a picture that cannot be read, and
-        ValueError if there are more texts than pictures or fewer.
+        A picture is a file's path, its content as bytes, or a PIL image; where there is none
+        (None) the models are shown plain grey, as in training. A text may already have the packed
+        form `[OCR] … [/OCR] …`; None is read off the picture, which needs the extra `ocr`.
+
+        Each answer holds `prob_hate` (fusion's calibrated probability), `label` (1 = hate or abuse,
+        where that reaches `threshold`), `threshold`, `decision` ("allow", "review" or "block", by
+        the policy's cuts), `review` (whether it is "review"), `logits` of fusion, `experts`, the
+        calibrated probability of each expert alone, `rests_on`, fusion's probability
+        `without_text` and `without_picture`, the `text` as judged and `text_from`, "given" or
+        "picture".
+        Raises FileNotFoundError or ValueError naming a picture that cannot be read or saying what
+        is wrong with a text, and ValueError if there are more texts than pictures or fewer.
         """
         if len(texts) != len(image_paths):
             raise ValueError(f"{len(texts)} texts but {len(image_paths)} pictures; give one each")
-        answers = []
-        starts = range(0, len(texts), batch_size)
+        # Texts of like length together: the models pad each to the longest of its batch.
+        order = sorted(range(len(texts)), key=lambda row: len(str(texts[row] or "")))
+        answers: list[dict[str, Any]] = [{}] * len(order)
+        starts = range(0, len(order), batch_size)
         for start in tqdm(starts, desc="predicting", disable=len(starts) < 2):
-            part = slice(start, start + batch_size)
-            images = [_shown(picture) for picture in image_paths[part]]
-            logits = self.model([packed(text) for text in texts[part]], images)
-            answers += self._answers({name: value.cpu().double() for name, value in logits.items()})
+            rows = order[start : start + batch_size]
+            found = self.judge([read_meme(texts[row], image_paths[row]) for row in rows])
+            for row, answer in zip(rows, found, strict=True):
+                answers[row] = answer
+        return answers
+
+    def judge(self, memes: Sequence[Meme]) -> list[dict[str, Any]]:
+        """The answers of `predict_batch` on memes that `read_meme` has read, as one batch."""
+        if not memes:
+            return []
+        logits = self.evidence([meme.text for meme in memes], [meme.image for meme in memes])
+        answers = self._answers(logits)
+        temperature = self.decision.temperatures["mm_fusion"]
+        without = {
+            name: prob_hate(logits[name], temperature).tolist()
+            for name in (WITHOUT_TEXT, WITHOUT_PICTURE)
+        }
+        for row, (meme, answer) in enumerate(zip(memes, answers, strict=True)):
+            answer["rests_on"] = {name: prob[row] for name, prob in without.items()}
+            answer |= {"text": meme.words, "text_from": meme.text_from}
         return answers
 
     def predict_frame(
-        self, texts: Sequence[str], image_paths: Sequence[str | Path | Image.Image]
+        self, texts: Sequence[str | None], image_paths: Sequence[Picture | None]
     ) -> pd.DataFrame:
         """`predict_batch` as a table, a row a meme, the experts' probabilities in columns."""
         return _table(self.predict_batch(texts, image_paths))
 
-    def frame_of(self, logits: dict[str, torch.Tensor]) -> pd.DataFrame:
+    def frame_of(self, logits: Mapping[str, torch.Tensor]) -> pd.DataFrame:
         """`predict_frame` of memes whose logits (N, 2) of the three models are known already."""
         return _table(self._answers(logits))
 
-    def _answers(self, logits: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
+    def _answers(self, logits: Mapping[str, torch.Tensor]) -> list[dict[str, Any]]:
         threshold = self.decision.thresholds["mm_fusion"]
         probs = {
             name: prob_hate(logits[name], self.decision.temperatures[name]).tolist()
@@ -110,9 +134,6 @@ class MemeClassifier:
 def _table(answers: list[dict[str, Any]]) -> pd.DataFrame:
     for row in answers:
         row |= {f"{name}_prob": prob for name, prob in row.pop("experts").items()}
-        del row["logits"]
+        for name in _NOT_IN_TABLES:
+            row.pop(name, None)
     return pd.DataFrame(answers)
-
-
-def _shown(picture: str | Path | Image.Image | None) -> Image.Image:
-    return blank_picture() if picture is None else letterbox(load_picture(picture))

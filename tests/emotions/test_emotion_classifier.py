@@ -12,8 +12,9 @@ from scipy.special import expit
 from sklearn.metrics import f1_score
 from transformers import AutoModel
 
-from lib.emotions.classifier import BERTEmotionClassifier, encode, normalise
+from lib.emotions.classifier import DEFAULT_THRESHOLD, BERTEmotionClassifier
 from lib.emotions.data import LABEL_COUNTS, LABELS, read_labels, read_tsv
+from lib.emotions.encoding import encode, encode_all, normalise
 from lib.emotions.f1 import best_constant_f1, multilabel_f1, smoothed_thresholds
 from lib.emotions.generated import generate
 from lib.emotions.splits import load_split
@@ -49,7 +50,7 @@ def test_a_temperature_that_is_not_positive_is_refused(model, temperature):
 def test_a_threshold_outside_its_range_is_refused(model, threshold):
     with pytest.raises(ValueError, match="threshold"):
         model.set_threshold(threshold)
-    assert (model.prediction_threshold == 0.5).all()
+    assert (model.prediction_threshold == DEFAULT_THRESHOLD).all()
 
 
 def test_the_temperature_divides_logits_once_and_only_in_predict_proba(model):
@@ -126,10 +127,10 @@ def test_the_thresholds_stay_exact_on_any_device(model):
 
 def test_update_keeps_the_previous_weights_beside(model, saved):
     before = (saved / "model.safetensors").read_bytes()
-    model.set_threshold(0.6)
+    model.set_threshold(0.3)
     model.update(saved)
     assert (saved / "model.safetensors.bak").read_bytes() == before
-    assert (BERTEmotionClassifier.load(saved).prediction_threshold == 0.6).all()
+    assert (BERTEmotionClassifier.load(saved).prediction_threshold == 0.3).all()
 
 
 @pytest.mark.parametrize("call", [1, 2])
@@ -147,12 +148,12 @@ def test_an_update_that_dies_at_a_rename_leaves_a_checkpoint_that_loads(
         if last:
             raise KeyboardInterrupt
 
-    model.set_threshold(0.6)
+    model.set_threshold(0.3)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", dying)
         model.update(saved)
     cuts = BERTEmotionClassifier.load(saved).prediction_threshold
-    assert (cuts == (0.6 if (call, when) == (2, "after") else 0.5)).all()
+    assert (cuts == (0.3 if (call, when) == (2, "after") else DEFAULT_THRESHOLD)).all()
 
 
 def test_a_missing_checkpoint_is_named_with_the_command_that_makes_it(tmp_path):

@@ -157,7 +157,7 @@ def test_an_updated_checkpoint_predicts_with_the_new_threshold_in_a_new_process(
     cut = round(float(np.median(prob)), 6)
     assert run("update_model_threshold", "--model", classifier, "--threshold", cut) == 0
     out = capsys.readouterr().out
-    assert "before: temperature 1, threshold 0.5" in out
+    assert "before: temperature 1, threshold 0.6" in out
     assert f"after:  temperature 1, threshold {cut:.6g}" in out
     code = (
         "import sys, json; from lib.emotions import BERTEmotionClassifier as C;"

@@ -15,6 +15,7 @@ from lib.config import MODELS
 from lib.data.datasets import MemeShards, shard_paths
 from lib.serving import MemeClassifier
 from lib.serving import __main__ as program_of
+from lib.serving import evidence as evidence_module
 from lib.serving import shards as shards_module
 from lib.serving.demo import demo_memes
 from lib.serving.shards import score_shards, write_scores
@@ -109,16 +110,16 @@ def test_predictions_are_those_of_step_6(full_root, classifier):
             assert answer["logits"] == pytest.approx(expected.tolist(), abs=5e-3)
 
 
-def test_devices_without_double_precision_are_left_first(classifier):
+def test_devices_without_double_precision_are_left_first(classifier, monkeypatch):
     class OnDevice:
         """Logits on a device such as Apple's, which has no float64."""
 
         def cpu(self):
             return torch.tensor([[0.0, 1.0]])
 
-    device_model = lambda texts, images: dict.fromkeys(MODELS, OnDevice())  # noqa: E731
-    answers = MemeClassifier(device_model, classifier.decision).predict_batch([TEXT], [None])
-    assert answers[0]["logits"] == [0.0, 1.0]
+    found = dict.fromkeys(MODELS, OnDevice())
+    monkeypatch.setattr(evidence_module, "model_logits", lambda *_: dict(found))
+    assert classifier.predict(TEXT, None)["logits"] == [0.0, 1.0]
 
 
 def test_plain_and_packed_text_are_the_same(classifier):
@@ -142,6 +143,53 @@ def test_bad_pictures_are_named(classifier, tmp_path):
             classifier.predict(TEXT, tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         classifier.predict(TEXT, tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "picture", "said"),
+    [
+        (None, None, "neither text nor picture"),
+        ("  ", None, "neither text nor picture"),
+        ("x" * 20001, None, "text has 20,001 characters; at most 20,000"),
+        ("half \ud83d", None, "text is not valid Unicode.* at 5"),
+        (7, None, "text is int, expected a string"),
+        (TEXT, b"", "picture: not a picture of a known format"),
+        (TEXT, 7, "picture: .*int instead of a path, bytes or a PIL image"),
+    ],
+)
+def test_what_cannot_be_judged_is_said_in_one_line(classifier, text, picture, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        classifier.predict(text, picture)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_may_be_a_path_bytes_or_an_image(classifier, tmp_path):
+    file = pictures(tmp_path)[0]
+    answers = classifier.predict_batch(
+        [TEXT] * 4, [file, str(file), file.read_bytes(), Image.open(file)]
+    )
+    assert [answer["logits"] for answer in answers[1:]] == [answers[0]["logits"]] * 3
+
+
+def test_an_answer_says_what_it_rests_on(classifier, tmp_path):
+    file = pictures(tmp_path)[0]
+    both, text_alone, picture_alone = classifier.predict_batch(
+        [TEXT, TEXT, ""], [file, None, file]
+    )
+    assert both["rests_on"] == pytest.approx(
+        {"without_text": picture_alone["prob_hate"], "without_picture": text_alone["prob_hate"]},
+        abs=1e-5,
+    )
+    assert (both["text"], both["text_from"]) == (TEXT, "given")
+
+
+def test_answers_come_in_the_order_of_the_memes(classifier):
+    texts = ["a much longer text than all of the others here", "short", "one of some length"]
+    together = classifier.predict_batch(texts, [None] * 3, batch_size=2)
+    alone = [classifier.predict(text, None) for text in texts]
+    assert [answer["text"] for answer in together] == texts
+    for one, other in zip(together, alone, strict=True):
+        assert one["logits"] == pytest.approx(other["logits"], abs=1e-5)
 
 
 def test_texts_and_pictures_must_pair_up(classifier):

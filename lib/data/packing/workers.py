@@ -1,11 +1,11 @@
 """An ordered map over worker processes that end with their parent."""
 
 import os
-import threading
-import time
 from collections.abc import Callable, Iterable
 
 import joblib
+
+from lib.data.processes import end_with_parent
 
 
 def ordered_map(workers: int) -> Callable[[Callable, Iterable], Iterable]:
@@ -17,18 +17,7 @@ def ordered_map(workers: int) -> Callable[[Callable, Iterable], Iterable]:
         return_as="generator",
         batch_size=4,
         pre_dispatch="32 * n_jobs",
-        initializer=_end_with_parent,
+        initializer=end_with_parent,
         initargs=(os.getpid(),),
     )
     return lambda function, items: parallel(joblib.delayed(function)(item) for item in items)
-
-
-def _end_with_parent(parent: int) -> None:
-    """End this worker when its parent is gone: killed, that cannot send the word to stop."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,55 @@
+"""What the models say of memes, and what fusion would say without the text or without the picture."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from lib.data.pictures import blank_picture
+from lib.data.text import packed
+from lib.modeling.fusion import FusionModel, model_logits
+
+# Fusion's logits with the text, and with the picture, replaced by a blank one.
+WITHOUT_TEXT, WITHOUT_PICTURE = "without_text", "without_picture"
+
+
+class Evidence:
+    """A fusion model asked three times: as it is, without text, without picture.
+
+    A blank text is the packed text without words, a blank picture the padding's grey, as in Step
+    7's table of modalities. Both are encoded once, so that asking costs passes of the head alone.
+    """
+
+    def __init__(self, model: FusionModel) -> None:
+        self.model = model
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[str], images: Sequence[Any]) -> dict[str, torch.Tensor]:
+        """Logits (B, 2), on the CPU in double precision, of B packed texts and RGB pictures.
+
+        Beside the three models' names the keys are `WITHOUT_TEXT` and `WITHOUT_PICTURE`.
+        """
+        tokens = self.model.head.reads_tokens
+        said = self.model.encoders.encode_texts(texts, tokens)
+        seen = self.model.encoders.encode_images(images, tokens)
+        logits = model_logits(self.model.head, said | seen)
+        for name, encoded in (
+            (WITHOUT_TEXT, _repeated(self._no_text, len(texts)) | seen),
+            (WITHOUT_PICTURE, said | _repeated(self._no_picture, len(texts))),
+        ):
+            logits[name] = model_logits(self.model.head, encoded)["mm_fusion"]
+        return {name: value.cpu().double() for name, value in logits.items()}
+
+    @cached_property
+    def _no_text(self) -> dict[str, torch.Tensor]:
+        return self.model.encoders.encode_texts([packed("")], self.model.head.reads_tokens)
+
+    @cached_property
+    def _no_picture(self) -> dict[str, torch.Tensor]:
+        return self.model.encoders.encode_images([blank_picture()], self.model.head.reads_tokens)
+
+
+def _repeated(encoded: Mapping[str, torch.Tensor], times: int) -> dict[str, torch.Tensor]:
+    """The features of one meme, (1, ...), for `times` memes."""
+    return {name: value.expand(times, *value.shape[1:]) for name, value in encoded.items()}

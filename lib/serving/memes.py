@@ -1,0 +1,72 @@
+"""What a user brings, a text and a picture, as the models are shown it: read, checked, letterboxed.
+
+Every door goes through here, so that the same meme is the same input and the same error behind each.
+"""
+
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+from PIL import Image
+
+from lib.data.pictures import blank_picture, letterbox, load_picture
+from lib.data.text import packed, words_of
+
+Picture: TypeAlias = str | Path | bytes | Image.Image
+
+# Characters; models read the first 128 tokens at most, and a longer text is none of a meme.
+MOST_TEXT = 20_000
+
+
+class Meme(NamedTuple):
+    """A meme that the models can be shown.
+
+    `text` has the packed form, `image` is RGB and letterboxed, plain grey where there is none.
+    `text_from` says whether the text was given or read off the picture.
+    """
+
+    text: str
+    image: Image.Image
+    text_from: Literal["given", "picture"]
+
+    @property
+    def words(self) -> str:
+        """The overlaid text without the markers of the packed form."""
+        return words_of(self.text)
+
+
+def read_meme(text: str | None, picture: Picture | None) -> Meme:
+    """Read a meme; without a text (None) it is read off the picture.
+
+    `picture` is a file's path, its content as bytes, or a PIL image. A text that begins with
+    `[OCR]` is in the packed form already.
+    Raises FileNotFoundError naming a picture that is not there, and ValueError saying what is wrong
+    with the text, with the picture, or that there is neither; also where a text is to be read and
+    the extra `ocr` is not installed.
+    """
+    if picture is None and (text is None or not text.strip()):
+        raise ValueError("neither text nor picture: give at least one of them")
+    if text is not None:
+        _check(text)
+    image = None if picture is None else load_picture(picture)
+    if text is not None:
+        words, origin = text, "given"
+    else:
+        # Here, since whoever gives the texts needs nothing of what reads them.
+        from lib.data.ocr import read_text
+
+        words, origin = read_text(image), "picture"
+    shown = blank_picture() if image is None else letterbox(image)
+    return Meme(packed(words), shown, origin)
+
+
+def _check(text: str) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"text is {type(text).__name__}, expected a string, or None to read it")
+    if len(text) > MOST_TEXT:
+        raise ValueError(f"text has {len(text):,} characters; at most {MOST_TEXT:,} are taken")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"text is not valid Unicode: half a character (a lone surrogate) at {error.start}"
+        ) from None

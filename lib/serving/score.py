@@ -1,0 +1,185 @@
+"""Score many memes: `python -m lib.serving.score INPUT --out scores.parquet`."""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from lib.artifacts import fingerprint
+from lib.config import Settings
+from lib.decisions.bundle import DecisionBundle
+from lib.modeling.device import default_device
+from lib.serving.scoring.inputs import Input, Task
+from lib.serving.scoring.output import Counts, Output
+from lib.serving.scoring.pools import Cluster, run_tasks, workers_of
+from lib.serving.scoring.rows import BLOCK, Columns
+from lib.serving.scoring.tasks import BATCH, Model
+
+DECISION_FILES = ("calibration.json", "thresholds.json", "decision.json")
+
+
+def score(
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path = "scores.parquet",
+    *,
+    root: str | Path | None = None,
+    mode: Literal["pilot", "full"] = "pilot",
+    device: str | None = None,
+    columns: Columns = Columns(),
+    workers: int | None = None,
+    threads: int = 1,
+    cluster: Cluster | None = None,
+    overwrite: bool = False,
+) -> Counts:
+    """Score a folder, a table or shards into `out`, and count the rows.
+
+    Beside `out` come `<stem>.rejected.parquet`, the rows that could not be judged with the reason,
+    and `<stem>.histograms.json`. Each row of the input is in one of the two tables, in the input's
+    order. A killed call goes on where it stopped; a finished one does nothing. The answers do not
+    depend on the number of workers (None: as many as there are cores).
+    Raises FileNotFoundError or ValueError for an input that is none, an `out` of another input or
+    other models (unless `overwrite`), and what `MemeClassifier.load` raises.
+    """
+    settings = Settings.model_validate({"mode": mode, "root": root})
+    settings.guide()
+    given = [inputs] if isinstance(inputs, str | Path) else inputs
+    source = Input.of([str(one) for one in given], columns)
+    decision = DecisionBundle.load(settings)
+    decision.verify(settings.models)
+    model = Model(settings.root, mode, device, threads)
+    described, total = source.described()
+    output = Output(out, _job(described, settings, decision, model))
+    if (counts := output.finished()) is not None:
+        _say(f"{out} is finished already")
+        output.remove_parts()
+        return counts
+    if output.file.exists() and not overwrite:
+        raise ValueError(
+            f"{out} was not made from this input by these models; to replace it say --overwrite, "
+            "or give another --out"
+        )
+    if source.in_memory:
+        workers, cluster = 1, None
+    with output.claimed():
+        if output.drop_others():
+            _say(f"{output.folder} is of another input or other models: starting anew")
+        n_parts = _run(source, output, model, workers, cluster, total)
+        counts = output.finish(n_parts, decision.fingerprints)
+        output.remove_parts()
+    return counts
+
+
+def _run(
+    source: Input,
+    output: Output,
+    model: Model,
+    workers: int | None,
+    cluster: Cluster | None,
+    total: int | None,
+) -> int:
+    """Judge the tasks that have no part yet; the number of all tasks."""
+    done = output.done()
+    seen = 0
+
+    def missing() -> Iterator[Task]:
+        nonlocal seen
+        for task in source.tasks():
+            seen += 1
+            if task.name not in done:
+                yield task
+
+    if done:
+        _say(f"{sum(done.values()):,} rows are done already")
+    workers = workers or workers_of(cluster, model.threads)
+    with tqdm(desc="scoring", total=total, initial=sum(done.values()), unit=" memes") as progress:
+        for name, rows in run_tasks(missing(), model, workers, cluster):
+            output.keep(name, rows)
+            progress.update(len(rows))
+    return seen
+
+
+def _job(
+    described: str, settings: Settings, decision: DecisionBundle, model: Model
+) -> dict[str, Any]:
+    """What the scores are made from."""
+    made_from = {
+        "input": described,
+        "mode": settings.mode,
+        "models": decision.fingerprints,
+        "decision": fingerprint(*(settings.artifact(7, name) for name in DECISION_FILES)),
+        "engine": f"torch {model.device or default_device()}",
+        "block": [BLOCK, BATCH],
+    }
+    content = json.dumps(made_from, sort_keys=True).encode()
+    return made_from | {"fingerprint": hashlib.sha256(content).hexdigest()[:16]}
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Score a folder of pictures, a table of memes or WebDataset shards."""
+    options = _parser().parse_args(arguments)
+    columns = Columns(options.text_column, options.image_column, options.id_column)
+    ray = options.ray or options.address is not None
+    try:
+        counts = score(
+            options.input,
+            options.out,
+            root=options.root,
+            mode=options.mode,
+            device=options.device,
+            columns=columns,
+            workers=options.workers,
+            threads=options.threads,
+            cluster=Cluster(options.address, options.gpus) if ray else None,
+            overwrite=options.overwrite,
+        )
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    print(f"{options.out}: {counts.scored:,} memes scored, {counts.rejected:,} rejected")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lib.serving.score", description=main.__doc__)
+    parser.add_argument(
+        "input",
+        nargs="+",
+        metavar="INPUT",
+        help="a folder of pictures; a CSV, TSV, JSON Lines or Parquet file with the columns text "
+        "and image; or .tar shards: files, brace patterns, addresses such as s3://",
+    )
+    parser.add_argument("--out", type=Path, default=Path("scores.parquet"))
+    parser.add_argument("--mode", choices=("pilot", "full"), default="pilot")
+    parser.add_argument("--root", type=Path, help="folder of the run; default: the project's")
+    parser.add_argument("--device", help="where the models run; default: the accelerator, or cpu")
+    parser.add_argument("--workers", type=_positive, help="default: one a core")
+    parser.add_argument("--threads", type=_positive, default=1, help="cores that a worker uses")
+    for part in ("text", "image", "id"):
+        parser.add_argument(f"--{part}-column", help=f"the column of the {part}, if not '{part}'")
+    parser.add_argument("--ray", action="store_true", help="run on Ray Data (extra: ray)")
+    parser.add_argument("--address", help="of a Ray cluster, or auto; implies --ray")
+    parser.add_argument("--gpus", type=float, default=0.0, help="GPUs a worker is given on Ray")
+    parser.add_argument("--overwrite", action="store_true", help="replace another input's scores")
+    return parser
+
+
+def _positive(word: str) -> int:
+    number = int(word)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    main()

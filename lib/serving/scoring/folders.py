@@ -1,0 +1,79 @@
+"""Pictures in a folder and those below it, with their texts where there are any."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lib.serving.scoring.rows import Row
+
+PICTURES = (b".jpg", b".jpeg", b".png", b".gif", b".webp", b".bmp", b".tif", b".tiff", b".avif")
+TEXT = b".txt"
+
+
+class Found(NamedTuple):
+    """A file: its path relative to the folder, and whether a text lies beside a picture."""
+
+    path: bytes
+    text_beside: bool = False
+
+
+def folder_rows(folder: str, reads_texts: bool = True) -> Iterator[Row]:
+    """The pictures below a folder, in the order of their paths a folder at a time.
+
+    The text of `a.jpg` is that of `a.txt` beside it; without one, or without `reads_texts`, it is
+    read off the picture. What begins with a dot is no picture.
+    """
+    for found in pictures_in(folder):
+        name = os.fsdecode(found.path)
+        picture = os.path.join(folder, name)
+        text = None
+        if found.text_beside and reads_texts:
+            beside = Path(picture).with_suffix(".txt")
+            text = beside.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        yield Row(name, name, picture, text)
+
+
+def pictures_in(folder: str) -> Iterator[Found]:
+    """The pictures below a folder in a fixed order."""
+    return _pictures_below(os.fsencode(folder), b"")
+
+
+def _pictures_below(folder: bytes, inside: bytes) -> Iterator[Found]:
+    files, folders = _names(os.path.join(folder, inside))
+    texts = pc.filter(files, pc.ends_with(files, TEXT))
+    for start in range(0, len(files), 4096):
+        names = files.slice(start, 4096)
+        stems = pa.array([os.path.splitext(name)[0] + TEXT for name in names.to_pylist()])
+        beside = pc.is_in(stems, texts) if len(texts) else pa.array([False] * len(names))
+        for name, has_text in zip(names.to_pylist(), beside.to_pylist(), strict=True):
+            if name.lower().endswith(PICTURES):
+                yield Found(os.path.join(inside, name), has_text)
+    for name in folders:
+        yield from _pictures_below(folder, os.path.join(inside, name))
+
+
+def _names(folder: bytes) -> tuple[pa.Array, list[bytes]]:
+    """The sorted names of the files and of the folders in a folder.
+
+    Those of files are an array of Arrow, a fifth of a list's size: a folder may hold millions.
+    """
+    chunks, names, folders = [], [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(b"."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            elif entry.name.lower().endswith((*PICTURES, TEXT)):
+                names.append(entry.name)
+            if len(names) == 65_536:
+                chunks.append(pa.array(names, pa.binary()))
+                names.clear()
+    files = pa.chunked_array([*chunks, pa.array(names, pa.binary())], pa.binary()).combine_chunks()
+    if isinstance(files, pa.ChunkedArray):
+        files = pa.concat_arrays(files.chunks) if files.num_chunks else pa.array([], pa.binary())
+    return files.take(pc.sort_indices(files)), sorted(folders)

@@ -1,0 +1,147 @@
+"""What is to be scored: folders, tables and shards told apart and cut into tasks."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fsspec
+from tqdm import tqdm
+from webdataset.shardlists import expand_urls
+
+from lib.artifacts import fingerprint
+from lib.serving.scoring import folders, tables, tars
+from lib.serving.scoring.rows import Columns, Row, blocks_of, is_address
+
+KINDS = "a folder of pictures, a .csv, .tsv, .jsonl or .parquet file, or .tar shards"
+
+
+class Task(NamedTuple):
+    """A piece of work for one worker; in the order of names they make up the input.
+
+    It holds its `rows`, or the `part` of a `shard` in which they are.
+    """
+
+    name: str
+    columns: Columns
+    rows: Sequence[Row] = ()
+    shard: str | None = None
+    part: tars.Part = tars.Part()
+
+    def read(self) -> Iterator[Row]:
+        """The rows in order; what `shard_rows` raises."""
+        if self.shard is None:
+            yield from self.rows
+        else:
+            yield from tars.shard_rows(self.shard, self.part, self.columns)
+
+
+class Input(NamedTuple):
+    """What was asked to be scored: `kind` is "folder", "table" or "shards"."""
+
+    kind: str
+    places: list[str]
+    columns: Columns
+
+    @classmethod
+    def of(cls, asked: Sequence[str], columns: Columns) -> "Input":
+        """Tell what a folder, a table or shards are; these may be several, with brace patterns.
+
+        Raises FileNotFoundError for what is not there, ValueError for what is none of these.
+        """
+        places = [place for pattern in asked for place in _expanded(pattern)]
+        local = [place for place in places if not is_address(place)]
+        for place in local:
+            if not Path(place).exists():
+                raise FileNotFoundError(f"{place} does not exist; give {KINDS}")
+        if len(places) == 1 and local and Path(places[0]).is_dir():
+            return cls._folder(places[0], columns)
+        if places and all(place.lower().endswith(tars.SUFFIXES) for place in places):
+            return cls("shards", places, columns)
+        if len(places) == 1 and tables.suffix_of(places[0]) in tables.SUFFIXES:
+            return cls("table", places, columns)
+        raise ValueError(f"{' '.join(asked)}: cannot be scored; give {KINDS}")
+
+    @classmethod
+    def _folder(cls, folder: str, columns: Columns) -> "Input":
+        if next(folders.pictures_in(folder), None) is not None:
+            return cls("folder", [folder], columns)
+        shards = sorted(str(path) for path in Path(folder).glob("*.tar"))
+        if not shards:
+            raise ValueError(f"{folder} holds no pictures and no .tar shards")
+        return cls("shards", shards, columns)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it lies in this process's memory, where no other can read it."""
+        return any(place.startswith("memory://") for place in self.places)
+
+    def described(self) -> tuple[str, int | None]:
+        """A fingerprint, and how many rows there are, None where only reading them would tell.
+
+        Tables are hashed; of pictures in a folder and of shards names, sizes and dates count.
+        Raises OSError for a place that cannot be looked at, and what `table_rows` raises.
+        """
+        if self.kind == "table":
+            return _of_table(self.places[0], self.columns)
+        if self.kind == "folder":
+            return _of_folder(self.places[0])
+        digest = hashlib.sha256()
+        for shard in tqdm(self.places, "looking at shards", unit=" shards", delay=2):
+            digest.update(f"{shard}\0{_state_of(shard)}\n".encode())
+        return digest.hexdigest()[:16], None
+
+    def tasks(self) -> Iterator[Task]:
+        """All of it, piece by piece; raises what reading a table or a folder does."""
+        if self.kind == "shards":
+            for number, shard in enumerate(self.places):
+                for place, part in enumerate(tars.parts_of(shard)):
+                    name = f"{number:07d}-{place:07d}"
+                    yield Task(name, self.columns, shard=shard, part=part)
+            return
+        for number, block in enumerate(blocks_of(self._rows())):
+            yield Task(f"{number:07d}", self.columns, block)
+
+    def _rows(self) -> Iterator[Row]:
+        if self.kind == "table":
+            return tables.table_rows(self.places[0], self.columns)
+        return folders.folder_rows(self.places[0], self.columns.text is None)
+
+
+def _expanded(pattern: str) -> list[str]:
+    found = [pattern] if Path(pattern).exists() else expand_urls(pattern)
+    return [place.removeprefix("file://") for place in found]
+
+
+def _of_table(address: str, columns: Columns) -> tuple[str, int]:
+    n = sum(1 for _ in tables.table_rows(address, columns))
+    if not n:
+        raise ValueError(f"{address} has no rows")
+    return (_state_of(address) if is_address(address) else fingerprint(address)), n
+
+
+def _of_folder(folder: str) -> tuple[str, int]:
+    digest, n = hashlib.sha256(), 0
+    for n, found in enumerate(folders.pictures_in(folder), start=1):
+        path = os.path.join(os.fsencode(folder), found.path)
+        digest.update(found.path + f"\0{_date_of(path)}".encode())
+        if found.text_beside:
+            digest.update(_date_of(os.path.splitext(path)[0] + folders.TEXT).encode())
+    return digest.hexdigest()[:16], n
+
+
+def _date_of(path: Any) -> str:
+    try:
+        status = os.stat(path)
+    except OSError as error:  # a dangling link is a row, and rejected as one
+        return str(error.errno)
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _state_of(address: str) -> str:
+    """What tells whether the file at an address has changed."""
+    if not is_address(address):
+        return _date_of(address)
+    system, path = fsspec.url_to_fs(address)
+    return str(system.ukey(path))

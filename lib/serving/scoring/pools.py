@@ -1,0 +1,121 @@
+"""Where tasks run: in this process, in worker processes, or on Ray."""
+
+import os
+import pickle
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import joblib
+import pyarrow as pa
+from joblib.externals.loky.process_executor import BrokenProcessPool
+
+from lib.data.processes import end_with_parent
+from lib.serving.scoring.inputs import Task
+from lib.serving.scoring.tasks import Model, scored
+
+
+class Done(NamedTuple):
+    """The name of a task and the table of its rows."""
+
+    name: str
+    rows: pa.Table
+
+
+class Cluster(NamedTuple):
+    """A Ray cluster: its address (None starts one here) and the GPUs that a worker is given."""
+
+    address: str | None = None
+    gpus: float = 0.0
+
+
+def run_tasks(
+    tasks: Iterable[Task], model: Model, workers: int, cluster: Cluster | None = None
+) -> Iterator[Done]:
+    """Judge tasks, each worker with a model of its own; they come as they are done.
+
+    With a `cluster` the workers are actors of Ray Data, else processes of this machine, or this
+    process itself for one. At most a few tasks a worker are read ahead from `tasks`.
+    Raises what `scored` raises, and RuntimeError where a worker was killed.
+    """
+    if cluster is not None:
+        yield from _on_ray(tasks, model, workers, cluster)
+    elif workers == 1:
+        yield from (_done(task, model) for task in tasks)
+    else:
+        yield from _in_processes(tasks, model, workers)
+
+
+def _in_processes(tasks: Iterable[Task], model: Model, workers: int) -> Iterator[Done]:
+    parallel = joblib.Parallel(
+        workers,
+        return_as="generator_unordered",
+        batch_size=1,
+        pre_dispatch="3 * n_jobs",
+        initializer=end_with_parent,
+        initargs=(os.getpid(),),
+    )
+    try:
+        yield from parallel(joblib.delayed(_done)(task, model) for task in tasks)
+    except BrokenProcessPool:
+        raise RuntimeError(
+            "a worker process was killed, for want of memory perhaps: the same command with fewer "
+            "--workers goes on where this one stopped"
+        ) from None
+
+
+def _on_ray(tasks: Iterable[Task], model: Model, workers: int, cluster: Cluster) -> Iterator[Done]:
+    waiting = [{"task": pickle.dumps(task)} for task in tasks]
+    if not waiting:
+        return
+    ray = started_ray(cluster.address)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # A block a task: what is done comes back at once, and a failed worker costs one task.
+    memes = ray.data.from_items(waiting, override_num_blocks=len(waiting)).map_batches(
+        _Scorer,
+        fn_constructor_args=(model,),
+        batch_size=1,
+        num_cpus=model.threads,
+        num_gpus=cluster.gpus or None,
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(waiting))),
+    )
+    for row in memes.iter_rows():
+        yield pickle.loads(row["done"])
+
+
+class _Scorer:
+    """What an actor of Ray Data keeps between tasks: which model it is, loaded at the first."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        done = [_done(pickle.loads(task), self.model) for task in batch["task"]]
+        return {"done": [pickle.dumps(one) for one in done]}
+
+
+def started_ray(address: str | None) -> Any:
+    """The library Ray, connected to the cluster at `address`, or to one started here.
+
+    Raises ImportError saying what to install, ConnectionError for an address without a cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise ImportError("--ray needs the extra: pip install 'calibrated-memes[ray]'") from None
+    if not ray.is_initialized():
+        ray.init(address or "local", log_to_driver=False, logging_level="ERROR")
+    return ray
+
+
+def workers_of(cluster: Cluster | None, threads: int) -> int:
+    """As many workers as have `threads` cores each, of this machine or of the cluster."""
+    if cluster is None:
+        return max(len(os.sched_getaffinity(0)) // threads, 1)
+    return max(int(started_ray(cluster.address).cluster_resources().get("CPU", 1)) // threads, 1)
+
+
+def _done(task: Task, model: Model) -> Done:
+    return Done(task.name, scored(task, model))

@@ -1,0 +1,171 @@
+"""Memes in a CSV, JSON Lines or Parquet file, a row at a time."""
+
+import csv
+import io
+import json
+import math
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lib.serving.scoring.rows import NOT_READ, Columns, Row, is_address
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (*DELIMITERS, ".jsonl", ".ndjson", ".parquet")
+# Names that a column has where none was given, the first that is there.
+USUAL = {
+    "text": ("text", "ocr", "ocr_text"),
+    "image": ("image", "image_path", "img", "img_path", "path", "file", "filename", "file_name"),
+    "id": ("id",),
+}
+# Characters of a cell; a quote that is left open swallows the rows behind it up to here.
+MOST_CELL = 1 << 26
+
+
+def table_rows(address: str, columns: Columns) -> Iterator[Row]:
+    """The rows of a table in their order; a row that is malformed has a `fault`.
+
+    Raises ValueError naming a column that is missing and those there are, or the line from which
+    the file is no table; FileNotFoundError.
+    """
+    suffix = suffix_of(address)
+    read = {".parquet": _parquet}.get(suffix, _json_lines if "json" in suffix else _delimited)
+    compression = "infer" if suffix != ".parquet" else None
+    with fsspec.open(address, "rb", compression=compression) as stream:
+        yield from read(address, stream, columns)
+
+
+def suffix_of(address: str) -> str:
+    """The suffix of a table's address, without that of a compression."""
+    name = posixpath.basename(address).lower()
+    for compressed in (".gz", ".bz2", ".xz", ".zst"):
+        name = name.removesuffix(compressed)
+    return posixpath.splitext(name)[1]
+
+
+def _delimited(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:
+    # Bytes that are no UTF-8 become lone surrogates, of which the row's own check complains.
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    csv.field_size_limit(MOST_CELL)
+    reader = csv.reader(text, delimiter=DELIMITERS[suffix_of(address)])
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        found = _found(address, header, columns)
+        number = 0
+        for values in reader:
+            if not values:
+                continue
+            if len(values) == len(header):
+                row = dict(zip(header, values, strict=True))
+                # A table of this kind cannot tell an empty text from a missing one.
+                yield _row(address, row | _missing(row, found), found, number)
+            else:
+                fault = f"line {reader.line_num}: {len(values)} fields, expected {len(header)}"
+                yield Row(str(number), fault=fault)
+            number += 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{address}: line {reader.line_num}: {error}; is a quote left open?"
+        ) from None
+
+
+def _missing(row: Mapping[str, str], found: Columns) -> dict[str, None]:
+    names = (found.text, found.image, found.id)
+    return {name: None for name in names if name is not None and not row[name].strip()}
+
+
+def _json_lines(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:
+    objects = _objects(stream)
+    # Objects may leave a key out: what columns there are, the first thousand of them tell.
+    first = list(islice(objects, 1000))
+    names = dict.fromkeys(name for row in first if isinstance(row, dict) for name in row)
+    found = _found(address, list(names), columns) if names else Columns()
+    for number, row in enumerate(chain(first, objects)):
+        if isinstance(row, dict):
+            yield _row(address, row, found, number)
+        else:
+            yield Row(str(number), fault=row)
+
+
+def _objects(stream: BinaryIO) -> Iterator[dict[str, Any] | str]:
+    """The object of each line that is not blank, or the reason why it is none."""
+    for number, line in enumerate(stream, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield f"line {number}: not JSON: {error}"
+            continue
+        yield row if isinstance(row, dict) else f"line {number}: not a JSON object"
+
+
+def _parquet(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:
+    try:
+        file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 16)
+        found, number = _found(address, file.schema_arrow.names, columns), 0
+        wanted = list({name for name in found if name is not None})
+        for batch in file.iter_batches(256, columns=wanted, use_threads=False):
+            for row in batch.to_pylist():
+                yield _row(address, row, found, number)
+                number += 1
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{address} is not a sound Parquet file: {error}") from None
+
+
+def _found(address: str, names: Sequence[str], columns: Columns) -> Columns:
+    """The columns of the three parts among those there are; None for a part without one."""
+    found: dict[str, str | None] = {}
+    for part, asked in columns._asdict().items():
+        if asked == NOT_READ and part != "id":
+            found[part] = None
+        elif asked is not None and asked not in names:
+            raise ValueError(
+                f"{address} has no column '{asked}'; it has {', '.join(names)}; choose one with "
+                f"--{part}-column"
+            )
+        else:
+            found[part] = asked or next((name for name in USUAL[part] if name in names), None)
+    if found["image"] is None and columns.image != NOT_READ:
+        raise ValueError(
+            f"{address} has no column 'image'; it has {', '.join(names) or 'none'}; name that of "
+            f"the pictures' files with --image-column, or say --image-column {NOT_READ} to judge "
+            "texts alone"
+        )
+    if found["image"] is None and found["text"] is None:
+        raise ValueError(f"{address}: neither a column of texts nor one of pictures is to be read")
+    return Columns(**found)
+
+
+def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> Row:
+    given = {part: _plain(row.get(name)) for part, name in found._asdict().items() if name}
+    id_ = str(number) if given.get("id") is None else str(given["id"])
+    image, text = given.get("image"), given.get("text")
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        text = str(text)
+    if isinstance(image, Mapping):  # as the library `datasets` writes pictures
+        content, name = image.get("bytes"), image.get("path")
+        return Row(id_, name, content or (name and _place(address, name)), text)
+    if isinstance(image, bytes):
+        return Row(id_, None, image, text)
+    if image is not None and not isinstance(image, str):
+        return Row(id_, fault=f"the picture is {type(image).__name__}, expected a file's path")
+    return Row(id_, image, image and _place(address, image), text)
+
+
+def _plain(value: Any) -> Any:
+    """The value, None for what stands for no value."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _place(table: str, image: str) -> str:
+    """Where a picture lies that a table names: relative to the table's own folder."""
+    if is_address(image) or not is_address(table):
+        return image if is_address(image) else str(Path(table).parent / image)
+    return image if image.startswith("/") else f"{posixpath.dirname(table)}/{image}"

@@ -1,0 +1,136 @@
+"""Memes in WebDataset shards: tar files in which the members of one meme follow each other."""
+
+import gzip
+import json
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import fsspec
+from webdataset.tariterators import base_plus_ext
+
+from lib.serving.scoring.rows import BLOCK, NOT_READ, Columns, Row, is_address
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
+# What a tar file that is cut off or garbled raises; other faults of reading are the network's.
+BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
+
+
+class Part(NamedTuple):
+    """Some memes of a shard: `count` from the byte `start` on, None for all to the end."""
+
+    start: int = 0
+    count: int | None = None
+
+
+def parts_of(shard: str) -> Iterator[Part]:
+    """A shard in parts of `BLOCK` memes, so that several workers can read it.
+
+    A shard at an address, or compressed, is one part: it can only be read from end to end.
+    """
+    if is_address(shard) or not shard.endswith(".tar"):
+        yield Part()
+        return
+    start, count = 0, 0
+    with _opened(shard) as tar:
+        try:
+            for offset in _starts(tar):
+                if count == BLOCK:
+                    yield Part(start, count)
+                    start, count = offset, 0
+                count += 1
+        except BROKEN:
+            # Whoever reads the last part meets it again, and says so.
+            pass
+    yield Part(start)
+
+
+def shard_rows(shard: str, part: Part, columns: Columns) -> Iterator[Row]:
+    """The memes of a part of a shard.
+
+    A picture is a member such as `key.jpg` or `key.png`; the text is `key.txt`, or a field of
+    `key.json`; the id is that file's `id`, or the key. Where the shard is broken the last row has
+    a `fault`. Raises OSError where it cannot be read.
+    """
+    given = 0
+    try:
+        with _opened(shard, part.start) as tar:
+            for key, members in _samples(tar):
+                yield _row(key, members, columns)
+                given += 1
+                if given == part.count:
+                    return
+            _refuse_torn(tar)
+    except BROKEN as error:
+        yield Row(shard, fault=f"the shard is broken here ({error}); what follows is lost")
+
+
+@contextmanager
+def _opened(shard: str, start: int = 0) -> Iterator[tarfile.TarFile]:
+    with fsspec.open(shard, "rb") as file:
+        file.seek(start)
+        mode: Any = "r:" if shard.endswith(".tar") else "r|gz"
+        with tarfile.open(fileobj=file, mode=mode) as tar:
+            yield tar
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """Key and header of each file."""
+    while (member := tar.next()) is not None:
+        # Else the archive would keep every header it has met.
+        tar.members.clear()
+        key, _ = base_plus_ext(member.name)
+        if member.isfile() and key is not None:
+            yield key.removeprefix("./"), member
+
+
+def _starts(tar: tarfile.TarFile) -> Iterator[int]:
+    """The byte at which each meme's first header begins."""
+    last = None
+    for key, member in _members(tar):
+        if key != last:
+            yield member.offset
+            last = key
+
+
+def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Key and members of each meme, these by the last of their suffixes."""
+    for key, members in groupby(_members(tar), key=lambda found: found[0]):
+        found = {}
+        for _, member in members:
+            content = tar.extractfile(member)
+            found[member.name.rpartition(".")[2].lower()] = content.read() if content else b""
+        yield key, found
+
+
+def _refuse_torn(tar: tarfile.TarFile) -> None:
+    """Raise ReadError where no end of the archive stands: it takes a garbled header for one."""
+    file: Any = tar.fileobj
+    if hasattr(file, "seekable"):
+        file.seek(tar.offset)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError("garbled header")
+
+
+def _row(key: str, members: dict[str, bytes], columns: Columns) -> Row:
+    suffix = next((suffix for suffix in PICTURES if suffix in members), None)
+    image = None if suffix is None else f"{key}.{suffix}"
+    picture = None if suffix is None else members[suffix]
+    try:
+        meta = json.loads(members.get("json", b"{}"))
+        fault = None if isinstance(meta, dict) else "not an object"
+    except (ValueError, RecursionError) as error:
+        fault = str(error)
+    if fault is not None:
+        return Row(key, image, fault=f"{key}.json: {fault}")
+    text = None
+    if columns.text != NOT_READ:
+        text = meta.get(columns.text or "text")
+        if columns.text is None and "txt" in members:
+            text = members["txt"].decode("utf-8-sig", errors="surrogateescape")
+    id_ = meta.get(columns.id or "id")
+    return Row(key if id_ is None else str(id_), image, picture, text)
