@@ -6,6 +6,7 @@ installs it.
 
 import functools
 import os
+import re
 import sys
 import threading
 import unicodedata
@@ -18,24 +19,30 @@ from PIL import Image, ImageOps
 from lib.data.pictures import PADDING
 from lib.data.reading_order import reading_order
 
-# Lines that the recogniser is less sure of are most often no letters at all.
-LEAST_CONFIDENCE = 0.5
+# Lines that the recogniser is less sure of are most often no letters at all, or misread.
+LEAST_CONFIDENCE = 0.8
 # Pixels; letters of a larger picture are legible in a smaller one.
-LARGEST_SIDE = 1600
+LARGEST_SIDE = 1280
 # The detector blows the shorter side up to 736 pixels, so a strip would become enormous.
 _THINNEST = 4
+# A line that is an address and nothing else is the stamp of the site that made the meme.
+_STAMP = re.compile(
+    r"(https?://)?([\w-]+\.)+(com|net|org|info|io|me|tv|co|ru|de)(/\S*)?", re.IGNORECASE
+)
+_PARTS = ("Det", "Cls", "Rec")
 _one_at_a_time = threading.Lock()
 
 
 def read_text(image: Image.Image) -> str:
     """The words on an RGB picture, in the order of reading, a space between lines; "" for none.
 
-    The same picture gives the same text. May be called from several threads; they take turns.
+    Left out are lines read with a confidence below `LEAST_CONFIDENCE`, and web addresses that have
+    a line to themselves. The same picture gives the same text. Threads may call it and take turns.
     Raises ValueError if the extra `ocr` is not installed, or if the engine fails.
     """
     pixels = np.asarray(_sized(image.convert("RGB")))
     with _one_at_a_time:
-        engine = _engine()
+        engine = engine_of_ocr()
         try:
             # In OpenCV's order: blue, green, red
             found = engine(np.ascontiguousarray(pixels[:, :, ::-1]))
@@ -43,9 +50,10 @@ def read_text(image: Image.Image) -> str:
             raise ValueError(f"the text could not be read off the picture ({error})") from None
     if not found.txts:
         return ""
-    lines = [found.txts[place] for place in reading_order(np.asarray(found.boxes, dtype=float))]
+    order = reading_order(np.asarray(found.boxes, dtype=float))
     # The recogniser knows Chinese, and writes some punctuation at the width of its characters.
-    return " ".join(unicodedata.normalize("NFKC", " ".join(lines)).split())
+    lines = (unicodedata.normalize("NFKC", found.txts[place]).strip() for place in order)
+    return " ".join(" ".join(line for line in lines if not _STAMP.fullmatch(line)).split())
 
 
 def _sized(image: Image.Image) -> Image.Image:
@@ -61,8 +69,11 @@ def _sized(image: Image.Image) -> Image.Image:
 
 
 @functools.cache
-def _engine() -> Any:
-    """The detector, the classifier of lines upside down, and the recogniser, made once."""
+def engine_of_ocr() -> Any:
+    """The detector, the classifier of lines upside down, and the recogniser, made once.
+
+    Raises ValueError if the extra `ocr` is not installed.
+    """
     try:
         import onnxruntime  # noqa: F401  (rapidocr asks for it only when a model is loaded)
         import rapidocr
@@ -81,9 +92,6 @@ def _engine() -> Any:
     models = Path(rapidocr.__file__).parent / "models"
     options |= {f"{part}.model_path": _packaged(models, part.lower()) for part in _PARTS}
     return rapidocr.RapidOCR(params=options)
-
-
-_PARTS = ("Det", "Cls", "Rec")
 
 
 def _packaged(models: Path, part: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 from tqdm import tqdm
 from transformers import set_seed
@@ -78,18 +79,41 @@ def train_fusion(
 
     With `val` the epoch that is best on it by `settings.select_by` is kept, without it the last.
     Of `config.members` heads each is trained so, from seeds that count up from `seed`; the log
-    then holds means over them.
+    then holds means over them. A head that stacks scores is centred on `val` at the end.
     Raises FloatingPointError naming the epoch when the loss turns NaN.
     """
     seed = settings.seed if seed is None else seed
     one = config.model_copy(update={"members": 1})
     seeds = range(seed, seed + config.members)
     trained = [_train_head(train, one, settings, val, each) for each in seeds]
-    if config.members == 1:
-        return trained[0]
-    logs = pd.concat([pd.DataFrame(each.history) for each in trained])
-    history: Any = logs.groupby("epoch", as_index=False).mean().to_dict("records")
-    return TrainedHead(Ensemble(config, [each.head for each in trained]).eval(), history)
+    outcome = trained[0]
+    if config.members > 1:
+        logs = pd.concat([pd.DataFrame(each.history) for each in trained])
+        history: Any = logs.groupby("epoch", as_index=False).mean().to_dict("records")
+        outcome = TrainedHead(Ensemble(config, [each.head for each in trained]).eval(), history)
+    if val is not None and config.stack:
+        _centre(outcome.head, val)
+    return outcome
+
+
+@torch.no_grad()
+def _centre(head: FusionHead, val: Features) -> None:
+    """Shift the head's margins so that their zero is where val is as often hateful as not.
+
+    The shift is b / a of the logistic regression a * margin + b (Platt 1999). The head has learned
+    from the scores of fold models; those of the final experts lie elsewhere, which a temperature
+    cannot mend. The slope is left to it: what calibrates is the other half of val.
+    """
+    logits = feature_logits(head, val)["mm_fusion"].double()
+    margins, labels = (logits[:, 1] - logits[:, 0]).numpy(), val.labels.numpy()
+    if len(np.unique(labels)) < 2:
+        return
+    found = LogisticRegression(C=np.inf).fit(margins[:, None], labels)
+    slope, intercept = float(found.coef_[0, 0]), float(found.intercept_[0])
+    if slope <= 0:
+        return
+    for member in getattr(head, "members", [head]):
+        member.stack.weights.bias += intercept / slope
 
 
 def _train_head(

@@ -17,7 +17,7 @@ from lib.modeling.device import default_device
 from lib.serving.scoring.inputs import Input, Task
 from lib.serving.scoring.output import Counts, Output
 from lib.serving.scoring.pools import Cluster, run_tasks, workers_of
-from lib.serving.scoring.rows import BLOCK, Columns
+from lib.serving.scoring.rows import BLOCK, USUAL, Columns
 from lib.serving.scoring.tasks import BATCH, Model
 
 DECISION_FILES = ("calibration.json", "thresholds.json", "decision.json")
@@ -30,7 +30,7 @@ def score(
     root: str | Path | None = None,
     mode: Literal["pilot", "full"] = "pilot",
     device: str | None = None,
-    columns: Columns = Columns(),
+    columns: Columns = USUAL,
     workers: int | None = None,
     threads: int = 1,
     cluster: Cluster | None = None,

@@ -6,6 +6,7 @@ from functools import partial
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
 from lib.artifacts import fingerprint
@@ -194,6 +195,39 @@ def test_several_heads_answer_with_the_mean_of_their_logits(settings):
     assert [entry["eval_loss"] for entry in run.history] == pytest.approx(
         pd.DataFrame(losses).mean().tolist()
     )
+
+
+def scored(n: int, seed: int, moved: float = 0.0) -> Features:
+    """Features whose text logits tell the label, all of them `moved` towards hate."""
+    found = features(n, seed, tokens=False)
+    rng = torch.Generator().manual_seed(seed)
+    margin = 2 * (2 * found.labels - 1) + 3 * torch.randn(n, generator=rng) + moved
+    return found.with_arrays(text_logits=torch.stack([-margin / 2, margin / 2], dim=1))
+
+
+@pytest.mark.parametrize(("kind", "members"), [("late", 1), ("concat", 1), ("concat", 3)])
+def test_stacked_scores_that_lie_elsewhere_on_val_are_centred_there(settings, kind, members):
+    train, val = scored(300, 0), scored(300, 1, moved=2.0)
+    given = config(kind, stack=True, members=members)
+    plain, centred = (train_fusion(train, given, settings, each) for each in (None, val))
+    intercepts = []
+    for run in (plain, centred):
+        logits = feature_logits(run.head, val)["mm_fusion"].double()
+        margin = (logits[:, 1] - logits[:, 0]).numpy()[:, None]
+        found = LogisticRegression(C=1e6, tol=1e-8).fit(margin, val.labels.numpy())
+        intercepts.append(found.intercept_[0])
+    assert abs(intercepts[0]) > 0.02
+    assert intercepts[1] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_val_of_one_class_centres_nothing(settings):
+    train, val = scored(60, 0), scored(60, 1)
+    one = val.take(val.labels.nonzero().squeeze(1).numpy())
+    given = config("late", stack=True)
+    plain = train_fusion(train, given, settings.model_copy(update={"fusion_epochs": 1}))
+    same = train_fusion(train, given, settings.model_copy(update={"fusion_epochs": 1}), one)
+    for name, tensor in plain.head.state_dict().items():
+        assert torch.equal(tensor, same.head.state_dict()[name]), name
 
 
 def test_weights_of_scores_alone_are_not_trained_over_seeds(settings):

@@ -72,6 +72,18 @@ def read_manifest(data_dir: str | Path) -> Iterator[Example | Rejected]:
             yield Rejected(where, meme)
 
 
+def ids_in(path: str | Path) -> set[str]:
+    """The ids in an `ocr.jsonl`, whose lines have `id` and `text`, or in a manifest.
+
+    Lines that break the form are left out, and without the file there are none.
+    Raises ValueError if an id occurs twice.
+    """
+    path = Path(path)
+    schema = _TextRow if path.name == OCR.name else _ManifestRow
+    rows = (row for _, row in _read_rows(path, schema))
+    return {row.id for row in rows if not isinstance(row, str)}
+
+
 def _example(
     row: _ManifestRow,
     where: str,

@@ -123,9 +123,10 @@ def _of_table(address: str, columns: Columns) -> tuple[str, int]:
 
 def _of_folder(folder: str) -> tuple[str, int]:
     digest, n = hashlib.sha256(), 0
-    for n, found in enumerate(folders.pictures_in(folder), start=1):
+    for found in folders.pictures_in(folder):
+        n += 1
         path = os.path.join(os.fsencode(folder), found.path)
-        digest.update(found.path + f"\0{_date_of(path)}".encode())
+        digest.update(found.path + f"\0{_date_of(path)}\n".encode())
         if found.text_beside:
             digest.update(_date_of(os.path.splitext(path)[0] + folders.TEXT).encode())
     return digest.hexdigest()[:16], n

@@ -35,6 +35,7 @@ class Columns(NamedTuple):
 
 
 NOT_READ = "none"
+USUAL = Columns()
 
 
 def blocks_of(items: Iterable[Item], size: int = BLOCK) -> Iterator[list[Item]]:

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 FIELDS = ("text", "image")
 # Bytes; a larger document is read beside the loop that serves everybody.
@@ -72,24 +73,37 @@ def _is_form(request: Request) -> bool:
     return kind == "multipart/form-data"
 
 
+class _WholeForm(MultiPartParser):
+    """A form that has to end, and is kept in memory: nothing of a meme is written to the disk."""
+
+    spool_max_size = 2**62
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
 async def _form(request: Request, files: int) -> dict[str, list[Any]]:
     """The values of each field, pictures as bytes."""
+    # How large a part may be is the business of `limits`, which counts the whole request.
+    limits = {"max_files": files, "max_fields": files, "max_part_size": 2**62}
+    parser = _WholeForm(request.headers, request.stream(), **limits)
     try:
-        form = await request.form(max_files=files, max_fields=files, max_part_size=2**62)
-    except HTTPException:
-        raise
-    except Exception as error:  # parsers raise whatever they meet in a broken form
-        raise HTTPException(400, f"not a multipart form ({error})") from None
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(400, f"not a multipart form: {error.message}") from None
+    if not parser.ended:
+        raise HTTPException(400, "not a multipart form: its last boundary is missing")
     found: dict[str, list[Any]] = {name: [] for name in FIELDS}
     for name, value in form.multi_items():
         if name not in found:
-            known = " and ".join(FIELDS)
-            raise HTTPException(422, f"there is no such field; known are {known}")
+            raise HTTPException(422, f"there is no such field; known are {' and '.join(FIELDS)}")
         # A browser sends a nameless, empty file where none was chosen.
         if isinstance(value, UploadFile) and (value.size or value.filename):
             found[name].append(await value.read())
         elif not isinstance(value, UploadFile):
             found[name].append(value)
+    await form.close()
     return found
 
 

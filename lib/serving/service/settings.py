@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
@@ -20,30 +20,40 @@ class ServiceSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mode: Literal["pilot", "full"] = Field("pilot", description="whose models and decisions")
-    root: Path | None = Field(None, description="folder of the run; default: the project's")
-    device: str | None = Field(None, description="such as cpu or cuda; default: the fastest")
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
-    port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
-    page: bool = Field(False, description="serve the page for people as well")
+    mode: Literal["pilot", "full"] = Field(
+        default="pilot", description="whose models and decisions"
+    )
+    root: Path | None = Field(default=None, description="folder of the run; default: the project's")
+    device: str | None = Field(
+        default=None, description="such as cpu or cuda; default: the fastest"
+    )
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one")
+    page: bool = Field(default=False, description="serve the page for people as well")
     token: SecretStr | None = Field(
-        None, min_length=8, description="what clients send as 'Authorization: Bearer TOKEN'"
+        default=None, min_length=8, description="what clients send as 'Authorization: Bearer TOKEN'"
     )
-    max_batch: int = Field(16, ge=1, description="memes that the model is shown at once")
+    max_batch: int = Field(default=16, ge=1, description="memes that the model is shown at once")
     max_wait_ms: float = Field(
-        5, ge=0, le=1000, description="how long a batch waits for memes that are being read"
+        default=5, ge=0, le=1000, description="how long a batch waits for memes that are being read"
     )
-    queue: int = Field(128, ge=1, description="memes accepted and unanswered; more get a 503")
-    max_items: int = Field(64, ge=1, description="memes a request of /predict_batch")
-    readers: int = Field(2, ge=1, le=64, description="threads that read pictures")
-    max_upload_mb: float = Field(20, gt=0, description="megabytes a request")
-    max_held_mb: float = Field(512, gt=0, description="megabytes of all requests together")
-    max_pixels: int = Field(MAX_PIXELS, ge=1, le=MAX_PIXELS, description="pixels a picture")
-    max_text: int = Field(MOST_TEXT, ge=1, le=MOST_TEXT, description="characters a text")
-    read_timeout: float = Field(10, gt=0, description="seconds for a request to arrive")
-    request_timeout: float = Field(30, gt=0, description="seconds for its answer, then a 504")
-    retry_after: int = Field(1, ge=1, description="seconds that a 503 asks to wait")
-    histogram_every: float = Field(60, gt=0, description="seconds between writes of histograms")
+    queue: int = Field(
+        default=128, ge=1, description="memes accepted and unanswered; more get a 503"
+    )
+    max_items: int = Field(default=64, ge=1, description="memes a request of /predict_batch")
+    readers: int = Field(default=2, ge=1, le=64, description="threads that read pictures")
+    max_upload_mb: float = Field(default=20, gt=0, description="megabytes a request")
+    max_held_mb: float = Field(default=512, gt=0, description="megabytes of all requests together")
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1, le=MAX_PIXELS, description="pixels a picture")
+    max_text: int = Field(default=MOST_TEXT, ge=1, le=MOST_TEXT, description="characters a text")
+    read_timeout: float = Field(default=10, gt=0, description="seconds for a request to arrive")
+    request_timeout: float = Field(
+        default=30, gt=0, description="seconds for its answer, then a 504"
+    )
+    retry_after: int = Field(default=1, ge=1, description="seconds that a 503 asks to wait")
+    histogram_every: float = Field(
+        default=60, gt=0, description="seconds between writes of histograms"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -78,7 +88,9 @@ class ServiceSettings(BaseModel):
             description=f"Serve predict over HTTP. Each option may be set as {PREFIX}<NAME> too.",
         )
         for name, field in cls.model_fields.items():
-            flag = {"action": "store_const", "const": True} if field.annotation is bool else {}
+            flag: dict[str, Any] = {}
+            if field.annotation is bool:
+                flag = {"action": "store_const", "const": True}
             default = "" if field.default in (None, False) else f" ({field.default})"
             # The token stays out of the list of processes.
             if name != "token":
