@@ -20,7 +20,7 @@ export MEME_DATA := $(value DATA)
 export MEME_IMAGE := $(value IMAGE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pilot full test lab demo verify-shards emotions model-validation bench notebooks lint
+.PHONY: help setup pilot full test lab demo serve verify-shards emotions model-validation bench notebooks lint
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,10 @@ lab: $(READY)  ## open the notebooks in Jupyter
 
 demo: $(READY)  ## judge one meme: make demo TEXT='...' IMAGE=meme.png
 	@$(RUN) -m lib.serving --text "$$MEME_TEXT" --image "$$MEME_IMAGE"
+
+serve: $(READY)  ## answer over HTTP: make serve PORT=8000 MODE=pilot (PAGE=1: the page as well)
+	$(INSTALL) --editable '.[$(if $(PAGE),page,serve)]'
+	@$(RUN) -m lib.serving.service --port $(or $(PORT),8000) --mode $(or $(MODE),pilot) $(if $(PAGE),--page)
 
 verify-shards: $(READY)  ## read all packed shards and compare them with what was written
 	@$(RUN) Step_3/pack_examples.py --verify

@@ -1,7 +1,8 @@
 """Tricks of writing undone before a text is tokenised, in training and in serving alike.
 
 Words are disguised with look-alike letters, digits for letters, characters that nobody sees, and
-spaces between letters; a tokenizer cuts them to pieces that no model has learned. The shards keep a
+spaces between letters; others are run together or mistyped, and sites leave their mark on a
+picture. A tokenizer cuts all that to pieces that no model has learned. The shards keep a
 text as it was met; `folded` is applied where a model reads it, and its version is kept with the
 model.
 """
@@ -14,10 +15,13 @@ from itertools import pairwise
 
 from lib.data.leetspeak import without_leetspeak
 from lib.data.spaced_letters import rejoined, without_separators
+from lib.data.spelling import respelt
 from lib.data.text import is_marker
+from lib.data.watermarks import is_watermark
 
 # The version of `folded`: to be raised when any text would come out otherwise. 0: not folded.
-TEXT_FOLDING = 1
+# Version 1, which models of before read, has no spelling and no watermarks.
+TEXT_FOLDING = 2
 
 # Unicode's default ignorable characters, controls, and marks of the direction of writing.
 _HIDDEN = re.compile(
@@ -46,16 +50,18 @@ _NAMED = re.compile("Mc|Mac|.*[A-HJ-Z]I")
 _SMALL_LOOK_ALIKES = {"η": "n", "μ": "u", "ω": "w", "п": "n"}
 
 
-def folded(text: str) -> str:
+def folded(text: str, version: int = TEXT_FOLDING) -> str:
     """A packed or plain text with its disguises undone; markers stay, white space is collapsed.
 
     In turn: NFKC; hidden characters removed; letters spaced out or dotted rejoined (three with
     spaces, four with other signs); look-alike letters of other scripts made Latin in words that mix
     scripts, and in words of look-alikes alone where the text has Latin letters and no true word of
     that script; letters of random case made small; digits and signs within words read as letters
-    (`lib.data.leetspeak`); three and more equal letters made two. Folding twice changes nothing.
+    (`lib.data.leetspeak`); three and more equal letters made two; words run together parted, words
+    mistyped by a letter mended (`lib.data.spelling`); marks of sites and accounts left out
+    (`lib.data.watermarks`). Folding twice changes nothing.
     """
-    while (once := _folded_once(text)) != text:
+    while (once := _folded_once(text, version)) != text:
         text = once
     return text
 
@@ -65,33 +71,35 @@ def check_folding(version: int, where: str) -> int:
 
     Raises ValueError naming `where` if it is one that is not known here.
     """
-    if version not in (0, TEXT_FOLDING):
+    if version not in range(TEXT_FOLDING + 1):
         raise ValueError(
-            f"{where}: text_folding is {version!r}, but the text folding known here is "
+            f"{where}: text_folding is {version!r}, but the newest known here is "
             f"{TEXT_FOLDING} (0: none): train the model again, or use the release that trained it"
         )
     return version
 
 
-def _folded_once(text: str) -> str:
+def _folded_once(text: str, version: int) -> str:
     text = unicodedata.normalize("NFKC", text)
     text = _STRUCK.sub("", _JOINERS.sub("", _HIDDEN.sub("", text)))
     if not text.isascii():
         text = "".join(c if c.isascii() else _lettered(c) for c in text)
     words = text.split()
-    kept = _true_scripts(words)
-    words = rejoined(words, partial(_folded_word, kept=kept))
-    return " ".join(word if is_marker(word) else _folded_word(word, kept) for word in words)
+    if version > 1:
+        words = [word for word in words if is_marker(word) or not is_watermark(word)]
+    read = partial(_folded_word, kept=_true_scripts(words), spelt=version > 1)
+    return " ".join(word if is_marker(word) else read(word) for word in rejoined(words, read))
 
 
 @lru_cache(maxsize=50_000)
-def _folded_word(word: str, kept: frozenset[str]) -> str:
+def _folded_word(word: str, kept: frozenset[str], spelt: bool) -> str:
     if not word.isascii():
         word = _RUN.sub(lambda run: _latin_run(run[0], kept), word)
     word = without_separators(word)
     word = _RUN.sub(lambda run: _one_case(run[0]), word)
     word = without_leetspeak(word)
-    return _RUN.sub(lambda run: _shortened(run[0]), word)
+    word = _RUN.sub(lambda run: _shortened(run[0]), word)
+    return respelt(word) if spelt else word
 
 
 def _one_case(run: str) -> str:

@@ -1,11 +1,9 @@
 """Words whose letters are set apart, `h a t e`, made words again."""
 
 import re
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from importlib.resources import as_file, files
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
+from lib.data.english import known_words, segmented
 from lib.data.leetspeak import SIGNS
 
 _LAST_OF_WORD = re.compile(r"[^\W\d_][.,!?;:]+")
@@ -54,11 +52,10 @@ def _divided(letters: str) -> list[str]:
     spelt = letters.rstrip(".,!?;:")
     if len(spelt) < _SHORTEST_ROW or not (spelt.isascii() and spelt.isalpha()):
         return [letters]
-    known = _english()
-    if spelt.lower() in known.words:
+    known = known_words()
+    if spelt.lower() in known:
         return [letters]
-    found = known.word_segmentation(spelt.lower(), max_edit_distance=0).segmented_string.split()
-    pieces = _mended(found, known.words)
+    pieces = _mended(segmented(spelt), known)
     if "".join(pieces) != spelt.lower():
         return [letters]
     ends = [sum(map(len, pieces[: count + 1])) for count in range(len(pieces))]
@@ -68,7 +65,7 @@ def _divided(letters: str) -> list[str]:
     return [letters[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
-def _mended(pieces: Sequence[str], known: dict[str, int]) -> list[str]:
+def _mended(pieces: Sequence[str], known: Mapping[str, int]) -> list[str]:
     """Pieces that are no words, and single letters but `a` and `i`, put to what follows them."""
     mended: list[str] = []
     whole = True
@@ -86,14 +83,3 @@ def _mended(pieces: Sequence[str], known: dict[str, int]) -> list[str]:
 def _cased(letter: str) -> bool:
     """Whether it is a letter of a script with capitals; of others a single one may be a word."""
     return letter.isalpha() and letter.lower() != letter.upper()
-
-
-@lru_cache(maxsize=1)
-def _english() -> Any:
-    """The English words of symspellpy with their frequencies; loaded when a text first needs it."""
-    from symspellpy import SymSpell
-
-    known = SymSpell(max_dictionary_edit_distance=0)
-    with as_file(files("symspellpy") / "frequency_dictionary_en_82_765.txt") as frequencies:
-        known.load_dictionary(frequencies, 0, 1)
-    return known

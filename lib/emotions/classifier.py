@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scipy.special import expit
 from torch import nn
-from tqdm.auto import tqdm
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -22,8 +21,9 @@ from transformers import (
 from lib.artifacts import atomic_path, read_json, require
 from lib.emotions.data import LABELS
 from lib.emotions.encoding import encode_all
+from lib.emotions.passes import all_logits, by_number, eager_pass
 from lib.modeling import backbones
-from lib.modeling.device import default_device, moved
+from lib.modeling.device import default_device
 
 # A model that nobody calibrated tells a label only where it is rather sure.
 DEFAULT_THRESHOLD = 0.6
@@ -80,7 +80,7 @@ class BERTEmotionClassifier(nn.Module):
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.unsqueeze(-1)
         mean = (states * mask).sum(1) / mask.sum(1)
-        return self.head(self.dropout(mean)).float()
+        return self.head(self.dropout(mean.to(self.head.weight.dtype))).float()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Names of the embeddings and of the layers, for timm's layer-wise learning rates."""
@@ -104,7 +104,6 @@ class BERTEmotionClassifier(nn.Module):
             raise ValueError(f"a threshold must lie in (0, 1], not {threshold}")
         self.prediction_threshold.copy_(torch.from_numpy(cuts))
 
-    @torch.no_grad()
     def logits(
         self, texts: Sequence[str], batch_size: int = 64, progress: bool = False
     ) -> np.ndarray:
@@ -117,13 +116,9 @@ class BERTEmotionClassifier(nn.Module):
         was_training = self.training
         self.eval()
         encoded = encode_all(self.tokenizer, texts)
-        order = sorted(range(len(texts)), key=lambda row: len(encoded[row]["input_ids"]))
-        out = np.zeros((len(texts), len(self.names)), dtype=np.float32)
-        starts = range(0, len(order), batch_size)
-        for start in tqdm(starts, desc="logits", disable=not progress):
-            rows = order[start : start + batch_size]
-            batch = self.tokenizer.pad([encoded[row] for row in rows], return_tensors="pt")
-            out[rows] = self(**moved(dict(batch), self.head.weight.device)).cpu().numpy()
+        batches = by_number([len(text["input_ids"]) for text in encoded], batch_size)
+        passes, labels = [eager_pass(self)], len(self.names)
+        out = all_logits(self.tokenizer, encoded, batches, passes, labels, progress)
         self.train(was_training)
         return out
 

@@ -38,6 +38,8 @@ def encode_all(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> list[dict[str, list[int]]]:
     """Return what `encode` returns of each text; the tokenizer is called once."""
+    if not texts:
+        return []
     found = tokenizer(
         [normalise(text) for text in texts],
         truncation=True,

@@ -231,7 +231,7 @@ def folding_of(model: Any) -> int:
 
 def shown_texts(texts: Sequence[str], drop_markers: bool, folding: int = 0) -> list[str]:
     """Packed texts as a text model reads them; `folding` is 0, or the version of `folded`."""
-    shown = [folded(text) for text in texts] if folding else list(texts)
+    shown = [folded(text, folding) for text in texts] if folding else list(texts)
     return [words_of(text) for text in shown] if drop_markers else shown
 
 

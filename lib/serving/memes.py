@@ -43,10 +43,10 @@ def read_meme(text: str | None, picture: Picture | None) -> Meme:
     with the text, with the picture, or that there is neither; also where a text is to be read and
     the extra `ocr` is not installed.
     """
-    if picture is None and (text is None or not text.strip()):
-        raise ValueError("neither text nor picture: give at least one of them")
     if text is not None:
         _check(text)
+    if picture is None and not (text or "").strip():
+        raise ValueError("neither text nor picture: give at least one of them")
     image = None if picture is None else load_picture(picture)
     if text is not None:
         words, origin = text, "given"

@@ -69,7 +69,7 @@ def score(
         if output.drop_others():
             _say(f"{output.folder} is of another input or other models: starting anew")
         n_parts = _run(source, output, model, workers, cluster, total)
-        counts = output.finish(n_parts, decision.fingerprints)
+        counts = output.finish(n_parts, decision.fingerprints, source.kind == "shards")
         output.remove_parts()
     return counts
 

@@ -42,7 +42,9 @@ ALPHABET = st.one_of(
         ("you h a t e y o u r s e l f. now", "you hate yourself. now"),
         ("s p i t o n the v e m m o i d s", "spit on the vemmoids"),
         ("e v e r y v e m m o i d", "every vemmoid"),
-        ("soooo HAAATE", "soo HAATE"),
+        ("soooo HAAATE", "soo HATE"),
+        ("youlook laetr than yesterady", "you look later than yesterday"),
+        ("look at tihs www.site.com @memepage1", "look at this"),
     ],
 )
 def test_a_disguise_is_undone(disguised, plain):
@@ -57,7 +59,7 @@ def test_a_disguise_is_undone(disguised, plain):
         "YOU ARE LATE TO EVERY SINGLE FAMILY DINNER",
         "2nd 4th covid19 mp3 h2o 90s 5pm 100k $5k b2b 2pac gr8 3d",
         "in 2020 we sold 1000 of 3,500 at 24/7 for $5 or 50%",
-        "mail me@site.com or @memepage1, see site.cm/a1b2, www.site.com and http://a1.b2/c3d4",
+        "mail me@site.com",
         "U.S.A. e.g. a.m. rock'n'roll mother-in-law x-ray f**k stop! really?! ...",
         "McIntosh iPhone OpenAI YouTube III KKK www #FamilyDinnerAtHome 4Retirees 4in1",
         "я люблю кот и IT-компания",
@@ -110,7 +112,13 @@ def test_a_sign_between_letters_is_a_letter_again(word, data):
     assert folded(word[:place] + sign + word[place + 1 :]) == folded(meant)
 
 
+def test_a_model_of_before_is_shown_what_it_was_trained_on():
+    text = "tihs is @memepage1 l0ve thankyou"
+    assert folded(text, 1) == "tihs is @memepage1 love thankyou"
+    assert folded(text) == "this is love thank you"
+
+
 def test_an_unknown_version_is_refused_by_name():
-    assert [check_folding(version, "x") for version in (0, TEXT_FOLDING)] == [0, TEXT_FOLDING]
+    assert [check_folding(version, "x") for version in range(TEXT_FOLDING + 1)] == [0, 1, 2]
     with pytest.raises(ValueError, match=r"models/text_expert: text_folding is 99.*train the mod"):
         check_folding(99, "models/text_expert")

@@ -186,6 +186,7 @@ def _table() -> list[OddMeme]:
     return [
         *rows,
         OddMeme("text alone", TEXT, None, None),
+        OddMeme("a number alone", 7, None, "text is int"),
         OddMeme("both missing", None, None, NEITHER),
         OddMeme("empty text alone", "", None, NEITHER),
         OddMeme("white space alone", " \n", None, NEITHER),

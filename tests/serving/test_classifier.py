@@ -173,9 +173,7 @@ def test_a_picture_may_be_a_path_bytes_or_an_image(classifier, tmp_path):
 
 def test_an_answer_says_what_it_rests_on(classifier, tmp_path):
     file = pictures(tmp_path)[0]
-    both, text_alone, picture_alone = classifier.predict_batch(
-        [TEXT, TEXT, ""], [file, None, file]
-    )
+    both, text_alone, picture_alone = classifier.predict_batch([TEXT, TEXT, ""], [file, None, file])
     assert both["rests_on"] == pytest.approx(
         {"without_text": picture_alone["prob_hate"], "without_picture": text_alone["prob_hate"]},
         abs=1e-5,

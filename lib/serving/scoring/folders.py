@@ -1,5 +1,7 @@
 """Pictures in a folder and those below it, with their texts where there are any."""
 
+import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +10,10 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lib.serving.scoring import tars
 from lib.serving.scoring.rows import Row
 
-PICTURES = (b".jpg", b".jpeg", b".png", b".gif", b".webp", b".bmp", b".tif", b".tiff", b".avif")
+PICTURES = tuple(f".{suffix}".encode() for suffix in tars.PICTURES)
 TEXT = b".txt"
 
 
@@ -24,17 +27,39 @@ class Found(NamedTuple):
 def folder_rows(folder: str, reads_texts: bool = True) -> Iterator[Row]:
     """The pictures below a folder, in the order of their paths a folder at a time.
 
-    The text of `a.jpg` is that of `a.txt` beside it; without one, or without `reads_texts`, it is
-    read off the picture. What begins with a dot is no picture.
+    The text of `a.jpg` is that of `a.txt` beside it, or of the line with its path as `id` in the
+    folder's texts; without one, or without `reads_texts`, it is read off the picture. What begins
+    with a dot is no picture.
     """
+    texts = _texts(folder) if reads_texts else {}
     for found in pictures_in(folder):
         name = os.fsdecode(found.path)
         picture = os.path.join(folder, name)
-        text = None
+        text = texts.get(name)
         if found.text_beside and reads_texts:
             beside = Path(picture).with_suffix(".txt")
             text = beside.read_text(encoding="utf-8-sig", errors="surrogateescape")
         yield Row(name, name, picture, text)
+
+
+def texts_file(folder: str) -> Path | None:
+    """The folder's `ocr.jsonl`, for a data folder's `Datasets/` that in `Step_2/`; None without."""
+    places = (Path(folder) / "ocr.jsonl", Path(folder).parent / "Step_2" / "ocr.jsonl")
+    here, data = places
+    if here.is_file():
+        return here
+    return data if Path(folder).name == "Datasets" and data.is_file() else None
+
+
+def _texts(folder: str) -> dict[str, str]:
+    """The texts by id; what is no line with both is left to those who wrote it."""
+    file, texts = texts_file(folder), {}
+    if file is not None:
+        for line in file.open("rb"):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                row = json.loads(line)
+                texts[str(row["id"])] = row["text"]
+    return texts
 
 
 def pictures_in(folder: str) -> Iterator[Found]:

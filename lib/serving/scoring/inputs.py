@@ -65,6 +65,8 @@ class Input(NamedTuple):
 
     @classmethod
     def _folder(cls, folder: str, columns: Columns) -> "Input":
+        if all((Path(folder) / name).is_dir() for name in ("Datasets", "Step_2")):
+            folder = str(Path(folder) / "Datasets")
         if next(folders.pictures_in(folder), None) is not None:
             return cls("folder", [folder], columns)
         shards = sorted(str(path) for path in Path(folder).glob("*.tar"))
@@ -123,6 +125,8 @@ def _of_table(address: str, columns: Columns) -> tuple[str, int]:
 
 def _of_folder(folder: str) -> tuple[str, int]:
     digest, n = hashlib.sha256(), 0
+    if (texts := folders.texts_file(folder)) is not None:
+        digest.update(fingerprint(texts).encode())
     for found in folders.pictures_in(folder):
         n += 1
         path = os.path.join(os.fsencode(folder), found.path)

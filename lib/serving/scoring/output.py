@@ -46,10 +46,10 @@ class Output:
 
     def finished(self) -> Counts | None:
         """The counts of a finished output of this job, None where there is none."""
-        if not self.histograms.exists():
+        scored, rejected = (_rows_of(file, self.job) for file in (self.file, self.rejected))
+        if scored is None or rejected is None or not self.histograms.exists():
             return None
-        found = [_rows_of(file, self.job) for file in (self.file, self.rejected)]
-        return None if None in found else Counts(*found)
+        return Counts(scored, rejected)
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -86,10 +86,11 @@ class Output:
     def remove_parts(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def finish(self, n_parts: int, models: Mapping[str, str]) -> Counts:
+    def finish(self, n_parts: int, models: Mapping[str, str], of_shards: bool) -> Counts:
         """Put the parts together in their order, a row group in memory at a time.
 
-        The scores come last: where they stand, the other two files do.
+        The column `shard` is there where the rows are `of_shards`. The scores come last: where
+        they stand, the other two files do.
         """
         parts = sorted(self.parts.glob("*.parquet"))
         if len(parts) != n_parts:
@@ -97,8 +98,9 @@ class Output:
         histograms = Histograms(models)
         with contextlib.ExitStack() as written:
             # Left in the opposite order: histograms, rejected, scores.
-            scores = written.enter_context(self._file(self.file, NAMED | ANSWER))
-            rejected = written.enter_context(self._file(self.rejected, NAMED | REASON))
+            named = {name: kind for name, kind in NAMED.items() if of_shards or name != "shard"}
+            scores = written.enter_context(self._file(self.file, named | ANSWER))
+            rejected = written.enter_context(self._file(self.rejected, named | REASON))
             n = 0
             for path in tqdm(parts, "joining", unit=" parts", delay=2):
                 rows = pq.read_table(path)
@@ -149,11 +151,20 @@ def _count(histograms: Histograms, rows: pa.Table) -> None:
     histograms.add_columns(rows["prob_hate"].to_numpy(), rows["text_length"].to_numpy(), words)
 
 
+def made_from(file: Path) -> dict[str, Any]:
+    """The job that a file of scores is from; empty for any other Parquet file.
+
+    Raises ValueError for a file that is none.
+    """
+    try:
+        found = pq.read_metadata(file).metadata or {}
+    except pa.ArrowInvalid:
+        raise ValueError(f"{file} is not a Parquet file") from None
+    return json.loads(found.get(MADE_FROM, b"{}"))
+
+
 def _rows_of(file: Path, job: str) -> int | None:
     """The rows of a Parquet file that was made by a job, else None."""
-    try:
-        found = pq.read_metadata(file)
-    except (OSError, pa.ArrowInvalid):
+    if not file.is_file() or made_from(file) != json.loads(job):
         return None
-    made_from = (found.metadata or {}).get(MADE_FROM, b"")
-    return found.num_rows if made_from.decode() == job else None
+    return pq.read_metadata(file).num_rows

@@ -1,5 +1,6 @@
 """Where tasks run: in this process, in worker processes, or on Ray."""
 
+import logging
 import os
 import pickle
 from collections.abc import Iterable, Iterator
@@ -106,7 +107,7 @@ def started_ray(address: str | None) -> Any:
     except ImportError:
         raise ImportError("--ray needs the extra: pip install 'calibrated-memes[ray]'") from None
     if not ray.is_initialized():
-        ray.init(address or "local", log_to_driver=False, logging_level="ERROR")
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR)
     return ray
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 # Rows that are judged together: a killed run loses one such block a worker. Batches of texts of
 # like length are made within it, so that answers do not depend on who judges which block.
-BLOCK = 128
+BLOCK = 64
 
 Item = TypeVar("Item")
 

@@ -144,11 +144,12 @@ def _found(address: str, names: Sequence[str], columns: Columns) -> Columns:
 
 
 def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> Row:
-    given = {part: _plain(row.get(name)) for part, name in found._asdict().items() if name}
+    names = found._asdict().items()
+    given: dict[str, Any] = {part: _plain(row.get(name)) for part, name in names if name}
     id_ = str(number) if given.get("id") is None else str(given["id"])
     image, text = given.get("image"), given.get("text")
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        text = str(text)
+    # Lists and the like are left to the check of texts, which names their type.
+    text = str(text) if type(text) in (int, float) else text
     if isinstance(image, Mapping):  # as the library `datasets` writes pictures
         content, name = image.get("bytes"), image.get("path")
         return Row(id_, name, content or (name and _place(address, name)), text)

@@ -15,16 +15,16 @@ from webdataset.tariterators import base_plus_ext
 from lib.serving.scoring.rows import BLOCK, NOT_READ, Columns, Row, is_address
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
+PICTURES = ("jpg", "jpeg", "jfif", "mpo", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 # What a tar file that is cut off or garbled raises; other faults of reading are the network's.
 BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 
 
 class Part(NamedTuple):
-    """Some memes of a shard: `count` from the byte `start` on, None for all to the end."""
+    """Some memes of a shard: so many from the byte `start` on, None for all to the end."""
 
     start: int = 0
-    count: int | None = None
+    memes: int | None = None
 
 
 def parts_of(shard: str) -> Iterator[Part]:
@@ -62,7 +62,7 @@ def shard_rows(shard: str, part: Part, columns: Columns) -> Iterator[Row]:
             for key, members in _samples(tar):
                 yield _row(key, members, columns)
                 given += 1
-                if given == part.count:
+                if given == part.memes:
                     return
             _refuse_torn(tar)
     except BROKEN as error:
@@ -80,9 +80,10 @@ def _opened(shard: str, start: int = 0) -> Iterator[tarfile.TarFile]:
 
 def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
     """Key and header of each file."""
+    kept: Any = tar
     while (member := tar.next()) is not None:
         # Else the archive would keep every header it has met.
-        tar.members.clear()
+        kept.members.clear()
         key, _ = base_plus_ext(member.name)
         if member.isfile() and key is not None:
             yield key.removeprefix("./"), member

@@ -84,9 +84,17 @@ def judged(rows: Sequence[Row], classifier: MemeClassifier) -> list[dict[str, An
 
 @functools.lru_cache(1)
 def _loaded(model: Model) -> MemeClassifier:
+    # Here, as it takes longer than all else that is imported.
+    from transformers.utils import logging
+
     torch.set_num_threads(model.threads)
     warnings.filterwarnings("ignore", module="PIL")
-    return MemeClassifier.load(model.root, model.mode, model.device)
+    # A bar of each worker would break the run's own.
+    logging.disable_progress_bar()
+    try:
+        return MemeClassifier.load(model.root, model.mode, model.device)
+    finally:
+        logging.enable_progress_bar()
 
 
 def _read(row: Row) -> Meme:

@@ -1,0 +1,117 @@
+"""Whether probabilities are calibrated on fresh labels: two formal tests."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+from scipy.stats import chi2, norm
+
+from lib.calibration.checked_input import scores_and_labels
+
+# Closer to 0 and 1 a probability has no logit that a computer can hold.
+_CLOSEST = 1e-12
+# A slope or intercept beyond this is one that has no finite optimum.
+_MOST = 1e3
+
+
+class Recalibration(NamedTuple):
+    """The line logit(P) = intercept + slope logit(p) of greatest likelihood.
+
+    `statistic` is the likelihood ratio against the line of perfect calibration, 0 and 1, and
+    `p_value` its chi-squared tail. The intervals are Wald's at 95%; they and the line are NaN where
+    the likelihood has no finite optimum: of one class, or of classes that p tells apart.
+    """
+
+    intercept: float
+    slope: float
+    intercept_interval: tuple[float, float]
+    slope_interval: tuple[float, float]
+    statistic: float
+    p_value: float
+
+
+def spiegelhalter(prob: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
+    """Compute Spiegelhalter's z and its two-sided p-value [1]_.
+
+    z = sum of (y - p)(1 - 2p) over the root of the sum of (1 - 2p)^2 p (1 - p): how far the Brier
+    score is from what it would be if each p were right, in standard deviations. Below 0 the
+    probabilities are less sure than they might be, above 0 too sure. Both are (0, 1) where all p
+    are 0, 0.5 or 1.
+
+    Parameters
+    ----------
+    prob
+        p(hate), shape (N,).
+    labels
+        0 or 1, shape (N,).
+
+    References
+    ----------
+    .. [1] D. J. Spiegelhalter, "Probabilistic Prediction in Patient Management and Clinical
+       Trials", Statistics in Medicine 5(5), 1986
+
+    Examples
+    --------
+    >>> z, p_value = spiegelhalter([0.1] * 10, [1] + [0] * 9)
+    >>> abs(round(z, 9)), round(p_value, 9)
+    (0.0, 1.0)
+    """
+    p, y = scores_and_labels(prob, labels)
+    variance = float(((1 - 2 * p) ** 2 * p * (1 - p)).sum())
+    if variance == 0:
+        return 0.0, 1.0
+    z = float(((y - p) * (1 - 2 * p)).sum()) / math.sqrt(variance)
+    return z, float(2 * norm.sf(abs(z)))
+
+
+def recalibration(prob: ArrayLike, labels: ArrayLike) -> Recalibration:
+    """Fit Cox's line of recalibration [1]_ and test it against perfect calibration [2]_.
+
+    The test is of intercept 0 and slope 1 together, with two degrees of freedom. A slope below 1
+    says that the probabilities are too extreme, an intercept above 0 that they are too low.
+
+    Parameters
+    ----------
+    prob
+        p(hate), shape (N,); those beyond 1e-12 of 0 or 1 count as that far away.
+    labels
+        0 or 1, shape (N,).
+
+    References
+    ----------
+    .. [1] D. R. Cox, "Two further applications of a model for binary regression", Biometrika
+       45(3/4), 1958
+    .. [2] M. E. Miller, S. L. Hui and W. M. Tierney, "Validation techniques for logistic regression
+       models", Statistics in Medicine 10(8), 1991
+
+    Examples
+    --------
+    >>> line = recalibration([0.2] * 10 + [0.8] * 10, [1] * 2 + [0] * 8 + [1] * 8 + [0] * 2)
+    >>> abs(round(line.intercept, 6)), round(line.slope, 6), round(line.p_value, 6)
+    (0.0, 1.0, 1.0)
+    """
+    p, y = scores_and_labels(prob, labels)
+    x = np.column_stack([np.ones(len(p)), logit(np.clip(p, _CLOSEST, 1 - _CLOSEST))])
+    start = np.array([0.0, 1.0])
+    found = minimize(_loss, start, (x, y), method="BFGS", jac=_gradient)
+    statistic = max(2 * (_loss(start, x, y) - float(found.fun)), 0.0)
+    p_value = float(chi2.sf(statistic, 2))
+    shown = expit(x @ found.x)
+    information = x.T @ (x * (shown * (1 - shown))[:, None])
+    if np.abs(found.x).max() > _MOST or np.linalg.cond(information) > 1e12 or not 0 < y.mean() < 1:
+        none = (math.nan, math.nan)
+        return Recalibration(math.nan, math.nan, none, none, statistic, p_value)
+    reach = norm.ppf(0.975) * np.sqrt(np.diag(np.linalg.inv(information)))
+    (a, b), (da, db) = found.x.tolist(), reach.tolist()
+    return Recalibration(a, b, (a - da, a + da), (b - db, b + db), statistic, p_value)
+
+
+def _loss(line: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.logaddexp(0, np.where(y == 1, -1, 1) * (x @ line)).sum())
+
+
+def _gradient(line: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return x.T @ (expit(x @ line) - y)

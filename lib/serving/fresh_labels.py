@@ -1,0 +1,262 @@
+"""What a few hundred fresh labels say: whether calibration and the policy's promises still hold."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from scipy.special import logit
+from scipy.stats import binom, fisher_exact
+
+from lib.calibration import best_threshold, decision_intervals, fit_temperature
+from lib.calibration.calibration_tests import recalibration, spiegelhalter
+from lib.commands import again
+from lib.config import MODELS
+from lib.decisions.bundle import DecisionBundle
+from lib.decisions.policy import CHOSEN, SIDES, counted, target_of
+from lib.decisions.policy_certificates import Sample, clopper_pearson, needed
+
+# The chance of calling calibration broken where it holds, and of the same for the promises.
+ALPHA = 0.05
+N_BINS = 10
+LEAST_IN_BIN = 30
+# Half the width that the interval of the mean error shall have at most.
+WANTED_REACH = 0.05
+FEWEST = 50
+
+
+def read_labels(labels: str | Path, scores: str | Path, models: Mapping[str, str]) -> pd.DataFrame:
+    """Fresh labels with their probabilities, columns prob_hate and label.
+
+    Labels without `prob_hate` are joined by `row` or `id` to `scores`, which must be of `models`.
+    Raises FileNotFoundError, and ValueError naming file, column and what is wrong there.
+    """
+    labels = Path(labels)
+    if not labels.is_file():
+        raise FileNotFoundError(f"{labels} does not exist; give a CSV or Parquet file of labels")
+    try:
+        frame = pd.read_parquet(labels) if labels.suffix == ".parquet" else pd.read_csv(labels)
+    except ValueError as error:
+        raise ValueError(f"{labels} cannot be read as a table: {error}") from None
+    _require(labels, frame, "label")
+    if frame.empty:
+        raise ValueError(f"{labels} has no rows")
+    if not frame["label"].isin([0, 1]).all():
+        wrong = frame["label"][~frame["label"].isin([0, 1])].iloc[0]
+        raise ValueError(f"{labels}: column label holds {wrong!r}, expected 0 or 1")
+    if "prob_hate" not in frame:
+        frame = _joined(labels, frame, Path(scores), models)
+    prob = pd.to_numeric(frame["prob_hate"], errors="coerce")
+    if not prob.between(0, 1).all():
+        raise ValueError(f"{labels}: column prob_hate must hold numbers from 0 to 1")
+    return pd.DataFrame({"prob_hate": prob.astype(float), "label": frame["label"].astype(int)})
+
+
+def judge_labels(
+    labelled: pd.DataFrame, decision: DecisionBundle, prob: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
+    """All that the labels say of calibration, promises and prevalence, and what to do.
+
+    `prob` and `labels` (M,) are those of the calibration split. Whether calibration holds is
+    decided by the likelihood ratio of `recalibration` at `ALPHA`; a promise is broken where the
+    exact binomial tail against it is at most `ALPHA` over the number of promises.
+    """
+    p, y = labelled["prob_hate"].to_numpy(), labelled["label"].to_numpy()
+    line, (z, z_p_value) = recalibration(p, y), spiegelhalter(p, y)
+    then = recalibration(prob, labels)
+    sides = _sides(Sample(p, y), decision)
+    report: dict[str, Any] = {
+        "n": len(y),
+        "calibration": _finite(line._asdict()) | {"on_calibration_split": then.p_value},
+        "spiegelhalter": {"z": z, "p_value": z_p_value},
+        "reliability": reliability(p, y),
+        "policy": sides,
+        "prevalence": _prevalence(y, labels),
+        "refit": _refit(p, y, decision),
+    }
+    return report | _verdict(report, y, p)
+
+
+def reliability(prob: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
+    """Mean probability and share of hate with its exact 95% interval, in bins of like size.
+
+    There are at most `N_BINS`, of `LEAST_IN_BIN` memes each where there are that many.
+    """
+    n_bins = max(min(N_BINS, len(prob) // LEAST_IN_BIN), 1)
+    order = np.argsort(prob, kind="stable")
+    rows = []
+    for members in np.array_split(order, n_bins):
+        hits, n = int(labels[members].sum()), len(members)
+        low, high = clopper_pearson(hits, n)
+        said = float(prob[members].mean())
+        row = {"n": n, "mean_prob": said, "share_of_hate": hits / n, "low": low, "high": high}
+        rows.append(row | {"within": low <= said <= high})
+    return rows
+
+
+def label_tables(report: Mapping[str, Any]) -> list[pd.DataFrame]:
+    """The reliability, the promises, and the tests, each as a table to print."""
+    line, z, prevalence = (report[k] for k in ("calibration", "spiegelhalter", "prevalence"))
+    tests = [
+        {"test": "slope 1 and intercept 0", "statistic": line["statistic"], "p": line["p_value"]},
+        {"test": "Spiegelhalter's z", "statistic": z["z"], "p": z["p_value"]},
+        {
+            "test": "share of hate as at calibration",
+            "statistic": prevalence["now"],
+            "p": prevalence["p_value"],
+        },
+    ]
+    return [pd.DataFrame(found) for found in (report["reliability"], report["policy"], tests)]
+
+
+def _require(file: Path, frame: pd.DataFrame, name: str) -> None:
+    if name not in frame:
+        raise ValueError(f"{file} has no column '{name}'; it has {', '.join(map(str, frame))}")
+
+
+def _joined(
+    labels: Path, frame: pd.DataFrame, scores: Path, models: Mapping[str, str]
+) -> pd.DataFrame:
+    key = next((name for name in ("row", "id") if name in frame), None)
+    if key is None:
+        raise ValueError(f"{labels} needs a column prob_hate, row or id beside label")
+    if not scores.is_file():
+        raise FileNotFoundError(
+            f"{scores} does not exist; say where the scores of these labels are with --scores"
+        )
+    _refuse_other_scores(scores, models)
+    if key == "id":
+        frame = frame.assign(id=frame["id"].astype(str))
+    wanted = frame[key].tolist()
+    found = pq.read_table(scores, columns=[key, "prob_hate"], filters=[(key, "in", wanted)])
+    found = found.to_pandas()
+    for file, table in ((labels, frame), (scores, found)):
+        if table[key].duplicated().any():
+            twice = table[key][table[key].duplicated()].iloc[0]
+            raise ValueError(f"{file}: {key} {twice!r} occurs twice; join by row instead")
+    joined = frame.merge(found, on=key, how="left")
+    if joined["prob_hate"].isna().any():
+        lost = joined[key][joined["prob_hate"].isna()].iloc[0]
+        raise ValueError(f"{labels}: {key} {lost!r} is not in {scores}")
+    return joined
+
+
+def _refuse_other_scores(scores: Path, models: Mapping[str, str]) -> None:
+    from lib.serving.scoring.output import made_from
+
+    if (made_by := made_from(scores).get("models")) is not None and made_by != dict(models):
+        raise ValueError(f"{scores} is of other models than those that were calibrated")
+
+
+def _sides(sample: Sample, decision: DecisionBundle) -> list[dict[str, Any]]:
+    """Each side of the policy on the fresh labels: what was promised, counted, and concluded."""
+    policy, rows = decision.policy, []
+    targets = {side: target_of(policy.targets, side) for side in SIDES}
+    alpha = ALPHA / max(sum(target is not None for target in targets.values()), 1)
+    for side, measure in SIDES.items():
+        target = targets[side]
+        found = counted(sample, side, policy.ends, target)
+        low, high = clopper_pearson(found.hits, found.n)
+        row = {"side": side, "measure": measure, "target": target, "count": found.hits}
+        row |= {"n": found.n, "observed": found.hits / found.n if found.n else None}
+        row |= {"low": low, "high": high, "p_broken": None, "labels_wanted": None}
+        row["verdict"] = "no promise" if target is None else "nothing there"
+        if target is not None and found.n and found.p_value is not None:
+            at_least = side == "block"
+            tail = binom.cdf if at_least else binom.sf
+            row["p_broken"] = float(tail(found.hits - (not at_least), found.n, target))
+            more = needed(found.hits / found.n, target, policy.confidence, at_least)
+            share = found.n / len(sample.prob)
+            row["labels_wanted"] = None if more is None else math.ceil(more / share)
+            kept = found.p_value <= round(1 - policy.confidence, 12)
+            broken = row["p_broken"] <= alpha
+            row["verdict"] = "broken" if broken else "kept, certified" if kept else "not refuted"
+        rows.append(row)
+    return rows
+
+
+def _prevalence(y: np.ndarray, then: np.ndarray) -> dict[str, Any]:
+    """The share of hate now and at calibration, and Fisher's exact test that they are one."""
+    low, high = clopper_pearson(int(y.sum()), len(y))
+    table = [[int(a.sum()), int(len(a) - a.sum())] for a in (y, then)]
+    return {
+        "now": float(y.mean()),
+        "low": low,
+        "high": high,
+        "reference": float(then.mean()),
+        "p_value": float(fisher_exact(table).pvalue),
+    }
+
+
+def _refit(p: np.ndarray, y: np.ndarray, decision: DecisionBundle) -> dict[str, Any] | None:
+    """Temperature and threshold that the fresh labels alone would give, None without an optimum."""
+    margin = logit(np.clip(p, 1e-12, 1 - 1e-12)) * decision.temperatures[CHOSEN]
+    fit = fit_temperature(margin, y)
+    if fit.status != "ok":
+        return None
+    temperature = float(fit.temperature)
+    found = decision_intervals(margin, y, temperature, n_resamples=500)[0]
+    try:
+        threshold = float(
+            best_threshold(_sigmoid(margin / temperature), y, **decision.objective).threshold
+        )
+    except ValueError:
+        return None
+    ends = [end if math.isfinite(end) else None for end in (float(found.low), float(found.high))]
+    return {"temperature": temperature, "interval": ends, "threshold": threshold}
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def _verdict(report: Mapping[str, Any], y: np.ndarray, p: np.ndarray) -> dict[str, str]:
+    wanted = math.ceil(1.96**2 * float((p * (1 - p)).mean()) / WANTED_REACH**2)
+    wanted = max([FEWEST, wanted, *(row["labels_wanted"] or 0 for row in report["policy"])])
+    broken = [row["side"] for row in report["policy"] if row["verdict"] == "broken"]
+    off = report["calibration"]["p_value"] <= ALPHA
+    if len(y) < FEWEST or not 0 < y.mean() < 1:
+        return {
+            "verdict": "too few labels",
+            "advice": f"label at least {max(wanted, FEWEST)} memes, of both classes",
+        }
+    if off or broken:
+        said = ["calibration no longer holds"] if off else []
+        said += [f"the promise of {', '.join(broken)} is broken"] if broken else []
+        return {"verdict": " and ".join(said), "advice": _mend(report, off)}
+    if wanted > len(y):
+        return {
+            "verdict": "calibration holds as far as these labels tell",
+            "advice": f"nothing to re-fit; {wanted - len(y):,} more labels would settle what is "
+            "'not refuted'",
+        }
+    return {"verdict": "calibration holds", "advice": "nothing to do"}
+
+
+def _mend(report: Mapping[str, Any], off: bool) -> str:
+    steps = []
+    if off and report["calibration"]["on_calibration_split"] <= ALPHA:
+        steps.append("it was off on the calibration split already, so this is no drift alone")
+    if report["prevalence"]["p_value"] <= ALPHA:
+        steps.append("the share of hate has changed: see Step 7's `prevalence`")
+    if off and (refit := report["refit"]) is not None:
+        steps.append(f"these labels give T = {refit['temperature']:.3g} for mm_fusion")
+    steps.append(
+        "add the labelled memes to the data, then re-fit temperature, thresholds and policy: "
+        f"{again(3)}"
+    )
+    return "; ".join(steps)
+
+
+def _finite(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with None for what is not finite: JSON has no word for it."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(one) for one in value]
+        return value if math.isfinite(value) else None
+
+    return {name: plain(value) for name, value in found.items()}

@@ -1,0 +1,176 @@
+"""What stands where on the page, and what happens when something is dropped, typed or moved."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lib.decisions.bundle import DecisionBundle
+from lib.serving.memes import Meme, read_meme
+from lib.serving.page.answer import (
+    bars_html,
+    fault_html,
+    nothing_html,
+    rounded,
+    scale_html,
+    trial_html,
+    verdict_html,
+)
+from lib.serving.page.examples import draw_examples
+
+LOGGER = logging.getLogger(__name__)
+TITLE = "Calibrated memes"
+# Seconds: what was uploaded is deleted when it is this old, and how often is looked for it.
+_KEPT, _SWEPT = 3600, 600
+# Events that may wait at once; more are told that it is busy.
+_WAITING = 64
+Judge = Callable[[Meme], dict[str, Any]]
+Answer = dict[str, Any] | None
+
+
+def build_page(judge: Judge, decision: DecisionBundle) -> gr.Blocks:
+    """The page around `judge`, which answers one meme; `decision` has the threshold and policy."""
+    acts = _Acts(judge, decision)
+    with gr.Blocks(
+        title=TITLE, analytics_enabled=False, delete_cache=(_SWEPT, _KEPT), fill_width=False
+    ) as page:
+        answer = gr.State(None)
+        gr.HTML(_head(decision), elem_id="head")
+        with gr.Row():
+            with gr.Column(elem_id="meme", min_width=300):
+                picture = gr.Image(
+                    label="Picture",
+                    show_label=False,
+                    type="filepath",
+                    image_mode=None,
+                    sources=["upload", "clipboard"],
+                    height=340,
+                    buttons=[],
+                    elem_id="picture",
+                    alt_text="the meme",
+                )
+                # The file as it came, so that the answer is that of every other door.
+                picture.preprocess = _path_of  # type: ignore[method-assign]
+                text = gr.Textbox(
+                    label="Text on it", lines=2, max_lines=6, elem_id="text", placeholder="none"
+                )
+                _add_examples(picture)
+            with gr.Column(elem_id="answer", min_width=300):
+                verdict = gr.HTML(nothing_html(), elem_id="verdict")
+                scale = gr.HTML(elem_id="scale")
+                cut = gr.Slider(
+                    *(0, 1, rounded(decision.thresholds["mm_fusion"])),
+                    step=0.001,
+                    label="Try another threshold",
+                    buttons=["reset"],
+                    elem_id="cut",
+                    visible=False,
+                )
+                trial = gr.HTML(elem_id="trial")
+                bars = gr.HTML(elem_id="bars")
+        shown = [answer, verdict, scale, cut, trial, bars]
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        picture.change(
+            *(acts.read, [picture, cut], [text, *shown]),
+            api_visibility="private",
+            show_progress="minimal",
+            show_progress_on=[text],
+            concurrency_limit=4,
+        )
+        text.input(
+            *(acts.judge, [text, picture, cut], shown),
+            trigger_mode="always_last",
+            concurrency_limit=4,
+            **quiet,
+        )
+        cut.change(
+            *(acts.move, [answer, cut], [scale, trial]),
+            trigger_mode="always_last",
+            queue=False,
+            **quiet,
+        )
+    page.queue(max_size=_WAITING)
+    return page
+
+
+def _head(decision: DecisionBundle) -> str:
+    said = "Drop a meme. Its text is read off the picture, and you may correct it."
+    if decision.mode == "pilot":
+        said += " This is a pilot: it shows how things work and should decide nothing."
+    return f"<h1>{TITLE}</h1><p>{said}</p>"
+
+
+def _add_examples(picture: gr.Image) -> None:
+    # Gradio keeps copies of its own.
+    with tempfile.TemporaryDirectory() as folder:
+        paths = draw_examples(Path(folder))
+        gr.Examples([[str(path)] for path in paths], [picture], label="Or take a generated one")
+
+
+def _path_of(payload: Any) -> str | None:
+    return payload.path if payload else None
+
+
+class _Acts:
+    """What the page does; each returns what its outputs show."""
+
+    def __init__(self, judge: Judge, decision: DecisionBundle) -> None:
+        self._judge, self._policy = judge, decision.policy
+
+    def read(self, path: str | None, cut: float) -> Iterator[tuple[Any, ...]]:
+        """A picture came or went: read its text, and judge both."""
+        if path is None:
+            yield "", *_said(nothing_html())
+            return
+        # An answer to the picture before would stand beside this one for seconds.
+        yield "", *_said(nothing_html("Reading the picture …"))
+        try:
+            answer = self._judge(read_meme(None, _content(path)))
+        except Exception as error:
+            yield "", *_said(_fault(error))
+        else:
+            yield answer["text"], *self._shown(answer, cut)
+
+    def judge(self, text: str, path: str | None, cut: float) -> tuple[Any, ...]:
+        """The text was edited: judge it with the picture."""
+        if path is None and not text.strip():
+            return _said(nothing_html())
+        try:
+            answer = self._judge(read_meme(text, None if path is None else _content(path)))
+        except Exception as error:
+            return _said(_fault(error))
+        return self._shown(answer, cut)
+
+    def move(self, answer: Answer, cut: float) -> tuple[str, str]:
+        """The slider was moved: compare labels, nothing is judged."""
+        if answer is None:
+            return "", ""
+        return scale_html(answer, self._policy, cut), trial_html(answer, cut)
+
+    def _shown(self, answer: dict[str, Any], cut: float) -> tuple[Any, ...]:
+        verdict, bars = verdict_html(answer, self._policy), bars_html(answer)
+        scale, trial = self.move(answer, cut)
+        return answer, verdict, scale, gr.update(visible=True), trial, bars
+
+
+def _said(html: str) -> tuple[Any, ...]:
+    """One line in the place of an answer."""
+    return None, html, "", gr.update(visible=False), "", ""
+
+
+def _content(path: str) -> bytes:
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"the picture is gone: it is deleted {_KEPT // 60} minutes after it came; drop it again"
+        )
+    return Path(path).read_bytes()
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, ValueError | OSError):
+        return fault_html(" ".join(str(error).split()))
+    LOGGER.error("a meme was not judged", exc_info=error)
+    return fault_html("this meme could not be judged; the log of the service says why")

@@ -1,0 +1,49 @@
+"""The page on an application of FastAPI."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+
+from lib.serving.classifier import MemeClassifier
+from lib.serving.memes import Meme
+from lib.serving.page.layout import build_page
+
+PATH = "/page"
+MOST_MB = 20
+
+
+def mount(
+    app: FastAPI,
+    classifier: MemeClassifier,
+    judge: Callable[[Meme], dict[str, Any]] | None = None,
+    max_upload_mb: float = MOST_MB,
+) -> FastAPI:
+    """Serve the page of a classifier at `PATH` of `app`; returns `app`.
+
+    `judge` answers one meme in the form of `MemeClassifier.predict`; by default the classifier
+    does at once, a service may have its queue do it. Larger files than `max_upload_mb` are refused.
+    """
+    page = build_page(judge or (lambda meme: classifier.judge([meme])[0]), classifier.decision)
+    fonts = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Arial", "sans-serif")]
+    code = [gr.themes.Font(name) for name in ("ui-monospace", "monospace")]
+    theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=code)
+    return gr.mount_gradio_app(
+        app,
+        page,
+        PATH,
+        theme=theme,
+        # Browsers ask for an icon at the root otherwise.
+        head='<link rel="icon" href="data:,">',
+        css_paths=Path(__file__).with_name("page.css"),
+        max_file_size=int(max_upload_mb * 1e6),
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        ssr_mode=False,
+        pwa=False,
+        show_error=False,
+    )

@@ -1,0 +1,76 @@
+"""Serve a classifier over HTTP: `python -m lib.serving.service --port 8000 --mode pilot`."""
+
+import signal
+import socket
+import sys
+
+from lib.serving.service.settings import ServiceSettings
+
+
+def main() -> None:
+    """Load the models, then serve until SIGTERM or Ctrl-C; both finish what was accepted."""
+    # Also while the models are loaded, and again when uvicorn hands the signal back.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        settings = ServiceSettings.from_command_line()
+        serve(settings)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        needs = "page" if error.name == "gradio" else "serve"
+        said = f"{error.name} is not installed; do so with: pip install 'calibrated-memes[{needs}]'"
+        print(f"error: {said}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+def serve(settings: ServiceSettings) -> None:
+    """Serve until a signal ends it.
+
+    Raises ValueError or FileNotFoundError where the models or their decisions are missing or do not
+    fit each other, OSError where the port is taken, ModuleNotFoundError without the extra `serve`.
+    """
+    import uvicorn
+
+    from lib.serving import MemeClassifier
+    from lib.serving.service.app import create_app
+    from lib.serving.service.limits import ImpatientProtocol
+    from lib.serving.service.logs import LOGGER, log_as_json
+
+    with _listening(settings) as listener:
+        classifier = MemeClassifier.load(settings.root, settings.mode, settings.device)
+        # The first meme takes longest, and a model that cannot judge shall not start.
+        classifier.predict("monday again", None)
+        log_as_json()
+        config = uvicorn.Config(
+            create_app(classifier, settings),
+            http=ImpatientProtocol,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.read_timeout + settings.request_timeout) + 1,
+        )
+        host, port = listener.getsockname()[:2]
+        facts = {"mode": settings.mode, "host": host, "port": port}
+        LOGGER.info("serving", extra={"facts": facts})
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listening(settings: ServiceSettings) -> socket.socket:
+    """A socket bound to host and port; uvicorn begins to listen on it when all is ready."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        place = f"{settings.host}:{settings.port}"
+        raise OSError(f"cannot listen on {place} ({error.strerror}); choose another port") from None
+    return listener
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""What Prometheus is told, and what `lib.serving.drift` reads: numbers, no content of memes."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from lib.serving.histograms import Histograms
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """Counters of one service, in a registry of its own."""
+
+    def __init__(self, accepted: Callable[[], int]) -> None:
+        own = CollectorRegistry()
+        self._registry = own
+        self.requests = Counter(
+            "memes_requests", "Requests answered", ["path", "status"], registry=own
+        )
+        self.request_seconds = Histogram(
+            "memes_request_seconds", "From head to answer", ["path"], buckets=_SECONDS, registry=own
+        )
+        self.decisions = Counter("memes_decisions", "Memes judged", ["decision"], registry=own)
+        self.faults = Counter("memes_faults", "Memes not judged", ["status"], registry=own)
+        self.batch_size = Histogram(
+            "memes_batch_size", "Memes a batch", buckets=(1, 2, 4, 8, 16, 32, 64), registry=own
+        )
+        self.model_seconds = Histogram(
+            "memes_model_seconds", "The model on one batch", buckets=_SECONDS, registry=own
+        )
+        waiting = Gauge("memes_accepted", "Memes accepted and unanswered", registry=own)
+        waiting.set_function(accepted)
+
+    def batch(self, memes: int, seconds: float) -> None:
+        """Count a batch of the model."""
+        self.batch_size.observe(memes)
+        self.model_seconds.observe(seconds)
+
+    def text(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class KeptHistograms:
+    """This process' histograms, added to those in the file now and then."""
+
+    def __init__(self, file: Path, models: dict[str, str]) -> None:
+        self._file, self._models = file, models
+        self._new = Histograms(models)
+
+    def add(self, answers: Sequence[dict[str, Any]]) -> None:
+        """Count answers of the classifier."""
+        if answers:
+            self._new.add(answers)
+
+    def write(self) -> None:
+        """Add what was counted since the last time to the file, begun anew for other models.
+
+        Raises OSError where it cannot be written; the counts are then kept for the next time.
+        """
+        new, self._new = self._new, Histograms(self._models)
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(self._file.with_name(f".{self._file.name}.lock")):
+                _together(self._file, new).write(self._file)
+        except OSError:
+            self._new += new
+            raise
+
+
+def _together(file: Path, new: Histograms) -> Histograms:
+    with contextlib.suppress(ValueError, FileNotFoundError):
+        return Histograms.read(file) + new
+    return new
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[TextIO | None]:
+    """One process at a time, where the system has such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        yield None
+        return
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
