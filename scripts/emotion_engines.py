@@ -200,13 +200,16 @@ def _take_turns(
 def bound_to(network: Network) -> dict:
     """What a choice holds for: weights, temperature and thresholds, processor and libraries."""
     folder = network.files.with_name(network.files.name.removesuffix(".engines"))
-    versions = {}
+    versions, able = {}, torch.cpu.get_capabilities()
     for package in ("torch", "transformers", "onnxruntime", "openvino"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    processor = [platform.machine(), *sorted(k for k, v in torch.cpu.get_capabilities().items() if v)]
+    processor = [
+        platform.machine(),
+        *sorted(k for k, v in torch.cpu.get_capabilities().items() if v),
+    ]
     return {
         "checkpoint": fingerprint(folder / WEIGHTS),
         "machine": {"cores": os.cpu_count(), "processor": processor, "on_cpu": network.on_cpu},

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lib.artifacts import as_written, write_json
 from lib.calibration import prob_hate
-from lib.calibration.distribution_shift import even_bins, ks, psi
+from lib.calibration.distribution_shift import Shift, even_bins, ks, psi
 from lib.config import Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.text import words_of
@@ -31,12 +31,14 @@ N_BINS = 10
 # nothing is said.
 LEAST_IN_BIN = 10
 ADVICE = {
+    "too few": "count more answers first",
     "no drift found": "nothing to do",
+    "no drift found, nor excluded": "nothing to do; more answers, or a larger calibration split, "
+    "would tell more",
     "small drift": "nothing to do but to look again soon",
     "moderate drift": "label 300 memes drawn at random from what is judged now, and give --labels",
     "large drift": "trust no decision before 300 memes, drawn at random from what is judged now, "
     "are labelled and given as --labels",
-    "too few": "count more answers first",
 }
 
 
@@ -143,7 +145,7 @@ def _compared(reference: np.ndarray, now: np.ndarray, edges: np.ndarray) -> dict
     bins = pd.DataFrame({"from": edges[starts], "to": [*edges[starts[1:]], edges[-1]]})
     bins = bins.assign(reference=coarse / coarse.sum(), now=coarse_now / coarse_now.sum())
     return {
-        "verdict": _verdict(by_psi.value, p_value),
+        "verdict": _verdict(by_psi, p_value),
         "p_value": p_value,
         "psi": by_psi._asdict(),
         "ks": by_ks._asdict(),
@@ -151,12 +153,12 @@ def _compared(reference: np.ndarray, now: np.ndarray, edges: np.ndarray) -> dict
     }
 
 
-def _verdict(value: float, p_value: float) -> str:
+def _verdict(by_psi: Shift, p_value: float) -> str:
     if p_value > ALPHA / 2:
-        return "no drift found"
-    if value < MODERATE:
+        return "no drift found" if by_psi.high < LARGE else "no drift found, nor excluded"
+    if by_psi.value < MODERATE:
         return "small drift"
-    return "moderate drift" if value < LARGE else "large drift"
+    return "moderate drift" if by_psi.value < LARGE else "large drift"
 
 
 def _decisions(now: Histograms, reference: Reference) -> dict[str, Any]:

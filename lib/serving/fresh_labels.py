@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from scipy.special import logit
+from scipy.special import expit, logit
 from scipy.stats import binom, fisher_exact
 
 from lib.calibration import best_threshold, decision_intervals, fit_temperature
 from lib.calibration.calibration_tests import recalibration, spiegelhalter
 from lib.commands import again
-from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.policy import CHOSEN, SIDES, counted, target_of
 from lib.decisions.policy_certificates import Sample, clopper_pearson, needed
@@ -153,29 +152,30 @@ def _refuse_other_scores(scores: Path, models: Mapping[str, str]) -> None:
 
 def _sides(sample: Sample, decision: DecisionBundle) -> list[dict[str, Any]]:
     """Each side of the policy on the fresh labels: what was promised, counted, and concluded."""
-    policy, rows = decision.policy, []
-    targets = {side: target_of(policy.targets, side) for side in SIDES}
+    targets = {side: target_of(decision.policy.targets, side) for side in SIDES}
     alpha = ALPHA / max(sum(target is not None for target in targets.values()), 1)
-    for side, measure in SIDES.items():
-        target = targets[side]
-        found = counted(sample, side, policy.ends, target)
-        low, high = clopper_pearson(found.hits, found.n)
-        row = {"side": side, "measure": measure, "target": target, "count": found.hits}
-        row |= {"n": found.n, "observed": found.hits / found.n if found.n else None}
-        row |= {"low": low, "high": high, "p_broken": None, "labels_wanted": None}
-        row["verdict"] = "no promise" if target is None else "nothing there"
-        if target is not None and found.n and found.p_value is not None:
-            at_least = side == "block"
-            tail = binom.cdf if at_least else binom.sf
-            row["p_broken"] = float(tail(found.hits - (not at_least), found.n, target))
-            more = needed(found.hits / found.n, target, policy.confidence, at_least)
-            share = found.n / len(sample.prob)
-            row["labels_wanted"] = None if more is None else math.ceil(more / share)
-            kept = found.p_value <= round(1 - policy.confidence, 12)
-            broken = row["p_broken"] <= alpha
-            row["verdict"] = "broken" if broken else "kept, certified" if kept else "not refuted"
-        rows.append(row)
-    return rows
+    return [_side(sample, side, targets[side], decision, alpha) for side in SIDES]
+
+
+def _side(
+    sample: Sample, side: str, target: float | None, decision: DecisionBundle, alpha: float
+) -> dict[str, Any]:
+    policy = decision.policy
+    found = counted(sample, side, policy.ends, target)
+    low, high = clopper_pearson(found.hits, found.n)
+    row = {"side": side, "measure": SIDES[side], "target": target, "count": found.hits}
+    row |= {"n": found.n, "observed": found.hits / found.n if found.n else None}
+    row |= {"low": low, "high": high, "p_broken": None, "labels_wanted": None}
+    if target is None or found.p_value is None or not found.n:
+        return row | {"verdict": "no promise" if target is None else "nothing there"}
+    at_least = side == "block"
+    tail = binom.cdf(found.hits, found.n, target)
+    p_broken = float(tail if at_least else binom.sf(found.hits - 1, found.n, target))
+    more = needed(found.hits / found.n, target, policy.confidence, at_least)
+    wanted = None if more is None else math.ceil(more * len(sample.prob) / found.n)
+    kept = found.p_value <= round(1 - policy.confidence, 12)
+    verdict = "broken" if p_broken <= alpha else "kept, certified" if kept else "not refuted"
+    return row | {"p_broken": p_broken, "labels_wanted": wanted, "verdict": verdict}
 
 
 def _prevalence(y: np.ndarray, then: np.ndarray) -> dict[str, Any]:
@@ -200,17 +200,11 @@ def _refit(p: np.ndarray, y: np.ndarray, decision: DecisionBundle) -> dict[str, 
     temperature = float(fit.temperature)
     found = decision_intervals(margin, y, temperature, n_resamples=500)[0]
     try:
-        threshold = float(
-            best_threshold(_sigmoid(margin / temperature), y, **decision.objective).threshold
-        )
+        best = best_threshold(expit(margin / temperature), y, **decision.objective)
     except ValueError:
         return None
     ends = [end if math.isfinite(end) else None for end in (float(found.low), float(found.high))]
-    return {"temperature": temperature, "interval": ends, "threshold": threshold}
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+    return {"temperature": temperature, "interval": ends, "threshold": float(best.threshold)}
 
 
 def _verdict(report: Mapping[str, Any], y: np.ndarray, p: np.ndarray) -> dict[str, str]:

@@ -17,7 +17,20 @@ def test_marks_of_sites_and_accounts_are_known(word):
 @pytest.mark.parametrize(
     "word",
     [
-        *("me@site.com", "end.Next", "e.g.", "U.S.A.", "3.5", "@", "h@te", "@r3", "@lot", "com", ".com", "hello"),
+        *(
+            "me@site.com",
+            "end.Next",
+            "e.g.",
+            "U.S.A.",
+            "3.5",
+            "@",
+            "h@te",
+            "@r3",
+            "@lot",
+            "com",
+            ".com",
+            "hello",
+        ),
         *("", "[OCR]", "<lang=en>", "wait...what", "a.m."),
     ],
 )

@@ -1,5 +1,6 @@
 import pytest
 
+from lib.data.folding import TEXT_FOLDING
 from lib.data.text import combined_text
 from lib.modeling.encoders import TextEncoder, shown_texts
 from lib.modeling.model_files import load_expert
@@ -26,7 +27,7 @@ def test_folding_makes_another_encoder_of_the_same_weights(with_experts):
     folded, plain = (TextEncoder(*load_expert(folder)) for _ in range(2))
     plain.model.config.text_folding = 0
     plain = TextEncoder(plain.model, plain.tokenizer)
-    assert folded.folding == 1 and plain.folding == 0
+    assert folded.folding == TEXT_FOLDING and plain.folding == 0
     # The cache of features tells encoders apart by it.
     assert folded.fingerprint() != plain.fingerprint()
     ids = [combined_text("l4te"), combined_text("late")]

@@ -4,7 +4,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -28,7 +28,13 @@ _KEPT, _SWEPT = 3600, 600
 # Events that may wait at once; more are told that it is busy.
 _WAITING = 64
 Judge = Callable[[Meme], dict[str, Any]]
-Answer = dict[str, Any] | None
+
+
+class Seen(NamedTuple):
+    """The text that was last judged or shown, and its answer if there is one."""
+
+    text: str
+    answer: dict[str, Any] | None
 
 
 def build_page(judge: Judge, decision: DecisionBundle) -> gr.Blocks:
@@ -37,7 +43,7 @@ def build_page(judge: Judge, decision: DecisionBundle) -> gr.Blocks:
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=(_SWEPT, _KEPT), fill_width=False
     ) as page:
-        answer = gr.State(None)
+        seen = gr.State(Seen("", None))
         gr.HTML(_head(decision), elem_id="head")
         with gr.Row():
             with gr.Column(elem_id="meme", min_width=300):
@@ -71,7 +77,7 @@ def build_page(judge: Judge, decision: DecisionBundle) -> gr.Blocks:
                 )
                 trial = gr.HTML(elem_id="trial")
                 bars = gr.HTML(elem_id="bars")
-        shown = [answer, verdict, scale, cut, trial, bars]
+        shown = [seen, verdict, scale, cut, trial, bars]
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         picture.change(
             *(acts.read, [picture, cut], [text, *shown]),
@@ -80,14 +86,15 @@ def build_page(judge: Judge, decision: DecisionBundle) -> gr.Blocks:
             show_progress_on=[text],
             concurrency_limit=4,
         )
-        text.input(
-            *(acts.judge, [text, picture, cut], shown),
+        # Also of a text that was pasted or filled in, of which `input` does not tell.
+        text.change(
+            *(acts.judge, [text, picture, cut, seen], shown),
             trigger_mode="always_last",
             concurrency_limit=4,
             **quiet,
         )
         cut.change(
-            *(acts.move, [answer, cut], [scale, trial]),
+            *(acts.move, [seen, cut], [scale, trial]),
             trigger_mode="always_last",
             queue=False,
             **quiet,
@@ -123,42 +130,46 @@ class _Acts:
     def read(self, path: str | None, cut: float) -> Iterator[tuple[Any, ...]]:
         """A picture came or went: read its text, and judge both."""
         if path is None:
-            yield "", *_said(nothing_html())
+            yield "", *_said("", nothing_html())
             return
         # An answer to the picture before would stand beside this one for seconds.
-        yield "", *_said(nothing_html("Reading the picture …"))
+        yield gr.skip(), gr.skip(), *_said("", nothing_html("Reading the picture …"))[1:]
         try:
             answer = self._judge(read_meme(None, _content(path)))
         except Exception as error:
-            yield "", *_said(_fault(error))
+            yield "", *_said("", _fault(error))
         else:
-            yield answer["text"], *self._shown(answer, cut)
+            yield answer["text"], *self._shown(Seen(answer["text"], answer), cut)
 
-    def judge(self, text: str, path: str | None, cut: float) -> tuple[Any, ...]:
+    def judge(self, text: str, path: str | None, cut: float, seen: Seen) -> Any:
         """The text was edited: judge it with the picture."""
+        if text == seen.text:
+            # It was not the user who changed it.
+            return gr.skip()
         if path is None and not text.strip():
-            return _said(nothing_html())
+            return _said(text, nothing_html())
         try:
             answer = self._judge(read_meme(text, None if path is None else _content(path)))
         except Exception as error:
-            return _said(_fault(error))
-        return self._shown(answer, cut)
+            return _said(text, _fault(error))
+        return self._shown(Seen(text, answer), cut)
 
-    def move(self, answer: Answer, cut: float) -> tuple[str, str]:
+    def move(self, seen: Seen, cut: float) -> tuple[str, str]:
         """The slider was moved: compare labels, nothing is judged."""
-        if answer is None:
+        if seen.answer is None:
             return "", ""
-        return scale_html(answer, self._policy, cut), trial_html(answer, cut)
+        return scale_html(seen.answer, self._policy, cut), trial_html(seen.answer, cut)
 
-    def _shown(self, answer: dict[str, Any], cut: float) -> tuple[Any, ...]:
-        verdict, bars = verdict_html(answer, self._policy), bars_html(answer)
-        scale, trial = self.move(answer, cut)
-        return answer, verdict, scale, gr.update(visible=True), trial, bars
+    def _shown(self, seen: Seen, cut: float) -> tuple[Any, ...]:
+        assert seen.answer is not None
+        verdict, bars = verdict_html(seen.answer, self._policy), bars_html(seen.answer)
+        scale, trial = self.move(seen, cut)
+        return seen, verdict, scale, gr.update(visible=True), trial, bars
 
 
-def _said(html: str) -> tuple[Any, ...]:
+def _said(text: str, html: str) -> tuple[Any, ...]:
     """One line in the place of an answer."""
-    return None, html, "", gr.update(visible=False), "", ""
+    return Seen(text, None), html, "", gr.update(visible=False), "", ""
 
 
 def _content(path: str) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 from lib.serving.classifier import MemeClassifier
 from lib.serving.memes import Meme
@@ -30,13 +30,13 @@ def mount(
     fonts = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Arial", "sans-serif")]
     code = [gr.themes.Font(name) for name in ("ui-monospace", "monospace")]
     theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=code)
+    # Browsers ask for it of whatever is there.
+    app.add_api_route("/favicon.ico", lambda: Response(status_code=204), include_in_schema=False)
     return gr.mount_gradio_app(
         app,
         page,
         PATH,
         theme=theme,
-        # Browsers ask for an icon at the root otherwise.
-        head='<link rel="icon" href="data:,">',
         css_paths=Path(__file__).with_name("page.css"),
         max_file_size=int(max_upload_mb * 1e6),
         footer_links=[],

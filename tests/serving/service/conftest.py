@@ -53,6 +53,7 @@ def as_json():
     """A meme as the JSON of a request."""
 
     def meme(text, image):
-        return {"text": text, "image": image and base64.b64encode(image).decode()}
+        coded = None if image is None else base64.b64encode(image).decode()
+        return {"text": text, "image": coded}
 
     return meme

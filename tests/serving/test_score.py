@@ -1,0 +1,427 @@
+"""Batch scoring through `score` and its program: every kind of input, bad rows, kills, workers."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from lib.config import ROOT
+from lib.data.datasets import MemeShards, shard_paths
+from lib.serving import MemeClassifier
+from lib.serving import score as program
+from lib.serving.histograms import Histograms
+from lib.serving.score import score
+from lib.serving.scoring import tars
+from lib.serving.scoring import tasks as tasks_module
+from lib.serving.scoring.inputs import Input
+from lib.serving.scoring.pools import Cluster
+from lib.serving.scoring.rows import BLOCK, USUAL, Columns
+from tests.serving.bad_inputs import ODD_MEMES
+
+N = 20
+
+
+@pytest.fixture(scope="module")
+def classifier(full_root):
+    return MemeClassifier.load(full_root.root, "full", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def memes(tmp_path_factory):
+    """A table of `N` memes beside its pictures, and the same pictures with texts beside them."""
+    folder = tmp_path_factory.mktemp("memes")
+    (folder / "pics" / "deeper").mkdir(parents=True)
+    rng, rows = np.random.default_rng(0), []
+    for place in range(N):
+        name = f"pics/{'deeper/' if place % 3 == 0 else ''}{place:03d}.jpg"
+        pixels = rng.integers(0, 255, (40 + place, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+        text = " ".join(["monday", "again"] * (1 + place % 4)) + f" {place}"
+        (folder / name).with_suffix(".txt").write_text(text)
+        rows.append({"id": f"m{place}", "text": text, "image": name})
+    pd.DataFrame(rows).to_csv(folder / "memes.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def scored(full_root, tmp_path, classifier, monkeypatch):
+    """Score in this process, by the classifier that is loaded already; the table of the scores."""
+    monkeypatch.setattr(tasks_module, "_loaded", lambda model: classifier)
+
+    def run(inputs, name="scores", **options):
+        out = tmp_path / f"{name}.parquet"
+        options = {"root": full_root.root, "mode": "full", "workers": 1, "device": "cpu"} | options
+        run.counts = score(inputs, out, **options)
+        run.rejected = pd.read_parquet(tmp_path / f"{name}.rejected.parquet")
+        return pd.read_parquet(out)
+
+    return run
+
+
+def as_answers(table):
+    """The columns that tell of the answers, as far as inputs agree on them."""
+    return table.drop(columns=["row", "id", "image", "shard"], errors="ignore")
+
+
+def test_scores_are_the_answers_of_predict(scored, classifier, memes):
+    table = scored(memes / "memes.csv")
+    given = pd.read_csv(memes / "memes.csv")
+    answers = classifier.predict_batch(
+        given["text"].tolist(), [memes / image for image in given["image"]]
+    )
+    assert table["row"].tolist() == list(range(N))
+    assert table["id"].tolist() == given["id"].tolist()
+    assert table["image"].tolist() == given["image"].tolist()
+    assert table["decision"].tolist() == [answer["decision"] for answer in answers]
+    assert table["text_length"].tolist() == [len(text) for text in given["text"]]
+    for name, of_answer in {
+        "prob_hate": lambda a: a["prob_hate"],
+        "text_expert_prob": lambda a: a["experts"]["text_expert"],
+        "vision_expert_prob": lambda a: a["experts"]["vision_expert"],
+        "without_text": lambda a: a["rests_on"]["without_text"],
+        "without_picture": lambda a: a["rests_on"]["without_picture"],
+    }.items():
+        np.testing.assert_allclose(table[name], [of_answer(a) for a in answers], atol=1e-5)
+    assert "monday" not in table.to_csv()
+
+
+def test_each_kind_of_input_gives_the_same_answers(scored, memes, tmp_path):
+    table = scored(memes / "memes.csv")
+    rows = pd.read_csv(memes / "memes.csv")
+    rows.rename(columns={"image": "img"}).to_json(
+        memes / "memes.jsonl", orient="records", lines=True
+    )
+    rows.rename(columns={"text": "said"}).to_parquet(memes / "memes.parquet")
+    json_lines = scored(memes / "memes.jsonl", "jsonl")
+    parquet = scored(memes / "memes.parquet", "parquet", columns=Columns(text="said"))
+    folder = scored(memes / "pics", "folder").set_index("id")
+    pd.testing.assert_frame_equal(json_lines, table)
+    pd.testing.assert_frame_equal(parquet, table)
+    in_folder = folder.loc[[image.removeprefix("pics/") for image in rows["image"]]]
+    pd.testing.assert_frame_equal(
+        as_answers(in_folder).reset_index(drop=True), as_answers(table), atol=1e-5
+    )
+
+
+def foreign_shard(memes, file):
+    """A tar of the pictures as others pack them: JPEG with its text in JSON."""
+    rows = pd.read_csv(memes / "memes.csv")
+    with tarfile.open(file, "w") as tar:
+        for place, row in rows.iterrows():
+            said = json.dumps({"id": row["id"], "text": row["text"]}).encode()
+            for suffix, content in (
+                ("jpg", (memes / row["image"]).read_bytes()),
+                ("json", said),
+            ):
+                member = tarfile.TarInfo(f"{place:05d}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return file
+
+
+def test_shards_of_others_at_any_address(scored, memes, tmp_path):
+    table = scored(memes / "memes.csv")
+    foreign_shard(memes, tmp_path / "s-000000.tar")
+    shutil.copy(tmp_path / "s-000000.tar", tmp_path / "s-000001.tar")
+    with fsspec.open("memory://score/s-000000.tar", "wb") as file:
+        file.write((tmp_path / "s-000000.tar").read_bytes())
+    both = scored(str(tmp_path / "s-{000000..000001}.tar"), "both")
+    assert both["row"].tolist() == list(range(2 * N))
+    assert both["id"].tolist() == 2 * table["id"].tolist()
+    assert both["shard"].str[-12:].tolist() == ["s-000000.tar"] * N + ["s-000001.tar"] * N
+    remote = scored("memory://score/s-000000.tar", "memory")
+    local = scored(f"file://{tmp_path}/s-000000.tar", "file")
+    for one in (remote, local, both[:N], both[N:].reset_index(drop=True)):
+        pd.testing.assert_frame_equal(as_answers(one), as_answers(table))
+
+
+def test_our_own_shards(scored, full_root):
+    shards = shard_paths(full_root.shards, "test")
+    packed = MemeShards(shards)
+    table = scored(str(shards[0].parent), "ours")
+    assert table["id"].tolist() == packed.ids
+    known = pd.read_csv(full_root.artifact(8, "predictions.csv"))
+    np.testing.assert_allclose(table["prob_hate"], known["prob_hate"], atol=1e-5)
+
+
+def test_a_shard_is_read_in_parts_by_several(tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for place in range(2 * BLOCK + 5):
+            # Names beyond 100 bytes have a header more.
+            member = tarfile.TarInfo(f"{'long' * 30}{place:04d}.txt")
+            member.size = 4
+            tar.addfile(member, io.BytesIO(f"{place:04d}".encode()))
+    parts = list(tars.parts_of(str(tmp_path / "s.tar")))
+    read = [[r.text for r in tars.shard_rows(str(tmp_path / "s.tar"), p, USUAL)] for p in parts]
+    assert [len(part) for part in read] == [BLOCK, BLOCK, 5]
+    assert sum(read, []) == [f"{place:04d}" for place in range(2 * BLOCK + 5)]
+
+
+@pytest.mark.parametrize("harm", ["cut", "garbled", "no tar"])
+def test_a_broken_shard_costs_what_lies_behind(harm, scored, memes, tmp_path):
+    file = foreign_shard(memes, tmp_path / "s.tar")
+    content = bytearray(file.read_bytes())
+    if harm == "cut":
+        del content[len(content) // 2 :]
+    elif harm == "garbled":
+        with tarfile.open(file) as tar:
+            at = tar.getmembers()[20].offset
+        content[at : at + 512] = b"\xff" * 512
+    else:
+        content = bytearray(b"no tar" * 1000)
+    file.write_bytes(content)
+    good = 10 if harm == "garbled" else 0 if harm == "no tar" else None
+    table = scored(str(file))
+    assert len(scored.rejected) == 1
+    assert "shard is broken" in scored.rejected["reason"][0]
+    assert len(table) == good or (good is None and 0 < len(table) < N)
+
+
+def test_bad_rows_are_set_apart_with_their_reason(scored, tmp_path):
+    rows, wanted = [], []
+    for place, odd in enumerate(ODD_MEMES):
+        name = None
+        if odd.picture is not None:
+            name = f"{place}.png"
+            (tmp_path / name).write_bytes(odd.picture)
+        rows.append(json.dumps({"id": odd.name, "text": odd.text, "image": name}))
+        wanted.append(odd.said)
+    rows.insert(3, "{no JSON")
+    wanted.insert(3, "line 4: not JSON")
+    (tmp_path / "odd.jsonl").write_text("\n".join(rows) + "\n")
+    table = scored(tmp_path / "odd.jsonl", columns=Columns(image="image"))
+    assert sorted([*table["row"], *scored.rejected["row"]]) == list(range(len(rows)))
+    reasons = dict(zip(scored.rejected["row"], scored.rejected["reason"], strict=True))
+    for row, said in enumerate(wanted):
+        if said is not None:
+            assert row in reasons, rows[row][:80]
+            assert pd.Series([reasons[row]]).str.contains(said).all(), (said, reasons[row])
+        else:
+            assert row not in reasons, (rows[row][:80], reasons.get(row))
+    assert table["prob_hate"].between(0, 1).all()
+
+
+def test_a_meme_the_models_cannot_take_costs_no_other(scored, memes, classifier, monkeypatch):
+    judge = classifier.judge
+
+    def fails(found):
+        if any("again 7" in meme.text for meme in found):
+            raise IndexError("a token out of range")
+        return judge(found)
+
+    monkeypatch.setattr(classifier, "judge", fails)
+    table = scored(memes / "memes.csv")
+    assert scored.rejected["id"].tolist() == ["m7"]
+    assert scored.rejected["reason"].tolist() == ["IndexError: a token out of range"]
+    assert len(table) == N - 1
+
+
+def test_models_at_fault_end_the_run_instead_of_rejecting_all(scored, memes, classifier, monkeypatch):
+    def fails(found):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(classifier, "judge", fails)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        scored(memes / "memes.csv")
+
+
+def test_lines_of_a_csv_that_are_no_rows(scored, memes):
+    file = memes / "lines.csv"
+    file.write_bytes(b"text,image\nhi,pics/001.jpg,more\n\n\xff\xfe,pics/001.jpg\nhi,pics/gone.jpg\nhi,\n")
+    table = scored(file)
+    assert table["row"].tolist() == [3]
+    assert table["image"].isna().all()
+    assert scored.rejected["row"].tolist() == [0, 1, 2]
+    said = ("line 2: 3 fields, expected 2", "not valid Unicode", "no such picture")
+    for reason, wanted in zip(scored.rejected["reason"], said, strict=True):
+        assert wanted in reason
+
+
+def test_texts_that_are_missing_are_read_off_the_pictures(scored, memes, monkeypatch):
+    from lib.data import ocr
+
+    monkeypatch.setattr(ocr, "read_text", lambda image: "read " * (image.height % 5))
+    file = memes / "untold.csv"
+    file.write_text("image,text\npics/001.jpg,\npics/002.jpg,told\n")
+    table = scored(file)
+    assert table["text_from"].tolist() == ["picture", "given"]
+    none_told = scored(memes / "pics", "none", columns=Columns(text="none"))
+    assert set(none_told["text_from"]) == {"picture"}
+
+
+def test_a_data_folder_gives_its_pictures_the_texts_it_has(scored, memes, tmp_path):
+    data = tmp_path / "data"
+    (data / "Datasets" / "own").mkdir(parents=True)
+    (data / "Step_2").mkdir()
+    shutil.copy(memes / "pics" / "001.jpg", data / "Datasets" / "own" / "a.jpg")
+    line = json.dumps({"id": "own/a.jpg", "text": "monday again monday again 1"})
+    (data / "Step_2" / "ocr.jsonl").write_text(f"{line}\nno line\n")
+    table = scored(data)
+    assert table["id"].tolist() == ["own/a.jpg"]
+    assert table["text_length"].tolist() == [len("monday again monday again 1")]
+
+
+def test_pictures_within_a_parquet_file(scored, memes):
+    content = (memes / "pics" / "001.jpg").read_bytes()
+    rows = [{"image": {"bytes": content, "path": "001.jpg"}, "text": "monday again"}]
+    pq.write_table(pa.Table.from_pylist(rows), memes / "within.parquet")
+    pq.write_table(pa.table({"image": [content], "text": ["monday again"]}), memes / "raw.parquet")
+    within, raw = scored(memes / "within.parquet"), scored(memes / "raw.parquet", "raw")
+    assert within["prob_hate"].tolist() == raw["prob_hate"].tolist()
+    assert within["image"].tolist() == ["001.jpg"]
+
+
+def test_histograms_are_those_of_the_scores(scored, memes, tmp_path):
+    table = scored(memes / "memes.csv")
+    found = Histograms.read(tmp_path / "scores.histograms.json")
+    assert found.n == N
+    counts = table["decision"].value_counts()
+    assert {name: n for name, n in found.words["decision"].items() if n} == counts.to_dict()
+
+
+def test_a_finished_output_is_left_alone_and_another_inputs_refused(
+    scored, memes, tmp_path, monkeypatch, capsys
+):
+    scored(memes / "memes.csv")
+    before = (tmp_path / "scores.parquet").stat().st_mtime_ns
+    monkeypatch.setattr(tasks_module, "judged", lambda *_: pytest.fail("scored again"))
+    scored(memes / "memes.csv")
+    assert (tmp_path / "scores.parquet").stat().st_mtime_ns == before
+    assert "finished already" in capsys.readouterr().err
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="--overwrite"):
+        score(memes / "pics", tmp_path / "scores.parquet", root=scored_root(scored), mode="full")
+
+
+def scored_root(run):
+    return run.__closure__[0].cell_contents.root
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "text,pic\nhi,a.jpg\n", "no column 'image'; it has text, pic"),
+        ("a.csv", "text,image\n", "has no rows"),
+        ("a.csv", 'text,image\n"open,a.jpg\n' + "x" * (1 << 26), "quote left open"),
+        ("a.parquet", "no parquet", "not a sound Parquet file"),
+        ("a.xlsx", "", "cannot be scored; give a folder"),
+        ("empty/a.txt", "", "no pictures and no .tar"),
+        ("", "", "does not exist"),
+    ],
+)
+def test_an_input_that_is_none_is_named(scored, tmp_path, name, content, said):
+    place = tmp_path / (name or "gone.csv")
+    if name:
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(content)
+    asked = place.parent if place.parent.name == "empty" else place
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        scored(asked)
+
+
+def test_the_program_says_errors_in_one_line(full_root, memes, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        program.main([str(memes / "memes.csv"), "--out", str(tmp_path / "s.parquet"),
+                      "--root", str(tmp_path)])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def many(memes, n):
+    """A table that repeats the memes."""
+    rows = pd.read_csv(memes / "memes.csv")
+    table = pd.concat([rows] * -(-n // len(rows)), ignore_index=True)[:n]
+    table.assign(id=[f"r{row}" for row in range(n)]).to_csv(memes / f"{n}.csv", index=False)
+    return memes / f"{n}.csv"
+
+
+def test_a_killed_run_goes_on_and_scores_each_row_once(scored, memes, full_root, tmp_path):
+    n = 8 * BLOCK + 3
+    file = many(memes, n)
+    options = ["--root", full_root.root, "--mode", "full", "--workers", "2", "--device", "cpu"]
+    out = tmp_path / "killed.parquet"
+    command = [sys.executable, "-m", "lib.serving.score", file, "--out", out, *options]
+    process = subprocess.Popen(
+        [str(word) for word in command], cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    parts = tmp_path / "killed.parquet.parts"
+    while process.poll() is None and not list(parts.glob("*/*.parquet")):
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = len(list(parts.glob("*/*.parquet")))
+    assert 0 < kept < 9, "the kill came too late to show anything"
+    judged, seen = tasks_module.judged, []
+    tasks_module.judged = lambda rows, model: seen.extend(rows) or judged(rows, model)
+    try:
+        table = scored(file, "killed")
+    finally:
+        tasks_module.judged = judged
+    assert len(seen) <= n - kept * BLOCK + BLOCK
+    assert table["row"].tolist() == list(range(n))
+    assert table["id"].tolist() == [f"r{row}" for row in range(n)]
+    scored(file, "undisturbed")
+    for suffix in ("parquet", "rejected.parquet", "histograms.json"):
+        names = (tmp_path / f"{name}.{suffix}" for name in ("killed", "undisturbed"))
+        assert len({name.read_bytes() for name in names}) == 1, suffix
+    assert not parts.exists()
+
+
+def test_parts_of_another_input_do_not_count(scored, memes, tmp_path, monkeypatch, capsys):
+    file = many(memes, 2 * BLOCK)
+    judged, left = tasks_module.judged, [1]
+
+    def stops(rows, model):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return judged(rows, model)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tasks_module, "judged", stops)
+        with pytest.raises(KeyboardInterrupt):
+            scored(file)
+    file.write_text(file.read_text().replace("monday", "tuesday"))
+    table = scored(file)
+    assert "starting anew" in capsys.readouterr().err
+    assert len(table) == 2 * BLOCK
+
+
+def test_two_runs_at_once_are_refused(full_root, memes, tmp_path):
+    from lib.serving.scoring.output import Output
+
+    output = Output(tmp_path / "s.parquet", {"fingerprint": "f"})
+    with output.claimed(), pytest.raises(ValueError, match="another run"):
+        score(memes / "memes.csv", output.file, root=full_root.root, mode="full", workers=1)
+
+
+def test_a_folder_is_listed_in_one_order(memes):
+    source = Input.of([str(memes / "pics")], USUAL)
+    names = [row.id for task in source.tasks() for row in task.read()]
+    top = [name for name in names if "/" not in name]
+    assert names == sorted(top) + sorted(set(names) - set(top))
+    assert source.described()[1] == N
+
+
+@pytest.mark.slow
+def test_ray_data_gives_the_same_bytes(scored, memes, tmp_path):
+    file = many(memes, 2 * BLOCK + 3)
+    scored(file, "here")
+    scored(file, "ray", workers=2, cluster=Cluster())
+    for suffix in ("parquet", "rejected.parquet", "histograms.json"):
+        names = (tmp_path / f"{name}.{suffix}" for name in ("here", "ray"))
+        assert len({name.read_bytes() for name in names}) == 1, suffix
