@@ -20,7 +20,7 @@ export MEME_DATA := $(value DATA)
 export MEME_IMAGE := $(value IMAGE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pilot full test lab demo serve verify-shards emotions model-validation bench notebooks lint
+.PHONY: help setup pilot full test lab demo serve page ocr verify-shards emotions model-validation bench notebooks lint
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,10 @@ $(READY): pyproject.toml constraints.txt
 	$(if $(CPU),$(INSTALL) --no-deps --index-url $(CPU_INDEX) torch torchvision)
 	$(INSTALL) --editable '.[test]'
 	@touch $@
+
+ocr: $(READY)  ## read the text off your pictures: make ocr DATA=DIR (WORKERS=4; ALL=1: given ones too)
+	$(INSTALL) --editable '.[ocr]'
+	@$(RUN) -m lib.data.ocr_folder $(GIVEN_DATA) $(if $(WORKERS),--workers $(WORKERS)) $(if $(ALL),--all)
 
 pilot: $(READY)  ## run Steps 3 to 8 on 50 memes (DATA=DIR: on your own)
 	$(RUN) -m lib.run --config configs/pilot.yaml $(GIVEN_DATA) $(if $(FROM),--from $(FROM))
@@ -51,12 +55,16 @@ test: lint  ## what lint checks; unit, end-to-end and notebook tests
 lab: $(READY)  ## open the notebooks in Jupyter
 	$(RUN) -m jupyter lab
 
-demo: $(READY)  ## judge one meme: make demo TEXT='...' IMAGE=meme.png
-	@$(RUN) -m lib.serving --text "$$MEME_TEXT" --image "$$MEME_IMAGE"
+demo: $(READY)  ## judge one meme: make demo TEXT='...' IMAGE=meme.png (without TEXT it is read)
+	@$(RUN) -m lib.serving $(if $(value TEXT),--text "$$MEME_TEXT") --image "$$MEME_IMAGE"
 
 serve: $(READY)  ## answer over HTTP: make serve PORT=8000 MODE=pilot (PAGE=1: the page as well)
 	$(INSTALL) --editable '.[$(if $(PAGE),page,serve)]'
 	@$(RUN) -m lib.serving.service --port $(or $(PORT),8000) --mode $(or $(MODE),pilot) $(if $(PAGE),--page)
+
+page: $(READY)  ## the page to try memes on: make page PORT=7860 MODE=pilot
+	$(INSTALL) --editable '.[page]'
+	@$(RUN) -m lib.serving.service --page --port $(or $(PORT),7860) --mode $(or $(MODE),pilot)
 
 verify-shards: $(READY)  ## read all packed shards and compare them with what was written
 	@$(RUN) Step_3/pack_examples.py --verify

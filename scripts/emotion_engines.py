@@ -70,14 +70,14 @@ class Network:
         return all_logits(self.model.tokenizer, encoded, batches, passes, labels)
 
     def onnx_file(self) -> Path:
-        """The graph of the network in single precision."""
+        """The graph of the encoder in single precision."""
         file = self.files / f"{self._weights}.onnx"
         if not file.exists():
             pair = encode_all(self.model.tokenizer, ["one text", "and one that is longer"])
             batch = self.model.tokenizer.pad(pair, return_tensors="pt")
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
             axes = {name: {0: "texts", 1: "tokens"} for name in inputs}
-            export_onnx(_Logits(self.model).eval(), inputs, ["logits"], file, axes)
+            export_onnx(_States(self.model.encoder).eval(), inputs, ["states"], file, axes)
         return file
 
     def int8_file(self) -> Path:
@@ -86,20 +86,23 @@ class Network:
         return file if file.exists() else quantised(self.onnx_file(), file)
 
 
-class _Logits(nn.Module):
-    """The network with the two inputs by name and no others."""
+class _States(nn.Module):
+    """The encoder with the two inputs by name and no others."""
 
-    def __init__(self, model: BERTEmotionClassifier) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.encoder = encoder
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids, attention_mask)
+        return self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
 
-def _session_pass(session: Session) -> Pass:
+def _session_pass(session: Session, model: BERTEmotionClassifier) -> Pass:
+    # The mean and the head, next to no work, stay in single precision whatever the engine does.
+    @torch.inference_mode()
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        return session({"input_ids": ids, "attention_mask": mask})["logits"].numpy()
+        states = session({"input_ids": ids, "attention_mask": mask})["states"]
+        return model.told_by(states.float(), torch.from_numpy(mask)).numpy()
 
     return run
 
@@ -109,11 +112,13 @@ def _torch(make: Callable[[nn.Module], Pass]) -> Callable[[Network], list[Pass]]
 
 
 def _onnx(network: Network) -> list[Pass]:
-    return [_session_pass(OnnxSession(network.onnx_file(), threads=1))] * network.workers
+    session = OnnxSession(network.onnx_file(), threads=1)
+    return [_session_pass(session, network.model)] * network.workers
 
 
 def _onnx_int8(network: Network) -> list[Pass]:
-    return [_session_pass(OnnxSession(network.int8_file(), threads=1))] * network.workers
+    session = OnnxSession(network.int8_file(), threads=1)
+    return [_session_pass(session, network.model)] * network.workers
 
 
 def _openvino(precision: str) -> Callable[[Network], list[Pass]]:
@@ -121,7 +126,7 @@ def _openvino(precision: str) -> Callable[[Network], list[Pass]]:
         # A request of its own for each worker: one cannot run twice at a time.
         file = network.onnx_file()
         sessions = (OpenVinoSession(file, 1, precision) for _ in range(network.workers))
-        return [_session_pass(session) for session in sessions]
+        return [_session_pass(session, network.model) for session in sessions]
 
     return passes
 
@@ -206,10 +211,7 @@ def bound_to(network: Network) -> dict:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    processor = [
-        platform.machine(),
-        *sorted(k for k, v in torch.cpu.get_capabilities().items() if v),
-    ]
+    processor = [platform.machine(), *sorted(name for name in able if able[name])]
     return {
         "checkpoint": fingerprint(folder / WEIGHTS),
         "machine": {"cores": os.cpu_count(), "processor": processor, "on_cpu": network.on_cpu},

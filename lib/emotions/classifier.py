@@ -78,6 +78,10 @@ class BERTEmotionClassifier(nn.Module):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.told_by(states, attention_mask)
+
+    def told_by(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return raw logits (B, L), float32, for the encoder's token states (B, S, D)."""
         mask = attention_mask.unsqueeze(-1)
         mean = (states * mask).sum(1) / mask.sum(1)
         return self.head(self.dropout(mean.to(self.head.weight.dtype))).float()

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tarfile
 import time
-from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -168,7 +167,9 @@ def test_a_shard_is_read_in_parts_by_several(tmp_path):
     parts = list(tars.parts_of(str(tmp_path / "s.tar")))
     read = [[r.text for r in tars.shard_rows(str(tmp_path / "s.tar"), p, USUAL)] for p in parts]
     assert [len(part) for part in read] == [BLOCK, BLOCK, 5]
-    assert sum(read, []) == [f"{place:04d}" for place in range(2 * BLOCK + 5)]
+    assert [text for part in read for text in part] == [
+        f"{place:04d}" for place in range(2 * BLOCK + 5)
+    ]
 
 
 @pytest.mark.parametrize("harm", ["cut", "garbled", "no tar"])
@@ -176,7 +177,7 @@ def test_a_broken_shard_costs_what_lies_behind(harm, scored, memes, tmp_path):
     file = foreign_shard(memes, tmp_path / "s.tar")
     content = bytearray(file.read_bytes())
     if harm == "cut":
-        del content[len(content) // 2 :]
+        del content[len(content) // 2 + 100 :]
     elif harm == "garbled":
         with tarfile.open(file) as tar:
             at = tar.getmembers()[20].offset
@@ -230,7 +231,9 @@ def test_a_meme_the_models_cannot_take_costs_no_other(scored, memes, classifier,
     assert len(table) == N - 1
 
 
-def test_models_at_fault_end_the_run_instead_of_rejecting_all(scored, memes, classifier, monkeypatch):
+def test_models_at_fault_end_the_run_instead_of_rejecting_all(
+    scored, memes, classifier, monkeypatch
+):
     def fails(found):
         raise RuntimeError("out of memory")
 
@@ -241,7 +244,9 @@ def test_models_at_fault_end_the_run_instead_of_rejecting_all(scored, memes, cla
 
 def test_lines_of_a_csv_that_are_no_rows(scored, memes):
     file = memes / "lines.csv"
-    file.write_bytes(b"text,image\nhi,pics/001.jpg,more\n\n\xff\xfe,pics/001.jpg\nhi,pics/gone.jpg\nhi,\n")
+    file.write_bytes(
+        b"text,image\nhi,pics/001.jpg,more\n\n\xff\xfe,pics/001.jpg\nhi,pics/gone.jpg\nhi,\n"
+    )
     table = scored(file)
     assert table["row"].tolist() == [3]
     assert table["image"].isna().all()
@@ -335,8 +340,15 @@ def test_an_input_that_is_none_is_named(scored, tmp_path, name, content, said):
 
 def test_the_program_says_errors_in_one_line(full_root, memes, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        program.main([str(memes / "memes.csv"), "--out", str(tmp_path / "s.parquet"),
-                      "--root", str(tmp_path)])
+        program.main(
+            [
+                str(memes / "memes.csv"),
+                "--out",
+                str(tmp_path / "s.parquet"),
+                "--root",
+                str(tmp_path),
+            ]
+        )
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("error: ")
 
@@ -350,7 +362,7 @@ def many(memes, n):
 
 
 def test_a_killed_run_goes_on_and_scores_each_row_once(scored, memes, full_root, tmp_path):
-    n = 8 * BLOCK + 3
+    n = 5 * BLOCK + 3
     file = many(memes, n)
     options = ["--root", full_root.root, "--mode", "full", "--workers", "2", "--device", "cpu"]
     out = tmp_path / "killed.parquet"
@@ -364,7 +376,7 @@ def test_a_killed_run_goes_on_and_scores_each_row_once(scored, memes, full_root,
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     kept = len(list(parts.glob("*/*.parquet")))
-    assert 0 < kept < 9, "the kill came too late to show anything"
+    assert 0 < kept < 6, "the kill came too late to show anything"
     judged, seen = tasks_module.judged, []
     tasks_module.judged = lambda rows, model: seen.extend(rows) or judged(rows, model)
     try:

@@ -181,6 +181,8 @@ def _content(path: str) -> bytes:
 
 
 def _fault(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return fault_html("too much is waiting to be judged; try again")
     if isinstance(error, ValueError | OSError):
         return fault_html(" ".join(str(error).split()))
     LOGGER.error("a meme was not judged", exc_info=error)

@@ -113,7 +113,9 @@ def _parquet(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:
         wanted = list({name for name in found if name is not None})
         for batch in file.iter_batches(256, columns=wanted, use_threads=False):
             for row in batch.to_pylist():
-                yield _row(address, row, found, number)
+                # What pandas leaves where there is no value.
+                plain = {name: None if _is_nan(value) else value for name, value in row.items()}
+                yield _row(address, plain, found, number)
                 number += 1
     except pa.ArrowInvalid as error:
         raise ValueError(f"{address} is not a sound Parquet file: {error}") from None
@@ -145,11 +147,9 @@ def _found(address: str, names: Sequence[str], columns: Columns) -> Columns:
 
 def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> Row:
     names = found._asdict().items()
-    given: dict[str, Any] = {part: _plain(row.get(name)) for part, name in names if name}
+    given: dict[str, Any] = {part: row.get(name) for part, name in names if name}
     id_ = str(number) if given.get("id") is None else str(given["id"])
     image, text = given.get("image"), given.get("text")
-    # Lists and the like are left to the check of texts, which names their type.
-    text = str(text) if type(text) in (int, float) else text
     if isinstance(image, Mapping):  # as the library `datasets` writes pictures
         content, name = image.get("bytes"), image.get("path")
         return Row(id_, name, content or (name and _place(address, name)), text)
@@ -160,9 +160,8 @@ def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> R
     return Row(id_, image, image and _place(address, image), text)
 
 
-def _plain(value: Any) -> Any:
-    """The value, None for what stands for no value."""
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _place(table: str, image: str) -> str:

@@ -1,11 +1,11 @@
 """Memes in WebDataset shards: tar files in which the members of one meme follow each other."""
 
+import contextlib
 import gzip
 import json
 import tarfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -36,16 +36,13 @@ def parts_of(shard: str) -> Iterator[Part]:
         yield Part()
         return
     start, count = 0, 0
-    with _opened(shard) as tar:
-        try:
-            for offset in _starts(tar):
-                if count == BLOCK:
-                    yield Part(start, count)
-                    start, count = offset, 0
-                count += 1
-        except BROKEN:
-            # Whoever reads the last part meets it again, and says so.
-            pass
+    # Whoever reads the last part meets what is broken again, and says so.
+    with contextlib.suppress(*BROKEN), _opened(shard) as tar:
+        for offset in _starts(tar):
+            if count == BLOCK:
+                yield Part(start, count)
+                start, count = offset, 0
+            count += 1
     yield Part(start)
 
 
@@ -69,7 +66,7 @@ def shard_rows(shard: str, part: Part, columns: Columns) -> Iterator[Row]:
         yield Row(shard, fault=f"the shard is broken here ({error}); what follows is lost")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(shard: str, start: int = 0) -> Iterator[tarfile.TarFile]:
     with fsspec.open(shard, "rb") as file:
         file.seek(start)

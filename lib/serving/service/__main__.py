@@ -46,7 +46,7 @@ def serve(settings: ServiceSettings) -> None:
         log_as_json()
         config = uvicorn.Config(
             create_app(classifier, settings),
-            http=ImpatientProtocol,
+            http=type("Protocol", (ImpatientProtocol,), {"patience": settings.read_timeout}),
             access_log=False,
             log_config=None,
             server_header=False,

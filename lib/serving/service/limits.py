@@ -12,9 +12,6 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from lib.serving.service.settings import ServiceSettings
 
-# Seconds for the head of a request: the first one of a connection, and the next.
-HEAD_TIMEOUT = 10.0
-
 
 class Limits:
     """Refuses a body while it arrives, before anybody parses or keeps it.
@@ -99,23 +96,26 @@ async def _refuse(error: HTTPException, scope: Scope, receive: Receive, send: Se
 class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """Uvicorn's HTTP, which lets go of clients that begin no request, half a one, or read nothing.
 
-    Uvicorn itself waits for the head of a request for ever.
+    Uvicorn itself waits for the head of a request for ever. `patience` are the seconds for it, and
+    for an answer to be taken.
     """
+
+    patience = 10.0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._patience: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._expect_a_head()
         # Answers that nobody takes: the kernel gives up on them.
         with contextlib.suppress(AttributeError, OSError):
-            milliseconds = int(HEAD_TIMEOUT * 1000)
+            milliseconds = int(self.patience * 1000)
             transport.get_extra_info("socket").setsockopt(
                 socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds
             )
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         super().connection_lost(error)
 
     def on_response_complete(self) -> None:
@@ -123,9 +123,9 @@ class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         self._expect_a_head()
 
     def _expect_a_head(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        self._patience = self.loop.call_later(HEAD_TIMEOUT, self._let_go)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(self.patience, self._let_go)
 
     def _let_go(self) -> None:
         if self.cycle is None or self.cycle.response_complete:

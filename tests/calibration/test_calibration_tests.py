@@ -1,0 +1,65 @@
+import math
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+
+from lib.calibration.calibration_tests import recalibration, spiegelhalter
+
+
+def world(rng, n, slope=1.0, intercept=0.0):
+    """Probabilities, and labels of which they are right after this line."""
+    margin = rng.normal(0, 2, n)
+    return expit(margin), (rng.random(n) < expit(intercept + slope * margin)).astype(int)
+
+
+def test_calibrated_probabilities_are_refuted_as_rarely_as_stated():
+    rng = np.random.default_rng(0)
+    worlds = [world(rng, 300) for _ in range(400)]
+    lines = [recalibration(*found) for found in worlds]
+    # 400 worlds at 5%: outside of these counts in less than one of a thousand
+    assert 8 <= sum(line.p_value <= 0.05 for line in lines) <= 36
+    assert 8 <= sum(spiegelhalter(*found)[1] <= 0.05 for found in worlds) <= 36
+    held = [line.slope_interval[0] <= 1 <= line.slope_interval[1] for line in lines]
+    assert np.mean(held) > 0.9
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(0.5, 0.0), (1.0, 0.8), (2.0, 0.0)])
+def test_what_is_off_is_found(slope, intercept):
+    rng = np.random.default_rng(1)
+    lines = [recalibration(*world(rng, 500, slope, intercept)) for _ in range(40)]
+    assert np.mean([line.p_value <= 0.05 for line in lines]) > 0.9
+    assert np.median([line.slope for line in lines]) == pytest.approx(slope, rel=0.1)
+    assert np.median([line.intercept for line in lines]) == pytest.approx(intercept, abs=0.1)
+
+
+def test_too_sure_is_above_zero_and_too_unsure_below():
+    rng = np.random.default_rng(2)
+    assert spiegelhalter(*world(rng, 1000, slope=0.5))[0] > 3
+    assert spiegelhalter(*world(rng, 1000, slope=2.0))[0] < -3
+
+
+def test_the_line_is_scikit_learns():
+    p, y = world(np.random.default_rng(3), 400, 0.7, 0.3)
+    fitted = LogisticRegression(C=np.inf, tol=1e-10).fit(logit(p)[:, None], y)
+    line = recalibration(p, y)
+    assert line.slope == pytest.approx(fitted.coef_[0, 0], abs=1e-4)
+    assert line.intercept == pytest.approx(fitted.intercept_[0], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("prob", "labels"), [([0.1, 0.9], [0, 1]), ([0.2, 0.3, 0.4], [0, 0, 0]), ([0.0, 1.0], [1, 0])]
+)
+def test_without_an_optimum_there_is_a_test_but_no_line(prob, labels):
+    line = recalibration(prob, labels)
+    assert math.isnan(line.slope)
+    assert 0 <= line.p_value <= 1
+
+
+def test_certain_and_right_says_nothing():
+    assert spiegelhalter([0, 1, 0.5], [0, 1, 1]) == (0.0, 1.0)
+
+
+def test_one_certain_mistake_refutes():
+    assert recalibration([0.0] * 9 + [1.0], [1] + [0] * 8 + [1]).p_value < 1e-3

@@ -1,0 +1,91 @@
+"""The page as a person meets it: in Chromium, with nobody to ask but the server."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lib.data.confounders.design import generate
+from lib.serving.memes import MOST_TEXT
+from lib.serving.page.answer import rounded
+
+pytest.importorskip("rapidocr", reason="the extra ocr is not installed")
+
+
+@pytest.fixture(scope="module")
+def meme(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("meme") / "meme.jpg"
+    generate(1, seed=3)[0].image().save(path, quality=95)
+    return path
+
+
+def number(page, kind: str) -> str:
+    """A number of the scale's legend, as it stands there."""
+    key = page.locator(f"#scale .legend span:has(.key.{kind})")
+    return key.inner_text().split()[-1]
+
+
+def test_a_meme_is_read_judged_edited_and_tried_at_another_threshold(
+    opened, upload, meme, classifier
+):
+    page = opened()
+    upload(page, meme)
+    text = page.input_value("#text textarea")
+    assert text.lower() == generate(1, seed=3)[0].ocr.lower()
+    answer = classifier.predict(text, meme)
+    assert number(page, "prob") == f"{answer['prob_hate']:.3f}"
+    assert "Text read off the picture" in page.inner_text("#verdict")
+    shown = page.locator("#bars td:last-child").all_inner_texts()
+    views = [*answer["experts"].values(), answer["prob_hate"]]
+    rests = [answer["prob_hate"], *answer["rests_on"].values()]
+    assert shown == [f"{value:.2f}" for value in (*views, *rests)]
+
+    page.fill("#text textarea", "monday <b>again</b>")
+    page.wait_for_function("document.querySelector('#verdict').innerText.includes('as typed')")
+    edited = classifier.predict("monday <b>again</b>", meme)
+    assert number(page, "prob") == f"{edited['prob_hate']:.3f}"
+    assert page.locator(".meme-verdict").get_attribute("class").endswith(edited["decision"])
+
+    threshold = edited["threshold"]
+    assert page.input_value("#cut input[type=number]") == f"{rounded(threshold):g}"
+    other = 0 if edited["label"] == 0 else 1
+    page.fill("#cut input[type=number]", str(other))
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#trial').innerText.includes('other than')")
+    assert number(page, "tried") == f"{other:.3f}"
+    assert f"decision stays {edited['decision']}" in page.inner_text("#trial")
+
+
+def test_what_cannot_be_judged_is_one_clear_line(opened, upload, meme, tmp_path):
+    page = opened()
+    (tmp_path / "rubbish.png").write_bytes(b"nothing like a picture")
+    upload(page, tmp_path / "rubbish.png")
+    fault = page.locator("#verdict [role=alert]").inner_text()
+    assert fault.startswith("Picture: not a picture of a known format") and "\n" not in fault
+    assert not page.locator("#cut").is_visible()
+
+    page.fill("#text textarea", "x" * (MOST_TEXT + 1))
+    page.wait_for_function("document.querySelector('#verdict').innerText.includes('characters')")
+    fault = page.locator("#verdict [role=alert]").inner_text()
+    assert fault == "Text has 20,001 characters; at most 20,000 are taken"
+
+
+def test_a_phone_shows_all_of_it_and_an_example_is_a_meme(opened, upload):
+    page = opened(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
+    page.locator("#meme .gallery button, #meme .gallery-item").first.click()
+    page.wait_for_selector("#verdict h2")
+    assert page.input_value("#text textarea")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert sum(map(int, background.removeprefix("rgb(").rstrip(")").split(","))) < 200
+
+
+def test_a_file_that_is_too_large_is_refused(opened, tmp_path):
+    page = opened()
+    large = tmp_path / "large.png"
+    Image.effect_noise((1200, 1200), 90).save(large)
+    assert large.stat().st_size > 500_000
+    with page.expect_response("**/upload*") as refused:
+        page.set_input_files("#picture input[type=file]", large)
+    assert refused.value.status == 413
+    page.wait_for_selector("text=/exceed|too large/i")
