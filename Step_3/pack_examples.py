@@ -16,7 +16,7 @@ PACKING = ("seed", "workers", "data", "dataset", "n_memes", "captions", "shard_s
 
 def main(arguments: list[str] | None = None) -> int:
     given = vars(_parser().parse_args(arguments))
-    limit = given.pop("limit")
+    limit, ray = given.pop("limit"), given.pop("ray")
     if given.pop("verify"):
         return verify(given["root"], given["mode"])
     if names := given.pop("dataset"):
@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
             mode=settings.mode,
             seed=settings.seed,
             workers=settings.workers,
+            ray=ray,
             limit=limit,
             overwrite=settings.overwrite,
             shard_size=settings.shard_size,
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         packed = settings.model_dump(mode="json", include={"mode", "root", *PACKING})
         Settings.checked(settings.saved() | packed, "command line").save()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"pack_examples: {error}", file=sys.stderr)
         return 1
     for split, part in stats["splits"].items():
@@ -101,6 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, help="pack at most this many good examples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes that read and draw pictures")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="let the workers be those of a Ray cluster (extra: ray); local starts one here",
+    )
     parser.add_argument("--shard-size", type=int, help="memes a shard at most")
     parser.add_argument("--overwrite", action="store_true", help="replace what a full run packed")
     parser.add_argument("--root", type=Path, metavar="DIR", help="write to DIR/Step_3")

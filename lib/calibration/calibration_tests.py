@@ -13,8 +13,6 @@ from lib.calibration.checked_input import scores_and_labels
 
 # Closer to 0 and 1 a probability has no logit that a computer can hold.
 _CLOSEST = 1e-12
-# A slope or intercept beyond this is one that has no finite optimum.
-_MOST = 1e3
 
 
 class Recalibration(NamedTuple):
@@ -101,12 +99,20 @@ def recalibration(prob: ArrayLike, labels: ArrayLike) -> Recalibration:
     p_value = float(chi2.sf(statistic, 2))
     shown = expit(x @ found.x)
     information = x.T @ (x * (shown * (1 - shown))[:, None])
-    if np.abs(found.x).max() > _MOST or np.linalg.cond(information) > 1e12 or not 0 < y.mean() < 1:
+    if _told_apart(x[:, 1], y) or np.linalg.cond(information) > 1e12:
         none = (math.nan, math.nan)
         return Recalibration(math.nan, math.nan, none, none, statistic, p_value)
     reach = norm.ppf(0.975) * np.sqrt(np.diag(np.linalg.inv(information)))
     (a, b), (da, db) = found.x.tolist(), reach.tolist()
     return Recalibration(a, b, (a - da, a + da), (b - db, b + db), statistic, p_value)
+
+
+def _told_apart(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether a cut on x has all of one class on one side and all of the other on the other."""
+    hate, other = x[y == 1], x[y == 0]
+    if not len(hate) or not len(other):
+        return True
+    return bool(hate.min() >= other.max() or other.min() >= hate.max())
 
 
 def _loss(line: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:

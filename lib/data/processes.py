@@ -1,8 +1,10 @@
-"""Worker processes that end with whoever started them."""
+"""Workers elsewhere: processes that end with whoever started them, and Ray's."""
 
+import logging
 import os
 import threading
 import time
+from typing import Any
 
 
 def end_with_parent(parent: int) -> None:
@@ -14,3 +16,21 @@ def end_with_parent(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def started_ray(address: str | None) -> Any:
+    """The library Ray, connected to the cluster at `address`, or to one started here for None.
+
+    Raises ImportError saying what to install, ConnectionError where there is no cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise ImportError("Ray is an extra: pip install 'calibrated-memes[ray]'") from None
+    if not ray.is_initialized():
+        try:
+            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # Ray raises plain ones
+            raise ConnectionError(f"no Ray at {address or 'this machine'}: {error}") from None
+    return ray

@@ -12,6 +12,7 @@ from lib.calibration import prob_hate
 from lib.config import MODELS, Settings
 from lib.decisions.bundle import DecisionBundle
 from lib.modeling.fusion import FusionModel, load_fusion
+from lib.serving.engines.kept import use_engine
 from lib.serving.evidence import WITHOUT_PICTURE, WITHOUT_TEXT, Evidence
 from lib.serving.memes import Meme, Picture, read_meme
 
@@ -33,17 +34,23 @@ class MemeClassifier:
         root: str | Path | None = None,
         mode: Literal["pilot", "full"] = "pilot",
         device: str | None = None,
+        engine: str | None = None,
     ) -> Self:
         """Load what Steps 4 to 7 left under `root` (default: the project's folder).
 
+        The encoders are run by the engine that `python -m lib.serving.engines` kept for these
+        models on this machine, without one in float32; a name, such as "float32", forces one.
+
         Raises FileNotFoundError naming the missing artifact and the step that writes it, and
-        ValueError if the thresholds were fitted on other models than these.
+        ValueError if the thresholds were fitted on other models than these, or the engine is
+        unknown, cannot run them here or is not installed.
         """
         settings = Settings.model_validate({"mode": mode, "root": root})
         settings.guide()
         decision = DecisionBundle.load(settings)
         model = load_fusion(settings.models, device)
         decision.verify(settings.models)
+        use_engine(model, settings, decision.fingerprints, engine)
         return cls(model, decision)
 
     def predict(self, text: str | None, image_path: Picture | None) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def read_labels(labels: str | Path, scores: str | Path, models: Mapping[str, str
         raise ValueError(f"{labels} has no rows")
     if not frame["label"].isin([0, 1]).all():
         wrong = frame["label"][~frame["label"].isin([0, 1])].iloc[0]
-        raise ValueError(f"{labels}: column label holds {wrong!r}, expected 0 or 1")
+        raise ValueError(f"{labels}: column label holds {wrong}, expected 0 or 1")
     if "prob_hate" not in frame:
         frame = _joined(labels, frame, Path(scores), models)
     prob = pd.to_numeric(frame["prob_hate"], errors="coerce")
@@ -61,7 +61,8 @@ def judge_labels(
 
     `prob` and `labels` (M,) are those of the calibration split. Whether calibration holds is
     decided by the likelihood ratio of `recalibration` at `ALPHA`; a promise is broken where the
-    exact binomial tail against it is at most `ALPHA` over the number of promises.
+    exact binomial tail against it is at most `ALPHA` over the number of promises. "refit" is None
+    where calibration holds, or where the labels have no optimum.
     """
     p, y = labelled["prob_hate"].to_numpy(), labelled["label"].to_numpy()
     line, (z, z_p_value) = recalibration(p, y), spiegelhalter(p, y)
@@ -74,7 +75,7 @@ def judge_labels(
         "reliability": reliability(p, y),
         "policy": sides,
         "prevalence": _prevalence(y, labels),
-        "refit": _refit(p, y, decision),
+        "refit": _refit(p, y, decision) if line.p_value <= ALPHA else None,
     }
     return report | _verdict(report, y, p)
 

@@ -24,28 +24,29 @@ def both(rng, m, n, moved=0.0):
 @pytest.mark.parametrize(("m", "n"), [(150, 400), (1000, 1000)])
 def test_without_a_shift_alarms_are_as_rare_as_stated(m, n):
     rng = np.random.default_rng(0)
-    found = [both(rng, m, n) for _ in range(400)]
+    found = [both(rng, m, n) for _ in range(250)]
     alarms = np.array([[shift.p_value <= 0.05 for shift in pair] for pair in found])
-    # 400 worlds at 5%: outside of these counts in less than one of a thousand
-    assert 8 <= alarms[:, 0].sum() <= 36
+    # 250 worlds at 5%: outside of these counts in less than one of a thousand
+    assert 3 <= alarms[:, 0].sum() <= 25
     # At the edges of bins alone KS is a little too careful.
-    assert 2 <= alarms[:, 1].sum() <= 36
+    assert 1 <= alarms[:, 1].sum() <= 25
 
 
 def test_a_shift_is_found_and_the_intervals_hold_the_truth():
     rng = np.random.default_rng(1)
     large = 1_000_000
     reference, moved = counts_of(rng, large), counts_of(rng, large, 0.8)
-    true_ks, held = ks(reference, moved).value, []
-    for _ in range(200):
+    true_ks, held, found = ks(reference, moved).value, [], []
+    for _ in range(100):
         few, now = counts_of(rng, 300), counts_of(rng, 1000, 0.8)
         starts = even_bins(few, 10)
         true_psi = psi(*(np.add.reduceat(c, starts) for c in (reference, moved))).value
         by_psi = psi(*(np.add.reduceat(c, starts) for c in (few, now)))
         by_ks = ks(few, now)
-        assert max(by_psi.p_value, by_ks.p_value) < 0.01
+        found.append((by_psi.p_value <= 0.05, by_ks.p_value <= 0.05))
         held.append((by_psi.low <= true_psi <= by_psi.high, by_ks.low <= true_ks <= by_ks.high))
-    assert (np.mean(held, axis=0) >= 0.9).all()
+    assert (np.mean(found, axis=0) >= 0.95).all()
+    assert (np.mean(held, axis=0) >= 0.88).all()
 
 
 def test_a_slight_psi_is_pearsons_chi_squared():

@@ -221,6 +221,14 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, mode):
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.slow
+def test_workers_of_ray_give_the_bytes_of_one(tmp_path):
+    for name, ray in (("here", None), ("ray", "local")):
+        workers = 2 if ray else 1
+        pack(memes(40), tmp_path / name, mode="full", workers=workers, ray=ray, shard_size=8)
+    assert files_of(tmp_path / "here") == files_of(tmp_path / "ray")
+
+
 def test_two_workers_give_the_bytes_of_one(tmp_path):
     for workers in (1, 2):
         pack(memes(40), tmp_path / str(workers), mode="full", workers=workers, shard_size=8)

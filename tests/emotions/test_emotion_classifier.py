@@ -14,7 +14,7 @@ from transformers import AutoModel
 
 from lib.emotions.classifier import DEFAULT_THRESHOLD, BERTEmotionClassifier
 from lib.emotions.data import LABEL_COUNTS, LABELS, read_labels, read_tsv
-from lib.emotions.encoding import encode, encode_all, normalise
+from lib.emotions.encoding import encode, normalise
 from lib.emotions.f1 import best_constant_f1, multilabel_f1, smoothed_thresholds
 from lib.emotions.generated import generate
 from lib.emotions.splits import load_split

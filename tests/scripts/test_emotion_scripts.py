@@ -319,12 +319,22 @@ def test_a_model_never_stands_without_what_it_was_made_from(backbone, tmp_path, 
     assert not (tmp_path / "classifier").exists()
 
 
+def test_augmentation_wants_a_share_and_makes_another_model(backbone, tmp_path, capsys):
+    assert train(backbone, tmp_path / "none", "--augment", 1.5) == 2
+    assert "--augment is a share from 0 to 1" in capsys.readouterr().err
+    for share in (0, 1):
+        assert train(backbone, tmp_path / str(share), "--epochs", 0.2, "--augment", share) == 0
+    plain, changed = (BERTEmotionClassifier.load(tmp_path / str(share)) for share in (0, 1))
+    assert not np.allclose(plain.logits(["thank you"]), changed.logits(["thank you"]))
+
+
 def test_each_script_explains_itself(capsys):
     for script in (
         "train_emotion_model",
         "calibrate_model",
         "test_calibration",
         "update_model_threshold",
+        "predict_emotions",
     ):
         assert run(script, "--help") == 0
         out = capsys.readouterr().out

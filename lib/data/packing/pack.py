@@ -29,6 +29,7 @@ def pack(
     mode: str = "pilot",
     seed: int = 0,
     workers: int = 1,
+    ray: str | None = None,
     limit: int | None = None,
     overwrite: bool = False,
     shard_size: int = SHARD_SIZE,
@@ -43,6 +44,7 @@ def pack(
     Corrections among the rows change labels of train and val once the splits are made.
     `out_dir` changes only once all shards are written; after a kill the same call goes on with the
     shards that are missing, and after the end it only looks whether all is there.
+    `ray` is the address of a cluster whose workers read the pictures, "local" to start one here.
     `taxonomy` is another place for `label_taxonomy.json`, which both modes share.
     Raises ValueError if more than 5% are bad (two rows always pass, of fewer than ten one), or if
     none is good, FileExistsError if a full run made `out_dir` from other data, OSError if the disk
@@ -56,7 +58,7 @@ def pack(
     if mode == "pilot":
         limit = min(limit or PILOT_SIZE, PILOT_SIZE)
     # A pilot is done before workers have started
-    mapped = ordered_map(1 if mode == "pilot" else workers)
+    mapped = ordered_map(1) if mode == "pilot" else ordered_map(workers, ray)
     given = list(examples)
     corrections = [row for row in given if isinstance(row, Correction)]
     rows = [row for row in given if not isinstance(row, Correction)]

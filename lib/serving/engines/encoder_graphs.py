@@ -80,7 +80,7 @@ def export_encoder(source: Source, tokens: bool, file: Path) -> Path:
 
 
 def has_graph(source: Source) -> bool:
-    """Whether an encoder is a network; the n-gram model's score is computed where it is prepared."""
+    """Whether an encoder is a network; an n-gram model's score is made where it is prepared."""
     return source.modality == "vision" or hasattr(source, "tokenizer")
 
 

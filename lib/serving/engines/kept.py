@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.artifacts import fingerprint, read_json
-from lib.config import Settings
+from lib.config import MODELS, Settings
+from lib.layout import Layout
 from lib.modeling.fusion import FusionModel
 from lib.serving.engines.encoder_graphs import export_encoder
 from lib.serving.engines.onnx_files import quantised
@@ -34,7 +35,7 @@ def engine_folder(settings: Settings) -> Path:
 def measure_again(settings: Settings) -> str:
     """The command that measures the engines of a run anew."""
     words = [Path(sys.executable).name, "-m", "lib.serving.engines", "--mode", settings.mode]
-    if settings.root != Settings().root:
+    if settings.root != Layout().root:
         words += ["--root", str(settings.root)]
     return shlex.join(words)
 
@@ -59,14 +60,18 @@ def use_engine(
     warning where something was kept for others. A name runs all encoders by that runtime; graphs
     that are not there are written first.
     Raises ValueError for an unknown name, or one that cannot run these models here, and
-    ModuleNotFoundError where the runtime is not installed.
+    saying how a runtime is installed that is not.
     """
-    if engine is not None:
-        choice = _forced(model, check_engine(engine))
-        write_graphs(model, choice, engine_folder(settings), fingerprints)
-    else:
-        choice = _kept(model, settings, fingerprints)
-    exchange(model, choice, engine_folder(settings))
+    fingerprints = {name: fingerprints[name] for name in MODELS}
+    try:
+        if engine is None:
+            choice = _kept(model, settings, fingerprints)
+        else:
+            choice = _forced(model, check_engine(engine))
+            write_graphs(model, choice, engine_folder(settings), fingerprints)
+        exchange(model, choice, engine_folder(settings))
+    except ModuleNotFoundError as error:
+        raise ValueError(f"engine {engine or 'kept for this run'}: {error}") from None
     return {name: choice.get(name, FLOAT32) for name in networks(model)}
 
 

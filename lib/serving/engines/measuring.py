@@ -5,8 +5,6 @@ one that is differs between encoders: what near memes are asked about reacts to 
 feature, an expert's own logits hardly do.
 """
 
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,10 +68,11 @@ def measure(settings: Settings, memes: int = 512, gate: Gate | None = None) -> d
     model = load_fusion(settings.models)
     decision.verify(settings.models)
     samples = _samples(settings, memes)
+    origin = {name: decision.fingerprints[name] for name in MODELS}
     folder = engine_folder(settings)
     judge = _Judge(model, decision, gate or Gate())
     with torch.inference_mode():
-        table, passes = _measured(model, samples, folder, decision.fingerprints)
+        table, passes = _measured(model, samples, folder, origin)
         choice, seen = judge.choose(passes)
         rows = [row | judge.verdict(passes, row) for row in table]
     files = {
@@ -85,7 +84,7 @@ def measure(settings: Settings, memes: int = 512, gate: Gate | None = None) -> d
         "choice": choice,
         "gate": {"allowed": judge.gate._asdict(), "found": seen, "memes": len(samples)},
         "measured": rows,
-        "fingerprints": decision.fingerprints,
+        "fingerprints": origin,
         "files": files,
         "cpu": processor_name(),
         "device": model.device.type,
@@ -110,7 +109,8 @@ def _measured(
     fingerprints: dict[str, str],
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Pass]]]:
     """A row for each encoder and runtime, and what those made of the memes that could run."""
-    table, passes = [], {}
+    table: list[dict[str, Any]] = []
+    passes: dict[str, dict[str, Pass]] = {}
     found = networks(model)
     bar = tqdm(total=len(found) * len(RUNTIMES), desc="measuring engines")
     for name, source in model.encoders.sources.items():
@@ -136,3 +136,130 @@ def _measured(
             table.append({"encoder": name, "runtime": runtime, "refused": why})
     bar.close()
     return table, passes
+
+
+def _prepared(source: Source, items: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The inputs in batches, and those of some memes from all over one by one."""
+    batches = [source.prepare(items[k : k + BATCH]) for k in range(0, len(items), BATCH)]
+    return batches, [source.prepare([items[row]]) for row in _alone(len(items))]
+
+
+def _alone(memes: int) -> list[int]:
+    return sorted({int(row) for row in np.linspace(0, memes - 1, min(ALONE, memes))})
+
+
+def _run(source: Source, batches: list[Any], singles: list[Any], tokens: bool) -> Pass:
+    source.eval()
+    for inputs in (batches[0], singles[0]):
+        source(inputs, tokens)
+    batched, alone = _timed(source, batches, tokens), _timed(source, singles, tokens)
+    of_batch = median([seconds for _, seconds in batched][: len(batches) - 1 or 1]) / BATCH
+    of_one = median(seconds for _, seconds in alone)
+    return Pass([found for found, _ in batched], [found for found, _ in alone], (of_batch, of_one))
+
+
+def _timed(
+    source: Source, inputs: list[Any], tokens: bool
+) -> list[tuple[dict[str, torch.Tensor], float]]:
+    found = []
+    for each in inputs:
+        start = time.perf_counter()
+        encoded = source(each, tokens)
+        seconds = time.perf_counter() - start
+        found.append(({name: tensor.float() for name, tensor in encoded.items()}, seconds))
+    return found
+
+
+class _Judge:
+    """The answers to all memes with any runtimes, against those of float32."""
+
+    def __init__(self, model: FusionModel, decision: DecisionBundle, gate: Gate) -> None:
+        self.model, self.decision, self.gate = model, decision, gate
+
+    def choose(
+        self, passes: Mapping[str, Mapping[str, Pass]]
+    ) -> tuple[dict[str, str], dict[str, float]]:
+        """The runtime of each encoder that is a network, and what the gate saw of them together.
+
+        From float32 on, the exchange that gains most time is made first, and only where the answers
+        still pass.
+        """
+        choice = {name: FLOAT32 for name in passes}
+        gains = [
+            (found[FLOAT32].seconds[0] - passed.seconds[0], name, runtime)
+            for name, found in passes.items()
+            for runtime, passed in found.items()
+        ]
+        for gain, name, runtime in sorted(gains, reverse=True):
+            if gain > 0 and choice[name] == FLOAT32:
+                tried = choice | {name: runtime}
+                if not self.fault(self.seen(passes, tried)):
+                    choice = tried
+        seen = self.seen(passes, choice)
+        return {n: r for n, r in choice.items() if n in networks(self.model)}, seen
+
+    def verdict(
+        self, passes: Mapping[str, Mapping[str, Pass]], row: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """What the table says of one encoder in one runtime, the others in float32."""
+        passed = passes[row["encoder"]].get(row["runtime"])
+        if passed is None:
+            return {}
+        choice = {name: FLOAT32 for name in passes} | {row["encoder"]: row["runtime"]}
+        seen = self.seen(passes, choice)
+        speed = {
+            "memes_per_second": 1 / passed.seconds[0],
+            "milliseconds_alone": 1e3 * passed.seconds[1],
+        }
+        return speed | seen | {"refused": self.fault(seen)}
+
+    def seen(
+        self, passes: Mapping[str, Mapping[str, Pass]], choice: Mapping[str, str]
+    ) -> dict[str, float]:
+        """Share of memes decided otherwise than in float32, and the largest difference in
+        probability, over the memes in batches and those one by one."""
+        exact = {name: FLOAT32 for name in passes}
+        known, found = self._answers(passes, exact), self._answers(passes, choice)
+        apart = max(float(np.abs(known[m] - found[m]).max()) for m in MODELS)
+        flips = np.zeros(len(known["mm_fusion"]), bool)
+        for before, after in zip(self._decided(known), self._decided(found), strict=True):
+            flips |= before != after
+        return {"flips": float(flips.mean()), "probability": apart}
+
+    def fault(self, seen: Mapping[str, float]) -> str:
+        """Why the gate refuses what was seen, "" if it passes."""
+        if seen["flips"] > self.gate.flips:
+            return f"decides {seen['flips']:.2%} of memes otherwise"
+        # Written so that what is no number is refused too.
+        if not seen["probability"] <= self.gate.probability:
+            return f"a probability is {seen['probability']:.3g} apart"
+        return ""
+
+    def _answers(
+        self, passes: Mapping[str, Mapping[str, Pass]], choice: Mapping[str, str]
+    ) -> dict[str, np.ndarray]:
+        batches = [
+            *self._memes({n: passes[n][r].batched for n, r in choice.items()}),
+            # Float32's own answers one by one are those of its batches, up to rounding.
+            *self._memes({n: passes[n][r].alone for n, r in choice.items()}),
+        ]
+        temperatures = self.decision.temperatures
+        return {
+            m: np.concatenate([prob_hate(b[m].cpu().double(), temperatures[m]) for b in batches])
+            for m in MODELS
+        }
+
+    def _memes(self, encoded: Mapping[str, Encoded]) -> list[dict[str, torch.Tensor]]:
+        """The three models' logits of each batch."""
+        names = list(encoded)
+        return [
+            model_logits(
+                self.model.head, self.model.encoders.named(dict(zip(names, batch, strict=True)))
+            )
+            for batch in zip(*encoded.values(), strict=True)
+        ]
+
+    def _decided(self, answers: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        prob = answers["mm_fusion"]
+        label = prob >= self.decision.thresholds["mm_fusion"]
+        return label, np.asarray(self.decision.policy.decide(prob))

@@ -5,6 +5,7 @@ name alone.
 """
 
 import importlib
+import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -83,15 +84,20 @@ def quantised(file: str | Path, new: str | Path) -> Path:
     """
     needs("onnx")
     quantization = needs("onnxruntime.quantization")
-    with atomic_path(new) as scratch:
-        quantization.quantize_dynamic(
-            str(file),
-            str(scratch),
-            op_types_to_quantize=["MatMul", "Gemm", "Gather"],
-            weight_type=quantization.QuantType.QInt8,
-            per_channel=True,
-            reduce_range=not has_vnni(),
-        )
+    # It advises, on the root logger, a step that changes nothing here.
+    logging.disable(logging.WARNING)
+    try:
+        with atomic_path(new) as scratch:
+            quantization.quantize_dynamic(
+                str(file),
+                str(scratch),
+                op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+                weight_type=quantization.QuantType.QInt8,
+                per_channel=True,
+                reduce_range=not has_vnni(),
+            )
+    finally:
+        logging.disable(logging.NOTSET)
     return Path(new)
 
 

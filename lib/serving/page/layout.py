@@ -1,8 +1,7 @@
 """What stands where on the page, and what happens when something is dropped, typed or moved."""
 
 import logging
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,6 @@ from lib.serving.page.answer import (
     trial_html,
     verdict_html,
 )
-from lib.serving.page.examples import draw_examples
 
 LOGGER = logging.getLogger(__name__)
 TITLE = "Calibrated memes"
@@ -37,8 +35,11 @@ class Seen(NamedTuple):
     answer: dict[str, Any] | None
 
 
-def build_page(judge: Judge, decision: DecisionBundle) -> gr.Blocks:
-    """The page around `judge`, which answers one meme; `decision` has the threshold and policy."""
+def build_page(judge: Judge, decision: DecisionBundle, examples: Sequence[Path]) -> gr.Blocks:
+    """The page around `judge`, which answers one meme; `decision` has the threshold and policy.
+
+    `examples` are files of pictures, which must stay where they are.
+    """
     acts = _Acts(judge, decision)
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=(_SWEPT, _KEPT), fill_width=False
@@ -63,7 +64,7 @@ def build_page(judge: Judge, decision: DecisionBundle) -> gr.Blocks:
                 text = gr.Textbox(
                     label="Text on it", lines=2, max_lines=6, elem_id="text", placeholder="none"
                 )
-                _add_examples(picture)
+                _add_examples(picture, [str(path) for path in examples])
             with gr.Column(elem_id="answer", min_width=300):
                 verdict = gr.HTML(nothing_html(), elem_id="verdict")
                 scale = gr.HTML(elem_id="scale")
@@ -110,11 +111,19 @@ def _head(decision: DecisionBundle) -> str:
     return f"<h1>{TITLE}</h1><p>{said}</p>"
 
 
-def _add_examples(picture: gr.Image) -> None:
-    # Gradio keeps copies of its own.
-    with tempfile.TemporaryDirectory() as folder:
-        paths = draw_examples(Path(folder))
-        gr.Examples([[str(path)] for path in paths], [picture], label="Or take a generated one")
+def _add_examples(picture: gr.Image, paths: list[str]) -> None:
+    # Gradio's own Examples ask for the picture at an address without the path of the mount.
+    thumbnails = gr.Dataset(
+        components=[gr.Image(render=False)],
+        samples=[[path] for path in paths],
+        type="index",
+        label="Or take a generated one",
+    )
+    thumbnails.click(
+        *(paths.__getitem__, [thumbnails], [picture]),
+        api_visibility="private",
+        show_progress="hidden",
+    )
 
 
 def _path_of(payload: Any) -> str | None:

@@ -1,5 +1,6 @@
 """The page on an application of FastAPI."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from fastapi import FastAPI, Response
 
 from lib.serving.classifier import MemeClassifier
 from lib.serving.memes import Meme
+from lib.serving.page.examples import draw_examples
 from lib.serving.page.layout import build_page
 
 PATH = "/page"
@@ -26,7 +28,11 @@ def mount(
     `judge` answers one meme in the form of `MemeClassifier.predict`; by default the classifier
     does at once, a service may have its queue do it. Larger files than `max_upload_mb` are refused.
     """
-    page = build_page(judge or (lambda meme: classifier.judge([meme])[0]), classifier.decision)
+    # Held by the application, and gone with it.
+    app.state.examples = tempfile.TemporaryDirectory()
+    examples = draw_examples(Path(app.state.examples.name))
+    judge = judge or (lambda meme: classifier.judge([meme])[0])
+    page = build_page(judge, classifier.decision, examples)
     fonts = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Arial", "sans-serif")]
     code = [gr.themes.Font(name) for name in ("ui-monospace", "monospace")]
     theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=code)
@@ -38,6 +44,7 @@ def mount(
         PATH,
         theme=theme,
         css_paths=Path(__file__).with_name("page.css"),
+        allowed_paths=[app.state.examples.name],
         max_file_size=int(max_upload_mb * 1e6),
         footer_links=[],
         run_history=False,

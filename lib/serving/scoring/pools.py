@@ -1,6 +1,5 @@
 """Where tasks run: in this process, in worker processes, or on Ray."""
 
-import logging
 import os
 import pickle
 from collections.abc import Iterable, Iterator
@@ -10,7 +9,7 @@ import joblib
 import pyarrow as pa
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from lib.data.processes import end_with_parent
+from lib.data.processes import end_with_parent, started_ray
 from lib.serving.scoring.inputs import Task
 from lib.serving.scoring.tasks import Model, scored
 
@@ -68,7 +67,9 @@ def _on_ray(tasks: Iterable[Task], model: Model, workers: int, cluster: Cluster)
     waiting = [{"task": pickle.dumps(task)} for task in tasks]
     if not waiting:
         return
-    ray = started_ray(cluster.address)
+    started_ray(cluster.address)
+    import ray.data
+
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # A block a task: what is done comes back at once, and a failed worker costs one task.
@@ -93,22 +94,6 @@ class _Scorer:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         done = [_done(pickle.loads(task), self.model) for task in batch["task"]]
         return {"done": [pickle.dumps(one) for one in done]}
-
-
-def started_ray(address: str | None) -> Any:
-    """The library Ray, connected to the cluster at `address`, or to one started here.
-
-    Raises ImportError saying what to install, ConnectionError for an address without a cluster.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise ImportError("--ray needs the extra: pip install 'calibrated-memes[ray]'") from None
-    if not ray.is_initialized():
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR)
-    return ray
 
 
 def workers_of(cluster: Cluster | None, threads: int) -> int:

@@ -96,10 +96,18 @@ class ServiceSettings(BaseModel):
             if name != "token":
                 option = f"--{name.replace('_', '-')}"
                 parser.add_argument(option, help=f"{field.description}{default}", **flag)
-        given = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v is not None}
+        options = vars(parser.parse_args(arguments))
+        return cls.read({k: v for k, v in options.items() if v is not None}, environment)
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Self:
+        """What is given, else `MEMES_<NAME>` in the environment, else the default.
+
+        Raises ValueError naming the options or variables that cannot be.
+        """
         found = {name: environment.get(PREFIX + name.upper()) for name in cls.model_fields}
         try:
-            return cls.model_validate({k: v for k, v in found.items() if v} | given)
+            return cls.model_validate({k: v for k, v in found.items() if v} | dict(given))
         except ValidationError as error:
             raise ValueError("; ".join(_said(fault, given) for fault in error.errors())) from None
 

@@ -29,7 +29,9 @@ def page_url(classifier, tmp_path_factory) -> Iterator[str]:
     from lib.serving.page import PATH, mount
 
     app = mount(FastAPI(), classifier, max_upload_mb=0.5)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    # An open page holds a connection for as long as it likes.
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

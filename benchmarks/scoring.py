@@ -1,0 +1,181 @@
+"""Batch scoring: workers against each other, and the memory of a long run against a short one.
+
+    python benchmarks/scoring.py [--root DIR] [--mode pilot] [--memes 600] [--rows 1000 10000]
+
+Two workers against one, a thread each, through `python -m lib.serving.score` on the run's own
+memes as JPEG files: both take turns, and what a run of one meme takes, its imports and models, is
+taken off. Then the largest memory of whole runs on a table that repeats those memes, on tiny models
+of the real architectures, since a run of a million rows on real ones takes half a day: the process
+and its workers, in proportional set size. Writes results/scoring.csv.
+"""
+
+import argparse
+import importlib.util
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import psutil
+from tqdm import tqdm
+
+from lib.artifacts import write_csv
+from lib.config import ROOT, Settings
+from lib.data.datasets import MemeShards, shard_paths
+
+RESULTS = Path(__file__).parent / "results/scoring.csv"
+HOURS_OF_A_BILLION = 1e9 / 3600
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=Settings().root)
+    parser.add_argument("--mode", choices=("pilot", "full"), default="pilot")
+    parser.add_argument("--memes", type=int, default=600)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--rows", type=int, nargs=2, default=(1_000, 10_000))
+    parser.add_argument("--tiny", type=Path, help="a finished full run of tiny models")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        settings = Settings(root=options.root, mode=options.mode)
+        memes = save_memes(settings, work)
+        rows = throughput(settings, memes, options.memes, options.repeats, work)
+        tiny = options.tiny or tiny_run(work / "tiny")
+        rows += memory(Settings(root=tiny, mode="full"), memes, options.rows, work)
+    table = pd.DataFrame(rows).assign(
+        cpu=platform.processor() or platform.machine(),
+        versions=" ".join(f"{name} {version(name)}" for name in ("joblib", "pyarrow", "torch")),
+    )
+    write_csv(RESULTS, table)
+    print(table.drop(columns=["cpu", "versions"]).to_string(index=False))
+
+
+def save_memes(settings: Settings, work: Path) -> pd.DataFrame:
+    """Text and picture file of the packed memes that the run reports on."""
+    memes = MemeShards(shard_paths(settings.shards, settings.report_split))
+    rows = []
+    for place in range(min(len(memes), 100)):
+        meme = memes[place]
+        meme["image"].save(work / f"{place}.jpg", quality=90)
+        rows.append({"text": meme["text"], "image": f"{place}.jpg"})
+    return pd.DataFrame(rows)
+
+
+def table_of(memes: pd.DataFrame, n: int, work: Path) -> Path:
+    """A table of n rows that repeats the memes."""
+    file = work / f"{n}.csv"
+    if not file.exists():
+        with file.open("w", newline="") as stream:
+            for start in range(0, n, len(memes)):
+                memes[: n - start].to_csv(stream, index=False, header=start == 0)
+    return file
+
+
+def throughput(
+    settings: Settings, memes: pd.DataFrame, n: int, repeats: int, work: Path
+) -> list[dict]:
+    """Memes a second of one worker and of two, and their ratio."""
+    seconds: dict[tuple[int, int], list[float]] = {}
+    # A run of one row a worker is what starting costs.
+    for _ in tqdm(range(repeats), desc="rounds"):
+        for workers in (1, 2):
+            for size in (workers, n):
+                taken, _ = run(settings, table_of(memes, size, work), workers, work)
+                seconds.setdefault((workers, size), []).append(taken)
+    rates = {
+        workers: n
+        / (statistics.median(seconds[workers, n]) - statistics.median(seconds[workers, workers]))
+        for workers in (1, 2)
+    }
+    return [
+        {
+            "what": f"{workers} worker{'s' * (workers > 1)}, a thread each",
+            "rows": n,
+            "memes_per_second": rates[workers],
+            "ratio_to_first": rates[workers] / rates[1],
+            "core_hours_per_billion": HOURS_OF_A_BILLION / (rates[workers] / workers),
+        }
+        for workers in (1, 2)
+    ]
+
+
+def memory(
+    settings: Settings, memes: pd.DataFrame, sizes: tuple[int, int], work: Path
+) -> list[dict]:
+    """The largest memory of a short run and of a long one."""
+    rows: list[dict] = []
+    for n in sizes:
+        seconds, peak = run(settings, table_of(memes, n, work), 2, work)
+        row = {"what": "memory, tiny models, 2 workers", "rows": n, "peak_mb": peak / 1e6}
+        rows.append(row | {"ratio_to_first": peak / 1e6 / (rows or [row])[0]["peak_mb"]})
+        print(f"{n:,} rows: {seconds:.0f} s, {peak / 1e6:.0f} MB", file=sys.stderr)
+    return rows
+
+
+def run(settings: Settings, table: Path, workers: int, work: Path) -> tuple[float, int]:
+    """Seconds of a whole run, and the largest memory of its processes together, in bytes."""
+    out = work / "scores.parquet"
+    command = [sys.executable, "-m", "lib.serving.score", table, "--out", out, "--overwrite"]
+    command += ["--root", settings.root, "--mode", settings.mode, "--workers", workers]
+    out.unlink(missing_ok=True)
+    start, peak = time.perf_counter(), 0
+    with subprocess.Popen(
+        [str(word) for word in command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=sys.stderr
+    ) as process:
+        while process.poll() is None:
+            peak = max(peak, memory_of(process.pid))
+            time.sleep(0.5)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return time.perf_counter() - start, peak
+
+
+def memory_of(process: int) -> int:
+    """Proportional set size of a process and its children: what they share counts once."""
+    total = 0
+    try:
+        family = psutil.Process(process)
+        for one in (family, *family.children(recursive=True)):
+            total += one.memory_full_info().pss
+    except psutil.Error:
+        pass
+    return total
+
+
+def tiny_run(root: Path) -> Path:
+    """A finished full run of tiny models, as the tests have it."""
+    from lib.run import run_steps
+
+    spec = importlib.util.spec_from_file_location("conftest", ROOT / "tests/conftest.py")
+    models = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(models)
+    root.mkdir()
+    run_steps(
+        {
+            "mode": "full",
+            "root": str(root),
+            "dataset": "confounders",
+            "n_memes": 150,
+            "fusion_members": 1,
+            "fusion_seeds": 1,
+            "folds": 2,
+            "fusion_epochs": 1,
+            "text_epochs": 1,
+            "vision_epochs": 1,
+            "workers": 0,
+            "text_model": str(models._tiny_deberta(root / "deberta")),
+            "vision_model": str(models._tiny_siglip(root / "siglip")),
+        },
+        last=7,
+    )
+    return root
+
+
+if __name__ == "__main__":
+    main()

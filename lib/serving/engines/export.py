@@ -1,0 +1,185 @@
+"""The models as files for other languages: `python -m lib.serving.engines.export --mode full`.
+
+In `Step_8/engines/<mode>/onnx/`: one graph from inputs to the logits of the three models, the
+tokenizers, the n-gram model where there is one, and a card that says how inputs are made and
+answers are read.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from lib.artifacts import atomic_path, fingerprint, write_json, write_text
+from lib.config import MODELS, Settings
+from lib.data.folding import folded
+from lib.data.pictures import PADDING, SIZE
+from lib.data.text import combined_text
+from lib.decisions.bundle import DecisionBundle
+from lib.modeling.dual_encoder import is_siglip
+from lib.modeling.encoders import Source, drops_markers
+from lib.modeling.fusion import load_fusion
+from lib.serving.engines.encoder_graphs import has_graph
+from lib.serving.engines.kept import engine_folder, versions
+from lib.serving.engines.onnx_files import export_onnx
+from lib.serving.engines.readme import readme
+from lib.serving.engines.whole_graph import WholeGraph, input_name
+
+GRAPH = "meme_classifier.onnx"
+
+# Disguised texts, to try another language's folding on; Cyrillic letters stand as their numbers.
+_DISGUISED = (
+    *("h3llo w0rld", "l o o k here", "s\u043e\u043e\u043e g\u043e\u043ed", "\u0455t\u043ep"),
+    *("hApPy dAyS", "plain words stay"),
+)
+
+
+def export(settings: Settings) -> Path:
+    """Write the folder, whole or not at all, and return it.
+
+    Raises what `MemeClassifier.load` raises, ValueError if the graph computes something else than
+    the models, and ModuleNotFoundError where the extra `export` is missing.
+    """
+    decision = DecisionBundle.load(settings)
+    model = load_fusion(settings.models, "cpu")
+    decision.verify(settings.models)
+    with atomic_path(engine_folder(settings) / "onnx") as new:
+        new.mkdir()
+        graph = WholeGraph(model).eval()
+        export_onnx(graph, graph.example, graph.outputs, new / GRAPH, graph.axes)
+        for name, source in model.encoders.sources.items():
+            _save_texts_preparation(name, source, new)
+        card = {
+            "graph": {"file": GRAPH, "fingerprint": fingerprint(new / GRAPH)},
+            "inputs": _inputs(graph),
+            "outputs": {name: {"dtype": "float32", "shape": ["batch", 2]} for name in MODELS},
+            "preparation": {n: _preparation(n, s) for n, s in model.encoders.sources.items()},
+            "text_form": combined_text("the overlaid text"),
+            "picture": {"size": SIZE, "padding": list(PADDING), "resample": "bicubic"},
+            "decision": _decision(decision),
+            "folding_examples": [{"text": text, "folded": folded(text)} for text in _DISGUISED],
+            "models": {name: decision.fingerprints[name] for name in MODELS},
+            "versions": versions(),
+        }
+        write_json(new / "card.json", card)
+        write_text(new / "README.md", readme(card))
+    return engine_folder(settings) / "onnx"
+
+
+def _save_texts_preparation(name: str, source: Source, folder: Path) -> None:
+    """A text encoder's tokenizer, or the n-gram model, as files."""
+    if hasattr(source, "tokenizer"):
+        source.tokenizer.backend_tokenizer.no_truncation()
+        source.tokenizer.backend_tokenizer.no_padding()
+        source.tokenizer.backend_tokenizer.save(str(folder / f"{name}_tokenizer.json"))
+    elif not has_graph(source):
+        ngrams: Any = source
+        content = {
+            kind: {
+                gram: [float(idf), float(weight)]
+                for gram, idf, weight in zip(words, ngrams.arrays[kind], weights, strict=True)
+            }
+            for kind, words, weights in _with_weights(ngrams)
+        }
+        text = json.dumps(content | {"bias": float(ngrams.arrays["bias"][0])}, ensure_ascii=False)
+        write_text(folder / f"{name}.json", text + "\n")
+
+
+def _with_weights(ngrams: Any) -> list[tuple[str, list[str], Any]]:
+    found, start = [], 0
+    for kind, words in ngrams.vocabularies.items():
+        found.append((kind, words, ngrams.arrays["weights"][start : start + len(words)]))
+        start += len(words)
+    return found
+
+
+def _inputs(graph: WholeGraph) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "shape": [
+                graph.axes[name].get(axis, length) for axis, length in enumerate(tensor.shape)
+            ],
+            "encoder": graph.inputs[name][0],
+        }
+        for name, tensor in graph.example.items()
+    }
+
+
+def _preparation(name: str, source: Any) -> dict[str, Any]:
+    """How an encoder's inputs are made of the packed text, or of the letterboxed picture."""
+    if source.modality == "vision":
+        return {"modality": "vision", "input": input_name(name, "pixel_values")} | _pixels(
+            source.processor
+        )
+    folding = {"modality": "text", "folding": source.folding}
+    if not has_graph(source):
+        return folding | {"file": f"{name}.json", "markers": "drop", "input": name}
+    dual = not hasattr(source, "logits") and name == "dual_text"
+    siglip = dual and is_siglip(source.model)
+    tokenizer = source.tokenizer
+    return folding | {
+        "file": f"{name}_tokenizer.json",
+        "markers": "drop" if dual or drops_markers(source.model) else "keep",
+        "max_length": source.length if dual else tokenizer.model_max_length,
+        "padding": "max_length" if siglip else "longest",
+        "lower": siglip,
+        "pad_id": tokenizer.pad_token_id,
+        "pad_token": tokenizer.pad_token,
+    }
+
+
+def _pixels(processor: Any) -> dict[str, Any]:
+    """Size, resampling, mean and deviation, as the processor has them."""
+    timm = getattr(processor, "data_config", None)
+    if timm is not None:
+        return {
+            "size": list(timm["input_size"][1:]),
+            "resample": timm["interpolation"],
+            "mean": list(timm["mean"]),
+            "std": list(timm["std"]),
+            "scale": 1 / 255,
+        }
+    size: Any = processor.size
+    get = size.get if hasattr(size, "get") else lambda key: getattr(size, key, None)
+    side = get("shortest_edge")
+    names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+    return {
+        "size": [side, side] if side else [get("height"), get("width")],
+        "resample": names[int(processor.resample)],
+        "mean": list(processor.image_mean),
+        "std": list(processor.image_std),
+        "scale": float(processor.rescale_factor),
+    }
+
+
+def _decision(decision: DecisionBundle) -> dict[str, Any]:
+    policy = decision.policy
+    return {
+        "temperatures": decision.temperatures,
+        "threshold": decision.thresholds["mm_fusion"],
+        "allow_below": policy.allow,
+        "block_from": policy.block,
+    }
+
+
+def main() -> None:
+    """Write the models' graph, tokenizers and card for other languages."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.serving.engines.export", description=main.__doc__
+    )
+    parser.add_argument("--mode", choices=("pilot", "full"), default="pilot")
+    parser.add_argument("--root", type=Path, help="folder of the run; default: the project's")
+    options = parser.parse_args()
+    try:
+        settings = Settings.model_validate({"mode": options.mode, "root": options.root})
+        settings.guide()
+        print(f"written: {export(settings)}")
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

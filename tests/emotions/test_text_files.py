@@ -1,0 +1,126 @@
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lib.emotions.text_files import MOST_TEXT, fault_of, read_texts
+
+
+def rows(name, content, column="text"):
+    return list(read_texts(name, io.BytesIO(content), column))
+
+
+def told(found):
+    return [(row.line, row.id, row.text or row.fault) for row in found]
+
+
+def test_plain_lines_keep_their_numbers():
+    found = told(rows("a.txt", b"\xef\xbb\xbfone\r\n\ntwo\xe2\x80\xa8lines\n \ncaf\xe9\nlast"))
+    assert found == [
+        (1, "1", "one"),
+        (2, "2", "the text is empty"),
+        (3, "3", "two\u2028lines"),
+        (4, "4", "the text is empty"),
+        (5, "5", "the text is not valid Unicode (character 4); save it as UTF-8"),
+        (6, "6", "last"),
+    ]
+
+
+def test_a_csv_is_read_by_its_header():
+    content = b'id,text,n\na,"two\nlines, quoted",1\n\nb,short\nc,,3\nd,caf\xe9,4\ne,fine,5\n'
+    assert told(rows("a.csv", content)) == [
+        (2, "a", "two\nlines, quoted"),
+        (5, "2", "2 fields, expected 3"),
+        (6, "c", "the text is empty"),
+        (7, "d", "the text is not valid Unicode (character 4); save it as UTF-8"),
+        (8, "e", "fine"),
+    ]
+
+
+def test_rows_that_an_open_quote_swallowed_are_said_to_be():
+    content = b'text,n\nfine,1\n"open,2\nfine,3\nfine,4\n'
+    (first, second) = rows("a.csv", content)
+    assert first.text == "fine"
+    assert (second.line, second.fault) == (3, "1 fields, expected 2 (to line 5: an open quote?)")
+
+
+def test_a_tsv_without_header_is_read_by_number_with_its_quotes():
+    assert told(rows("dev.tsv", b'"so\t1\tx\nfine"\t2\ty\nshort\n', "1")) == [
+        (1, "1", '"so'),
+        (2, "2", 'fine"'),
+        (3, "3", "short"),
+    ]
+    assert rows("dev.tsv", b"a\tb\nshort\n", "2")[1].fault == "1 fields, no number 2"
+    assert told(rows("a.tsv", b'text\tn\n"quo""ted"\t1\n')) == [(2, "1", 'quo"ted')]
+
+
+def test_json_lines_are_checked_one_by_one():
+    lines = [
+        {"text": "fine", "id": 7},
+        {"text": 3},
+        {"text": None},
+        {"other": "x"},
+        {"text": "\ud800"},
+        {"text": "last"},
+    ]
+    content = "\n".join(map(json.dumps, lines)).encode() + b"\n\n{broken\n[1]\n\xff\n"
+    found = told(rows("a.jsonl", content))
+    assert found[:6] == [
+        (1, "7", "fine"),
+        (2, "2", "the text is int, expected a string"),
+        (3, "3", "the text is missing"),
+        (4, "4", "the text is missing"),
+        (5, "5", "the text is not valid Unicode (character 1); save it as UTF-8"),
+        (6, "6", "last"),
+    ]
+    assert [line for line, _, _ in found[6:]] == [8, 9, 10]
+    assert all("not JSON" in fault or "expected an object" in fault for _, _, fault in found[6:])
+
+
+def test_parquet_that_holds_bytes_that_are_no_text_fails_by_the_row(tmp_path):
+    raw = pa.array([b"fine", b"caf\xe9", None, b"last"], pa.binary())
+    strings = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
+    pq.write_table(pa.table({"text": strings}), tmp_path / "a.parquet")
+    found = told(rows("a.parquet", (tmp_path / "a.parquet").read_bytes()))
+    assert [text for _, _, text in found] == [
+        "fine",
+        "the text is not valid Unicode (character 4); save it as UTF-8",
+        "the text is missing",
+        "last",
+    ]
+
+
+def test_parquet_of_another_type_is_refused_by_the_row(tmp_path):
+    pq.write_table(pa.table({"id": ["x"], "text": [[1]]}), tmp_path / "a.parquet")
+    (row,) = rows("a.parquet", (tmp_path / "a.parquet").read_bytes())
+    assert (row.id, row.fault) == ("x", "the text is list, expected a string")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet"])
+def test_a_missing_column_is_named_with_those_there_are(name, tmp_path):
+    pq.write_table(pa.table({"body": ["x"]}), tmp_path / "a.parquet")
+    content = {
+        "a.jsonl": b'{"body": "x"}\n',
+        "a.parquet": (tmp_path / "a.parquet").read_bytes(),
+    }.get(name, b"body\nx\n")
+    with pytest.raises(ValueError, match=rf"{name} has no column 'text' but body"):
+        rows(name, content)
+
+
+def test_a_damaged_parquet_file_is_named():
+    with pytest.raises(ValueError, match=r"a\.parquet is not a sound Parquet file"):
+        rows("a.parquet", b"PAR1 but no more")
+
+
+def test_a_text_may_be_long_but_not_endless():
+    assert fault_of("a" * MOST_TEXT) is None
+    assert (
+        fault_of("a" * (MOST_TEXT + 1)) == "the text has 20,001 characters; at most 20,000 are read"
+    )
+
+
+def test_an_id_that_no_file_can_hold_is_escaped():
+    (row,) = rows("a.csv", b"id,text\nx\xff,fine\n")
+    assert row.id == "x\\udcff"

@@ -1,0 +1,237 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit, logit
+
+from lib.config import ROOT
+from lib.decisions.bundle import DecisionBundle
+from lib.serving.drift import Reference, drift_report, drift_table, reference_of, watch
+from lib.serving.fresh_labels import label_tables, read_labels, reliability
+from lib.serving.histograms import Histograms
+from lib.serving.score import score
+
+
+@pytest.fixture(scope="module")
+def decision(full_root):
+    return DecisionBundle.load(full_root)
+
+
+def memes(rng, n, moved=0.0, slope=1.0, intercept=0.0):
+    """Probabilities, labels after the given line, and text lengths."""
+    margin = rng.normal(moved, 2, n)
+    labels = (rng.random(n) < expit(intercept + slope * margin)).astype(int)
+    return expit(margin), labels, rng.poisson(60, n)
+
+
+def reference(rng, decision, n=400):
+    prob, labels, lengths = memes(rng, n)
+    return Reference("val", prob, labels, lengths, decision.policy.decide(prob), decision)
+
+
+def histograms(prob, lengths, decision):
+    found = Histograms({name: decision.fingerprints[name] for name in ("mm_fusion",)})
+    words = {
+        "decision": decision.policy.decide(prob),
+        "label": (prob > 0.5).astype(int).astype(str),
+    }
+    found.add_columns(prob, lengths, words | {"text_from": ["given"] * len(prob)})
+    return found
+
+
+def promising(decision, precision, miss, allow=0.2, block=0.8):
+    """The decisions with a policy that promises this and cuts here."""
+    from dataclasses import replace
+
+    policy = replace(
+        decision.policy,
+        kind="targets",
+        targets={"precision": precision, "miss": miss},
+        confidence=0.9,
+        allow=allow,
+        block=block,
+    )
+    return replace(decision, policy=policy)
+
+
+def test_without_drift_alarms_are_rare(decision):
+    rng, alarms = np.random.default_rng(0), 0
+    for _ in range(120):
+        known = reference(rng, decision)
+        prob, _, lengths = memes(rng, 800)
+        report = drift_report(histograms(prob, lengths, decision), known)
+        alarms += not report["verdict"].startswith("no drift found")
+    # 120 worlds at 5% at most: more than these in less than one of a thousand
+    assert alarms <= 14
+
+
+@pytest.mark.parametrize(("moved", "longer"), [(1.0, 0), (0.0, 15)])
+def test_a_shift_of_scores_or_lengths_is_found(decision, moved, longer):
+    rng, found = np.random.default_rng(1), 0
+    for _ in range(20):
+        known = reference(rng, decision)
+        prob, _, lengths = memes(rng, 800, moved)
+        report = drift_report(histograms(prob, lengths + longer, decision), known)
+        found += report["verdict"] in ("moderate drift", "large drift")
+        assert "label 300" in report["advice"] or "300 memes" in report["advice"]
+    assert found == 20
+    drifted = "scores" if moved else "text_length"
+    assert [name for name, one in report["drift"].items() if one["verdict"][-5:] == "drift"] == [
+        drifted
+    ]
+
+
+def test_too_few_answers_are_said_to_be(decision):
+    rng = np.random.default_rng(2)
+    prob, _, lengths = memes(rng, 9)
+    report = drift_report(histograms(prob, lengths, decision), reference(rng, decision))
+    assert report["verdict"] == "too few"
+    prob, _, lengths = memes(rng, 60)
+    few = drift_report(histograms(prob, lengths, decision), reference(rng, decision, 60))
+    assert few["verdict"] == "no drift found, nor excluded"
+
+
+def test_histograms_of_other_models_are_refused(decision):
+    rng = np.random.default_rng(3)
+    with pytest.raises(ValueError, match="other models"):
+        drift_report(Histograms({"mm_fusion": "0" * 16}), reference(rng, decision))
+
+
+def labels_said(decision, rng, n=400, **line):
+    prob, labels, lengths = memes(rng, n, **line)
+    frame = pd.DataFrame({"prob_hate": prob, "label": labels})
+    report = drift_report(histograms(prob, lengths, decision), reference(rng, decision), frame)
+    return report["labels"]
+
+
+def test_calibration_that_holds_is_doubted_as_rarely_as_stated(decision):
+    kept = promising(decision, 0.8, 0.2)
+    rng = np.random.default_rng(4)
+    said = [labels_said(kept, rng, 300) for _ in range(80)]
+    off = sum(one["calibration"]["p_value"] <= 0.05 for one in said)
+    broken = sum("broken" in one["verdict"] for one in said)
+    # 80 worlds at 5%: outside of these counts in less than one of a thousand
+    assert off <= 12
+    assert broken <= 12
+    assert sum("holds" in one["verdict"] for one in said) >= 80 - off - broken
+
+
+@pytest.mark.parametrize("line", [{"slope": 0.4}, {"intercept": -1.5}])
+def test_calibration_that_is_lost_is_found_with_what_to_do(decision, line):
+    rng = np.random.default_rng(5)
+    said = labels_said(decision, rng, **line)
+    assert "calibration no longer holds" in said["verdict"]
+    assert "--from 3" in said["advice"]
+    assert said["calibration"]["on_calibration_split"] > 0.001
+    assert any(not row["within"] for row in said["reliability"])
+    if "slope" in line:
+        old = decision.temperatures["mm_fusion"]
+        low, high = said["refit"]["interval"]
+        assert low <= old / 0.4 <= high
+    else:
+        assert said["prevalence"]["p_value"] < 0.05
+        assert "share of hate has changed" in said["advice"]
+
+
+def test_a_broken_promise_is_named_and_a_kept_one_certified(decision):
+    rng = np.random.default_rng(6)
+    rows = labels_said(promising(decision, 0.99, 0.5), rng, 600)["policy"]
+    sides = {row["side"]: row for row in rows}
+    assert sides["block"]["verdict"] == "broken"
+    assert sides["block"]["high"] < 0.99
+    assert sides["allow"]["verdict"] == "kept, certified"
+    assert sides["review"]["verdict"] == "no promise"
+    # Between both: of that many labels the promise would be certified at the observed rate.
+    barely = labels_said(promising(decision, 0.92, 0.5), rng, 200)["policy"][0]
+    if barely["verdict"] == "not refuted" and barely["observed"] > 0.92:
+        assert barely["labels_wanted"] > 200
+
+
+def test_few_labels_or_one_class_are_said_to_be_too_few(decision):
+    rng = np.random.default_rng(7)
+    assert labels_said(decision, rng, 30)["verdict"] == "too few labels"
+    lonely = labels_said(decision, rng, 60, moved=-9)
+    assert lonely["verdict"] == "too few labels"
+    assert lonely["calibration"]["slope"] is None
+    assert json.dumps(lonely, allow_nan=False)
+
+
+def test_reliability_holds_each_meme_once_and_exact_intervals():
+    prob = np.linspace(0, 1, 100)
+    rows = reliability(prob, (prob > 0.5).astype(int))
+    assert [row["n"] for row in rows] == [34, 33, 33]
+    assert rows[0]["share_of_hate"] == 0
+    # Nobody of n: 1 - 0.025^(1/n)
+    assert rows[0]["high"] == pytest.approx(1 - 0.025 ** (1 / 34))
+
+
+@pytest.fixture(scope="module")
+def run(full_root, tmp_path_factory):
+    """A finished scoring of the run's own test split, and the folder it is in."""
+    folder = tmp_path_factory.mktemp("scored")
+    options = {"root": full_root.root, "mode": "full", "workers": 1, "device": "cpu"}
+    score(full_root.shards / "test", folder / "s.parquet", **options)
+    return folder
+
+
+def test_the_program_compares_and_joins_labels_by_id(full_root, run):
+    table = pd.read_parquet(run / "s.parquet")
+    labels = pd.DataFrame({"id": table["id"], "label": np.arange(len(table)) % 2})
+    labels.to_csv(run / "labels.csv", index=False)
+    command = [sys.executable, "-m", "lib.serving.drift", run / "s.histograms.json"]
+    command += ["--root", full_root.root, "--mode", "full", "--labels", run / "labels.csv"]
+    done = subprocess.run(
+        [str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads(full_root.artifact(8, "drift.json").read_text())
+    assert written["answers"] == len(table)
+    assert written["labels"]["n"] == len(table)
+    assert f"{written['verdict']}: {written['advice']}" in done.stdout
+    assert "Spiegelhalter" in done.stdout
+
+
+def test_the_reference_is_one_meme_of_each_group_that_was_fitted_on(full_root, decision):
+    found = reference_of(full_root)
+    assert found.name == "val, part calibrate"
+    assert len(found.prob) == len(found.labels) == len(found.lengths) <= decision.n
+    assert logit(found.prob).std() > 0
+
+
+def test_the_table_has_a_row_for_each_measure(full_root, run):
+    report = watch(run / "s.histograms.json", root=full_root.root, mode="full")
+    table = drift_table(report)
+    assert len(table) in (0, 2, 4)
+    assert sum(found["now"] for found in report["decisions"].values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("id,label\nunknown,1\n", "'unknown' is not in"),
+        ("id\na\n", "no column 'label'"),
+        ("label\n1\n", "needs a column prob_hate, row or id"),
+        ("prob_hate,label\n0.5,2\n", "label holds 2"),
+        ("prob_hate,label\n1.5,1\n", "numbers from 0 to 1"),
+        ("prob_hate,label\n", "has no rows"),
+        ("id,label\na,1\na,0\n", "'a' occurs twice"),
+    ],
+)
+def test_labels_that_are_none_are_named(run, decision, content, said):
+    (run / "bad.csv").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        read_labels(run / "bad.csv", run / "s.parquet", decision.fingerprints)
+
+
+def test_scores_of_other_models_are_refused(run):
+    (run / "l.csv").write_text("row,label\n0,1\n")
+    with pytest.raises(ValueError, match="other models"):
+        read_labels(run / "l.csv", run / "s.parquet", {"mm_fusion": "0"})
+
+
+def test_labels_are_printed_as_three_tables(decision):
+    said = labels_said(decision, np.random.default_rng(8))
+    assert [len(table) for table in label_tables(said)] == [len(said["reliability"]), 3, 3]
