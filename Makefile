@@ -20,7 +20,7 @@ export MEME_DATA := $(value DATA)
 export MEME_IMAGE := $(value IMAGE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pilot full test lab demo serve page ocr verify-shards emotions model-validation bench notebooks lint
+.PHONY: help setup pilot full test test-slow lab demo serve page ocr verify-shards emotions model-validation bench notebooks lint
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,10 @@ test: lint  ## what lint checks; unit, end-to-end and notebook tests
 	root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \
 	  MEMES_ROOT="$$root" $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
 	  -p no:cacheprovider $(sort $(wildcard Step_*/*.ipynb))
+
+test-slow: $(READY)  ## load, a million rows, Ray: what takes too long for every commit
+	$(INSTALL) --editable '.[test,ray]'
+	$(RUN) -m pytest -m slow
 
 lab: $(READY)  ## open the notebooks in Jupyter
 	$(RUN) -m jupyter lab

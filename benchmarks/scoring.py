@@ -125,14 +125,18 @@ def run(settings: Settings, table: Path, workers: int, work: Path) -> tuple[floa
     command += ["--root", settings.root, "--mode", settings.mode, "--workers", workers]
     out.unlink(missing_ok=True)
     start, peak = time.perf_counter(), 0
-    with subprocess.Popen(
-        [str(word) for word in command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=sys.stderr
-    ) as process:
-        while process.poll() is None:
-            peak = max(peak, memory_of(process.pid))
+    log = work / "log"
+    with (
+        log.open("w") as said,
+        subprocess.Popen(
+            [str(word) for word in command], cwd=ROOT, stdout=said, stderr=said
+        ) as one,
+    ):
+        while one.poll() is None:
+            peak = max(peak, memory_of(one.pid))
             time.sleep(0.5)
-    if process.returncode:
-        raise SystemExit(process.returncode)
+    if one.returncode:
+        raise SystemExit(log.read_text())
     return time.perf_counter() - start, peak
 
 

@@ -29,6 +29,7 @@ import threading
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import litserve
 import pandas as pd
@@ -44,6 +45,11 @@ RESULTS = Path(__file__).parent / "results/service.csv"
 CLIENTS, SATURATED, BATCH, WAIT = 8, 32, 16, 0.01
 # Seconds for all servers to start.
 PATIENCE = 300
+
+
+class Address(NamedTuple):
+    port: int
+    path: str = "/predict"
 
 
 def bodies_of(settings: Settings, n: int = 32) -> list[bytes]:
@@ -94,13 +100,17 @@ def serve_with_litserve(root: Path, mode: str, port: int) -> None:
     )
 
 
-def serve_with_ray(root: Path, mode: str, port: int, cpus: int) -> None:
+def serve_with_ray(root: Path, mode: str, port: int) -> None:
+    """Two deployments of one Ray: /one has one CPU, as it comes, and /all has all of them."""
     import ray
     from ray import serve
 
-    @serve.deployment(max_ongoing_requests=100, ray_actor_options={"num_cpus": cpus})
+    @serve.deployment(max_ongoing_requests=100)
     class Memes:
+        # Ray takes this class along by its value, so it must not need this file.
         def __init__(self):
+            from lib.serving import MemeClassifier
+
             self.classifier = MemeClassifier.load(root, mode, "cpu")
 
         @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=WAIT)
@@ -108,12 +118,17 @@ def serve_with_ray(root: Path, mode: str, port: int, cpus: int) -> None:
             return self.classifier.predict_batch(*zip(*memes, strict=True))
 
         async def __call__(self, request):
-            return await self.judge(decoded(await request.json()))
+            from base64 import b64decode
 
-    # The proxy and the controller of Ray Serve ask for no CPU, the replica for `cpus`.
-    ray.init(num_cpus=max(cpus, 2), include_dashboard=False, log_to_driver=False)
+            sent = await request.json()
+            return await self.judge((sent["text"], b64decode(sent["image"])))
+
+    cpus = os.cpu_count() or 1
+    ray.init(num_cpus=1 + cpus, include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"port": port})
-    serve.run(Memes.bind(), route_prefix="/predict")
+    for name, share in (("one", 1), ("all", cpus)):
+        replica = Memes.options(ray_actor_options={"num_cpus": share})
+        serve.run(replica.bind(), name=name, route_prefix=f"/{name}")
     time.sleep(3600)
 
 
@@ -143,27 +158,36 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def ask(port: int, bodies: list[bytes], turn: int, until: float, done: queue.SimpleQueue) -> None:
+def ask(address: Address, body: bytes, connection: http.client.HTTPConnection) -> None:
+    """One request; RuntimeError where it is not answered."""
+    connection.request("POST", address.path, body, {"content-type": "application/json"})
+    response = connection.getresponse()
+    answer = response.read()
+    if response.status != 200 or b"prob_hate" not in answer:
+        raise RuntimeError(f"{address}: {response.status} {answer[:200]!r}")
+
+
+def keep_asking(
+    address: Address, bodies: list[bytes], turn: int, until: float, done: queue.SimpleQueue
+) -> None:
     """One client: a request after the other over one connection, until it is time."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", address.port, timeout=60)
     answered = 0
-    while time.perf_counter() < until:
-        body = bodies[turn % len(bodies)]
-        connection.request("POST", "/predict", body, {"content-type": "application/json"})
-        response = connection.getresponse()
-        answer = response.read()
-        if response.status != 200 or b"prob_hate" not in answer:
-            raise RuntimeError(f"port {port}: {response.status} {answer[:200]!r}")
-        answered, turn = answered + 1, turn + 5
-    done.put(answered)
+    try:
+        while time.perf_counter() < until:
+            ask(address, bodies[turn % len(bodies)], connection)
+            answered, turn = answered + 1, turn + 5
+    finally:
+        connection.close()
+        done.put(answered)
 
 
-def throughput(port: int, bodies: list[bytes], clients: int, seconds: float) -> float:
+def throughput(address: Address, bodies: list[bytes], clients: int, seconds: float) -> float:
     """Memes a second with so many clients at once."""
     done: queue.SimpleQueue = queue.SimpleQueue()
     start = time.perf_counter()
     asking = [
-        threading.Thread(target=ask, args=(port, bodies, turn, start + seconds, done))
+        threading.Thread(target=keep_asking, args=(address, bodies, turn, start + seconds, done))
         for turn in range(clients)
     ]
     for thread in asking:
@@ -173,16 +197,16 @@ def throughput(port: int, bodies: list[bytes], clients: int, seconds: float) -> 
     return sum(done.get_nowait() for _ in asking) / (time.perf_counter() - start)
 
 
-def wait_for(port: int, body: bytes, process) -> None:
-    deadline = time.monotonic() + PATIENCE
+def wait_for(address: Address, body: bytes) -> None:
+    deadline, fault = time.monotonic() + PATIENCE, None
     while time.monotonic() < deadline:
         try:
-            throughput_of_one = queue.SimpleQueue()
-            ask(port, [body], 0, time.perf_counter() + 0.01, throughput_of_one)
+            ask(address, body, http.client.HTTPConnection("127.0.0.1", address.port, timeout=60))
             return
-        except (OSError, RuntimeError, http.client.HTTPException):
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            fault = error
             time.sleep(0.5)
-    raise TimeoutError(f"{process} did not answer")
+    raise TimeoutError(f"{address} did not answer: {fault}")
 
 
 def main() -> None:
@@ -199,48 +223,48 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, bodies: list[bytes]) -> dict[str, list[float]]:
     """Memes a second of each server and of the model itself, one a round."""
-    run, ports = (options.root, options.mode), {}
+    run = (options.root, options.mode)
     spawn = multiprocessing.get_context("spawn")
     asked, told = spawn.Queue(), spawn.Queue()
-    processes = [spawn.Process(target=serve_model, args=(*run, bodies, asked, told))]
-    peers = {
-        "LitServe": (serve_with_litserve, ()),
-        "Ray Serve, as it comes": (serve_with_ray, (1,)),
-        "Ray Serve, all CPUs": (serve_with_ray, (os.cpu_count() or 1,)),
-    }
-    for name, (server, more) in peers.items():
-        ports[name] = free_port()
-        processes.append(spawn.Process(target=server, args=(*run, ports[name], *more)))
-    ports["service"] = free_port()
-    command = [sys.executable, "-m", "lib.serving.service", "--port", str(ports["service"])]
+    lit, ray, own = free_port(), free_port(), free_port()
+    servers = {"service": Address(own), "LitServe": Address(lit)}
+    servers |= {"Ray Serve, as it comes": Address(ray, "/one")}
+    servers |= {"Ray Serve, all CPUs": Address(ray, "/all")}
+    processes = [
+        spawn.Process(target=serve_model, args=(*run, bodies, asked, told)),
+        spawn.Process(target=serve_with_litserve, args=(*run, lit)),
+        spawn.Process(target=serve_with_ray, args=(*run, ray)),
+    ]
+    command = [sys.executable, "-m", "lib.serving.service", "--port", str(own)]
     command += ["--root", str(run[0]), "--mode", run[1], "--device", "cpu"]
-    own = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    service = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         for process in processes:
             process.start()
         told.get(timeout=PATIENCE)
-        for name, port in ports.items():
-            wait_for(port, bodies[0], name)
-        return rounds(options, bodies, ports, asked, told)
+        for address in servers.values():
+            wait_for(address, bodies[0])
+        return rounds(options, bodies, servers, asked, told)
     finally:
-        own.terminate()
+        service.terminate()
         for process in processes:
             process.terminate()
             process.join()
 
 
-def rounds(options: argparse.Namespace, bodies, ports, asked, told) -> dict[str, list[float]]:
+def rounds(options: argparse.Namespace, bodies, servers, asked, told) -> dict[str, list[float]]:
     """All of them in turn, a round more than counted: the first one warms up."""
     found: dict[str, list[float]] = {}
     for turn in tqdm(range(options.rounds + 1), desc="rounds"):
         speed = {
-            name: throughput(port, bodies, CLIENTS, options.seconds) for name, port in ports.items()
+            name: throughput(address, bodies, CLIENTS, options.seconds)
+            for name, address in servers.items()
         }
         for name in ("predict_batch", "judge"):
             asked.put((name, options.seconds))
             speed[f"model: {name}"] = told.get()
             speed["service, saturated"] = throughput(
-                ports["service"], bodies, SATURATED, options.seconds
+                servers["service"], bodies, SATURATED, options.seconds
             )
         for name, value in speed.items() if turn else ():
             found.setdefault(name, []).append(value)

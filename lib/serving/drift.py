@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -198,7 +198,7 @@ def watch(
     return report
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Compare what was judged with the calibration split; with fresh labels, test calibration."""
     parser = argparse.ArgumentParser(prog="python -m lib.serving.drift", description=main.__doc__)
     parser.add_argument("histograms", type=Path, help="what score or the service wrote")
@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder of the run; default: the project's")
     parser.add_argument("--labels", type=Path, help="CSV or Parquet: label, and prob_hate or id")
     parser.add_argument("--scores", type=Path, help="the scores that the labels' ids are of")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         report = watch(
             options.histograms,

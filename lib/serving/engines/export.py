@@ -87,8 +87,12 @@ def _save_texts_preparation(name: str, source: Source, folder: Path) -> None:
 
 
 def _with_weights(ngrams: Any) -> list[tuple[str, list[str], Any]]:
+    # Here, since scikit-learn takes a while to import and few models need it.
+    from lib.modeling.ngrams import KINDS
+
     found, start = [], 0
-    for kind, words in ngrams.vocabularies.items():
+    for kind in KINDS:
+        words = ngrams.vocabularies[kind]
         found.append((kind, words, ngrams.arrays["weights"][start : start + len(words)]))
         start += len(words)
     return found

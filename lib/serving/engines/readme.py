@@ -29,7 +29,7 @@ alone, picture alone, both. `card.json` holds all that stands here, for programs
 |---|---|---|---|---|---|---|---|
 {texts}
 
-The markers are `[OCR]`, `[/OCR]`, `[CAP]`, `[/CAP]`, `[ASR]`, `[/ASR]` and `<lang=...>`, each a word.
+The markers are `[OCR]`, `[/OCR]`, `[CAP]`, `[/CAP]`, `[ASR]`, `[/ASR]` and `<lang=...>`.
 Folding 1 is `folded` in `lib/data/folding.py`: NFKC; hidden characters removed; letters set apart
 rejoined; look-alike letters of other scripts made Latin; letters of random case made small; digits
 and signs within words read as letters; three and more equal letters made two. It changes nothing in
@@ -38,8 +38,8 @@ plainly written words. `folding_examples` in `card.json` are pairs to test your 
 ## The picture
 
 1. Decode as upright 8-bit RGB, transparency over white.
-2. Letterbox: resize (bicubic, as Pillow does: with antialiasing) so that it fits into {size} x {size}
-   pixels, centred, the rest filled with RGB {padding}. Without a picture all of it is that colour.
+2. Letterbox: resize (bicubic, as Pillow does: with antialiasing) so that it fits into {size} x
+   {size} pixels, centred, the rest filled with RGB {padding}. Without a picture all of it is that colour.
 3. For each encoder of pictures resize to its size, multiply by the scale, subtract the mean, divide
    by the deviation; channels first.
 
@@ -61,11 +61,10 @@ The models' fingerprints: {models}.
 _NGRAMS = """
 The input `{name}` (batch) is a score of words and letters, counted in the words without markers, in
 small letters. `{file}` holds for each n-gram of `words` and of `letters` its inverse document
-frequency and its weight. `words`: runs of two and more letters, digits and underscores, and pairs of
-them joined by a blank. `letters`: for each word between blanks, with a blank put before and behind
-it, all runs of 2 to 5 characters; a word shorter than the run counts once, whole. For each kind
-apart: value = (1 + ln count) x idf for the n-grams that the file has, all divided by the root of the
-sum of their squares; the score is the sum of value x weight over both kinds, plus `bias`.
+frequency and its weight. `words`: runs of two and more letters, digits and underscores, and pairs
+of neighbours joined by a blank. `letters`: for each word between blanks, with a blank put before
+and behind it, all runs of 2 to 5 characters. For each kind apart: value = (1 + ln count) x idf for
+the n-grams that the file has, all divided by the root of the sum of their squares; the score is the sum of value x weight over both kinds, plus `bias`.
 """
 
 
@@ -95,14 +94,14 @@ def readme(card: Mapping[str, Any]) -> str:
         ),
         temperatures=_listed(decision["temperatures"]),
         threshold=decision["threshold"],
-        block="a cut that there is none of"
-        if decision["block_from"] is None
-        else decision["block_from"],
-        allow="a cut that there is none of"
-        if decision["allow_below"] is None
-        else decision["allow_below"],
+        block=_cut(decision["block_from"]),
+        allow=_cut(decision["allow_below"]),
         models=_listed(card["models"]),
     )
+
+
+def _cut(value: float | None) -> str:
+    return "a cut that this policy has not (so never)" if value is None else str(value)
 
 
 def _rows(rows: Any) -> str:

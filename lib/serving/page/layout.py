@@ -114,7 +114,8 @@ def _head(decision: DecisionBundle) -> str:
 def _add_examples(picture: gr.Image, paths: list[str]) -> None:
     # Gradio's own Examples ask for the picture at an address without the path of the mount.
     thumbnails = gr.Dataset(
-        components=[gr.Image(render=False)],
+        # So its copies of them are not deleted with what was uploaded.
+        components=[picture],
         samples=[[path] for path in paths],
         type="index",
         label="Or take a generated one",

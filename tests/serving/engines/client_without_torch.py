@@ -10,6 +10,7 @@ import math
 import re
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 for refused in ("torch", "transformers", "lib", "sklearn"):
@@ -86,7 +87,7 @@ def pixels(picture: Image.Image, how: dict) -> np.ndarray:
 
 def score(text: str, model: dict) -> float:
     found = re.findall(r"\b\w\w+\b", text)
-    pairs = [f"{a} {b}" for a, b in zip(found, found[1:], strict=False)]
+    pairs = [f"{a} {b}" for a, b in pairwise(found)]
     padded = [f" {word} " for word in text.split()]
     runs = [w[k : k + n] for w in padded for n in range(2, 6) for k in range(len(w) - n + 1)]
     total = model["bias"]

@@ -1,0 +1,116 @@
+"""Engines: measured, gated, kept, bound to the models, and what they change of the answers."""
+
+import json
+import shutil
+import sys
+import warnings
+
+import pytest
+
+from lib.artifacts import write_json
+from lib.config import Settings
+from lib.serving import MemeClassifier
+from lib.serving.demo import demo_memes
+from lib.serving.engines import kept as kept_module
+from lib.serving.engines.kept import engine_folder
+from lib.serving.engines.measuring import Gate, measure
+
+
+@pytest.fixture(scope="module")
+def root(full_root, tmp_path_factory) -> Settings:
+    """A copy, so that no other test is served by an engine."""
+    folder = tmp_path_factory.mktemp("engines") / "root"
+    shutil.copytree(full_root.root, folder, ignore=shutil.ignore_patterns("features", "engines"))
+    return full_root.model_copy(update={"root": folder})
+
+
+@pytest.fixture(scope="module")
+def kept(root) -> dict:
+    return measure(root, memes=12)
+
+
+@pytest.fixture(scope="module")
+def memes(root) -> tuple[list[str], list]:
+    demo = demo_memes(root, 3)
+    return demo.text, demo.image_path
+
+
+def test_what_is_kept_passes_its_gate_and_every_refusal_has_a_reason(kept):
+    found, allowed = kept["gate"]["found"], kept["gate"]["allowed"]
+    assert found["flips"] <= allowed["flips"]
+    assert found["probability"] <= allowed["probability"]
+    rows = {(row["encoder"], row["runtime"]): row for row in kept["measured"]}
+    for encoder, runtime in kept["choice"].items():
+        assert rows[encoder, runtime]["refused"] == ""
+    assert all(row["refused"] for row in rows.values() if "memes_per_second" not in row)
+    assert rows["text_expert", "onnxruntime"]["probability"] < 1e-5
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_float32_graphs_give_the_answers_of_pytorch(root, kept, memes, engine):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    expected = MemeClassifier.load(root.root, "full", engine="float32").predict_batch(*memes)
+    classifier = MemeClassifier.load(root.root, "full", engine=engine)
+    together = classifier.predict_batch(*memes)
+    alone = [classifier.predict(*meme) for meme in zip(*memes, strict=True)]
+    for answers in (together, alone):
+        for answer, other in zip(answers, expected, strict=True):
+            assert answer["decision"] == other["decision"]
+            assert answer["prob_hate"] == pytest.approx(other["prob_hate"], abs=1e-5)
+            assert answer["experts"] == pytest.approx(other["experts"], abs=1e-5)
+            assert answer["rests_on"] == pytest.approx(other["rests_on"], abs=1e-5)
+
+
+def test_a_gate_of_nothing_leaves_float32(root, kept, tmp_path):
+    strict = root.model_copy(update={"root": tmp_path / "strict"})
+    shutil.copytree(root.root, strict.root)
+    found = measure(strict, memes=4, gate=Gate(probability=-1.0))
+    assert set(found["choice"].values()) == {"float32"}
+
+
+def test_the_kept_engine_is_taken_and_one_of_other_models_is_not(root, kept, memes):
+    file = engine_folder(root) / "engine.json"
+    choice = dict.fromkeys(kept["choice"], "onnxruntime")
+    write_json(file, kept | {"choice": choice})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        served = MemeClassifier.load(root.root, "full")
+    names = {type(source).__name__ for source in served.model.encoders.sources.values()}
+    assert "GraphSource" in names
+    write_json(file, kept | {"choice": choice, "fingerprints": {"text_expert": "another"}})
+    with pytest.warns(
+        UserWarning, match=r"measured for other models.*lib\.serving\.engines --mode"
+    ):
+        served = MemeClassifier.load(root.root, "full")
+    names = {type(source).__name__ for source in served.model.encoders.sources.values()}
+    assert "GraphSource" not in names
+    write_json(file, kept)
+
+
+def test_a_graph_that_was_changed_is_not_run(root, kept):
+    file = engine_folder(root) / "text_expert.onnx"
+    whole = file.read_bytes()
+    written = kept | {"choice": {"text_expert": "onnxruntime"}}
+    write_json(engine_folder(root) / "engine.json", written | {"files": {file.name: "0" * 16}})
+    with pytest.warns(UserWarning, match=r"text_expert\.onnx is missing or another file"):
+        MemeClassifier.load(root.root, "full")
+    assert file.read_bytes() == whole
+    write_json(engine_folder(root) / "engine.json", kept)
+
+
+def test_an_engine_whose_runtime_is_missing_names_the_extra(root, kept, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match=r"pip install 'calibrated-memes\[export\]'"):
+        MemeClassifier.load(root.root, "full", engine="onnxruntime")
+
+
+def test_an_unknown_engine_is_named_with_the_known_ones(root):
+    with pytest.raises(ValueError, match=r"engine 'warp' is unknown; known: float32"):
+        MemeClassifier.load(root.root, "full", engine="warp")
+
+
+def test_engine_json_holds_no_absolute_path(root, kept):
+    text = (engine_folder(root) / "engine.json").read_text(encoding="utf-8")
+    assert str(root.root) not in text
+    assert json.loads(text)["cpu"] == kept_module.processor_name()
