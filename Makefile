@@ -20,7 +20,7 @@ export MEME_DATA := $(value DATA)
 export MEME_IMAGE := $(value IMAGE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pilot full test test-slow lab demo serve page ocr verify-shards emotions model-validation bench notebooks lint
+.PHONY: engines export help setup pilot full test test-slow lab demo serve page ocr verify-shards emotions model-validation bench notebooks lint
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,14 @@ serve: $(READY)  ## answer over HTTP: make serve PORT=8000 MODE=pilot (PAGE=1: t
 page: $(READY)  ## the page to try memes on: make page PORT=7860 MODE=pilot
 	$(INSTALL) --editable '.[page]'
 	@$(RUN) -m lib.serving.service --page --port $(or $(PORT),7860) --mode $(or $(MODE),pilot)
+
+engines: $(READY)  ## measure what runs the models fastest here, and keep it (MODE=full)
+	$(INSTALL) --editable '.[export]'
+	$(RUN) -m lib.serving.engines --mode $(or $(MODE),pilot)
+
+export: $(READY)  ## write the models as ONNX files for other languages (MODE=full)
+	$(INSTALL) --editable '.[export]'
+	$(RUN) -m lib.serving.engines.export --mode $(or $(MODE),pilot)
 
 verify-shards: $(READY)  ## read all packed shards and compare them with what was written
 	@$(RUN) Step_3/pack_examples.py --verify

@@ -103,24 +103,30 @@ def compared(classifier: MemeClassifier, memes: list[Example], read: list[str]) 
     labels = np.array([m.labels["abuse_hate"] for m in memes])
     pictures = [m.image for m in memes]
     given, by_ocr = (
-        classifier.predict_frame(texts, pictures) for texts in ([m.ocr for m in memes], read)
+        classifier.predict_batch(texts, pictures) for texts in ([m.ocr for m in memes], read)
     )
-    none = classifier.predict_frame(["" for _ in memes], pictures)
+    probs = {
+        ("fusion", "given"): [a["prob_hate"] for a in given],
+        ("fusion", "read"): [a["prob_hate"] for a in by_ocr],
+        ("fusion", "without"): [a["rests_on"]["without_text"] for a in given],
+        ("text expert", "given"): [a["experts"]["text_expert"] for a in given],
+        ("text expert", "read"): [a["experts"]["text_expert"] for a in by_ocr],
+    }
     rows = []
-    for model, column in (("fusion", "prob_hate"), ("text expert", "text_expert_prob")):
+    for model in ("fusion", "text expert"):
         row = {"model": model}
-        for name, frame in (("given", given), ("read", by_ocr), ("without", none)):
-            found = bootstrap_ci(frame[column].to_numpy(), labels, "auroc")
-            row |= {f"auroc_{name}": found.point, f"{name}_low": found.low}
-            row |= {f"{name}_high": found.high}
-        change = bootstrap_difference(
-            by_ocr[column].to_numpy(), given[column].to_numpy(), labels, "auroc"
-        )
+        for name in ("given", "read", "without"):
+            if prob := probs.get((model, name)):
+                found = bootstrap_ci(np.array(prob), labels, "auroc")
+                row |= {f"auroc_{name}": found.point, f"{name}_low": found.low}
+                row |= {f"{name}_high": found.high}
+        both = [np.array(probs[model, name]) for name in ("read", "given")]
+        change = bootstrap_difference(*both, labels, "auroc")
         row |= {"read_minus_given": change.point, "change_low": change.low}
         row |= {"change_high": change.high}
-        row["same_label"] = float((by_ocr["label"] == given["label"]).mean())
         rows.append(row)
-    return pd.DataFrame(rows)
+    same = np.mean([a["label"] == b["label"] for a, b in zip(given, by_ocr, strict=True)])
+    return pd.DataFrame(rows).assign(same_label=same)
 
 
 def character_errors(given: str, read: str) -> tuple[int, int]:

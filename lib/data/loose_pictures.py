@@ -10,8 +10,10 @@ from lib.data.growing_jsonl import growing_jsonl
 from lib.data.readers.manifest import MANIFEST, ids_in
 
 DRAFT = MANIFEST.with_name("data_manifest.draft.jsonl")
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
-SUFFIXES += (".avif",)
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".gif"),
+    *(".webp", ".bmp", ".tif", ".tiff", ".avif"),
+)
 
 
 def loose_pictures(data_dir: str | Path) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""What the models say of memes, and what fusion would say without the text or without the picture."""
+"""What the models say of memes, and what fusion would say without the text or the picture."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property

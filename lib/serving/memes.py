@@ -1,6 +1,6 @@
-"""What a user brings, a text and a picture, as the models are shown it: read, checked, letterboxed.
+"""A user's text and picture as the models are shown them: read, checked, letterboxed.
 
-Every door goes through here, so that the same meme is the same input and the same error behind each.
+Every door goes through here: the same meme is the same input, and the same error, behind each.
 """
 
 from pathlib import Path

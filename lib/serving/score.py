@@ -14,6 +14,7 @@ from lib.artifacts import fingerprint
 from lib.config import Settings
 from lib.decisions.bundle import DecisionBundle
 from lib.modeling.device import default_device
+from lib.serving.engines.kept import engine_folder
 from lib.serving.scoring.inputs import Input, Task
 from lib.serving.scoring.output import Counts, Output
 from lib.serving.scoring.pools import Cluster, run_tasks, workers_of
@@ -30,6 +31,7 @@ def score(
     root: str | Path | None = None,
     mode: Literal["pilot", "full"] = "pilot",
     device: str | None = None,
+    engine: str | None = None,
     columns: Columns = USUAL,
     workers: int | None = None,
     threads: int = 1,
@@ -51,7 +53,7 @@ def score(
     source = Input.of([str(one) for one in given], columns)
     decision = DecisionBundle.load(settings)
     decision.verify(settings.models)
-    model = Model(settings.root, mode, device, threads)
+    model = Model(settings.root, mode, device, engine, threads)
     described, total = source.described()
     output = Output(out, _job(described, settings, decision, model))
     if (counts := output.finished()) is not None:
@@ -112,11 +114,18 @@ def _job(
         "mode": settings.mode,
         "models": decision.fingerprints,
         "decision": fingerprint(*(settings.artifact(7, name) for name in DECISION_FILES)),
-        "engine": f"torch {model.device or default_device()}",
+        "engine": _engine(settings, model),
         "block": [BLOCK, BATCH],
     }
     content = json.dumps(made_from, sort_keys=True).encode()
     return made_from | {"fingerprint": hashlib.sha256(content).hexdigest()[:16]}
+
+
+def _engine(settings: Settings, model: Model) -> str:
+    """What runs the models: by name, or as it was measured and kept."""
+    kept = engine_folder(settings) / "engine.json"
+    name = model.engine or (fingerprint(kept) if kept.exists() else "float32")
+    return f"{name} on {model.device or default_device()}"
 
 
 def _say(words: str) -> None:
@@ -135,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             root=options.root,
             mode=options.mode,
             device=options.device,
+            engine=options.engine,
             columns=columns,
             workers=options.workers,
             threads=options.threads,
@@ -163,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mode", choices=("pilot", "full"), default="pilot")
     parser.add_argument("--root", type=Path, help="folder of the run; default: the project's")
     parser.add_argument("--device", help="where the models run; default: the accelerator, or cpu")
+    parser.add_argument("--engine", help="what runs the encoders; default: what was measured best")
     parser.add_argument("--workers", type=_positive, help="default: one a core")
     parser.add_argument("--threads", type=_positive, default=1, help="cores that a worker uses")
     for part in ("text", "image", "id"):

@@ -39,7 +39,7 @@ plainly written words. `folding_examples` in `card.json` are pairs to test your 
 
 1. Decode as upright 8-bit RGB, transparency over white.
 2. Letterbox: resize (bicubic, as Pillow does: with antialiasing) so that it fits into {size} x
-   {size} pixels, centred, the rest filled with RGB {padding}. Without a picture all of it is that colour.
+   {size} pixels, centred, the rest filled with RGB {padding}. Without a picture all is filled so.
 3. For each encoder of pictures resize to its size, multiply by the scale, subtract the mean, divide
    by the deviation; channels first.
 
@@ -64,7 +64,8 @@ small letters. `{file}` holds for each n-gram of `words` and of `letters` its in
 frequency and its weight. `words`: runs of two and more letters, digits and underscores, and pairs
 of neighbours joined by a blank. `letters`: for each word between blanks, with a blank put before
 and behind it, all runs of 2 to 5 characters. For each kind apart: value = (1 + ln count) x idf for
-the n-grams that the file has, all divided by the root of the sum of their squares; the score is the sum of value x weight over both kinds, plus `bias`.
+the n-grams that the file has, all divided by the root of the sum of their squares; the score is
+the sum of value x weight over both kinds, plus `bias`.
 """
 
 

@@ -59,7 +59,7 @@ class Bfloat16Source(Source):
 
     def logits(self, pooled: torch.Tensor) -> torch.Tensor:
         """Logits (B, 2) from pooled features (B, v), in single precision."""
-        return self.source.logits(pooled)  # type: ignore[operator]
+        return self.source.logits(pooled)
 
 
 def check_engine(name: str) -> str:

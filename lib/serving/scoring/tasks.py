@@ -40,11 +40,12 @@ SCHEMA = pa.schema(NAMED | ANSWER | REASON)
 
 
 class Model(NamedTuple):
-    """Which classifier a worker loads, and on how many threads it computes."""
+    """Which classifier a worker loads, in the terms of `MemeClassifier.load`, and its threads."""
 
     root: Path
     mode: Literal["pilot", "full"]
     device: str | None
+    engine: str | None
     threads: int
 
 
@@ -92,7 +93,7 @@ def _loaded(model: Model) -> MemeClassifier:
     # A bar of each worker would break the run's own.
     logging.disable_progress_bar()
     try:
-        return MemeClassifier.load(model.root, model.mode, model.device)
+        return MemeClassifier.load(model.root, model.mode, model.device, model.engine)
     finally:
         logging.enable_progress_bar()
 

@@ -15,6 +15,9 @@ from lib.serving.engines import kept as kept_module
 from lib.serving.engines.kept import engine_folder
 from lib.serving.engines.measuring import Gate, measure
 
+# Every graph takes PyTorch's exporter several seconds.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def root(full_root, tmp_path_factory) -> Settings:
