@@ -83,17 +83,32 @@ def packages_of(folder: str) -> dict[str, str]:
                 names = [node.module] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 found.setdefault(name.partition(".")[0], str(path.relative_to(ROOT)))
-    own = {"lib"} | {path.stem for path in (ROOT / folder).glob("*.py")}
+    own = {path.stem for own in (folder, "scripts") for path in (ROOT / own).glob("*.py")}
+    own |= {"lib", "tests"}
     return {n: path for n, path in found.items() if n not in sys.stdlib_module_names | own}
+
+
+def wanted_by(*extras: str) -> list[Requirement]:
+    """What the project and some of its extras require, with the extras that those name."""
+    wanted = [*map(Requirement, PROJECT["dependencies"])]
+    for extra in extras:
+        for found in map(Requirement, PROJECT["optional-dependencies"][extra]):
+            own = canonicalize_name(found.name) == PROJECT["name"]
+            wanted += wanted_by(*found.extras) if own else [found]
+    return wanted
 
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("lib", []), ("scripts", []), ("tests", ["test"]), ("benchmarks", ["test", "bench"])],
+    [
+        ("lib", ["ocr", "export", "serve", "page", "ray"]),
+        ("scripts", []),
+        ("tests", ["test", "ray"]),
+        ("benchmarks", ["test", "bench"]),
+    ],
 )
 def test_what_is_imported_is_declared(folder, extras):
-    lists = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][e] for e in extras)]
-    declared = {canonicalize_name(Requirement(r).name) for lines in lists for r in lines}
+    declared = {canonicalize_name(found.name) for found in wanted_by(*extras)}
     sold_as = importlib.metadata.packages_distributions()
     undeclared = {
         name: path
@@ -112,8 +127,7 @@ def test_what_make_installs_is_pinned_within_its_bounds():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     pins = {canonicalize_name(name): Version(version) for name, version in pins.items()}
-    extras = PROJECT["optional-dependencies"]
-    wanted = [Requirement(r) for r in [*PROJECT["dependencies"], *extras["test"], *extras["bench"]]]
+    wanted = wanted_by("test", "bench", "ray")
     missing = [r.name for r in wanted if canonicalize_name(r.name) not in pins]
     assert not missing
     outside = [str(r) for r in wanted if pins[canonicalize_name(r.name)] not in r.specifier]

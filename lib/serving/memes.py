@@ -47,16 +47,15 @@ def read_meme(text: str | None, picture: Picture | None) -> Meme:
         _check(text)
     if picture is None and not (text or "").strip():
         raise ValueError("neither text nor picture: give at least one of them")
-    image = None if picture is None else load_picture(picture)
+    if picture is None:
+        return Meme(packed(text or ""), blank_picture(), "given")
+    image = load_picture(picture)
     if text is not None:
-        words, origin = text, "given"
-    else:
-        # Here, since whoever gives the texts needs nothing of what reads them.
-        from lib.data.ocr import read_text
+        return Meme(packed(text), letterbox(image), "given")
+    # Here, since whoever gives the texts needs nothing of what reads them.
+    from lib.data.ocr import read_text
 
-        words, origin = read_text(image), "picture"
-    shown = blank_picture() if image is None else letterbox(image)
-    return Meme(packed(words), shown, origin)
+    return Meme(packed(read_text(image)), letterbox(image), "picture")
 
 
 def _check(text: str) -> None:

@@ -79,9 +79,10 @@ def ids_in(path: str | Path) -> set[str]:
     Raises ValueError if an id occurs twice.
     """
     path = Path(path)
-    schema = _TextRow if path.name == OCR.name else _ManifestRow
-    rows = (row for _, row in _read_rows(path, schema))
-    return {row.id for row in rows if not isinstance(row, str)}
+    if path.name == OCR.name:
+        return {row.id for _, row in _read_rows(path, _TextRow) if isinstance(row, _TextRow)}
+    rows = _read_rows(path, _ManifestRow)
+    return {row.id for _, row in rows if isinstance(row, _ManifestRow)}
 
 
 def _example(

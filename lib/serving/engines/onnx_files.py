@@ -141,7 +141,7 @@ class OpenVinoSession:
     ) -> None:
         # Asked before it is imported: nothing about a user's machine leaves it.
         os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
-        openvino = needs("openvino", "bench")
+        openvino = needs("openvino", "export")
         self._model = openvino.Core().compile_model(
             str(file),
             "CPU",

@@ -91,7 +91,7 @@ def run_by(source: Source, name: str, file: Path) -> Source:
         return source
     if runtime.load is None:
         return Bfloat16Source(source)
-    needs(runtime.package, "bench" if runtime.package == "openvino" else "export")
+    needs(runtime.package, "export")
     return GraphSource(source, runtime.load(file.with_name(file.name + runtime.ending)))
 
 

@@ -1,5 +1,6 @@
 """Where tasks run: in this process, in worker processes, or on Ray."""
 
+import logging
 import os
 import pickle
 from collections.abc import Iterable, Iterator
@@ -72,6 +73,8 @@ def _on_ray(tasks: Iterable[Task], model: Model, workers: int, cluster: Cluster)
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    # Its lines would break the run's own bar.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     # A block a task: what is done comes back at once, and a failed worker costs one task.
     memes = ray.data.from_items(waiting, override_num_blocks=len(waiting)).map_batches(
         _Scorer,

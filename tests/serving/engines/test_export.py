@@ -36,10 +36,11 @@ def test_a_client_without_pytorch_gives_the_same_answers(full_root, exported, tm
     assert ran.returncode == 0, ran.stderr
     classifier = MemeClassifier.load(full_root.root, "full", engine="float32")
     expected = classifier.predict_batch(*zip(*memes, strict=True))
+    # SigLIP's processor resizes tensors and the client pictures: up to a grey level apart.
     for ours, theirs in zip(expected, json.loads(ran.stdout), strict=True):
-        assert theirs["prob"]["mm_fusion"] == pytest.approx(ours["prob_hate"], abs=1e-4)
+        assert theirs["prob"]["mm_fusion"] == pytest.approx(ours["prob_hate"], abs=1e-3)
         for name, prob in ours["experts"].items():
-            assert theirs["prob"][name] == pytest.approx(prob, abs=1e-4)
+            assert theirs["prob"][name] == pytest.approx(prob, abs=1e-3)
         assert (theirs["label"], theirs["decision"]) == (ours["label"], ours["decision"])
 
 
