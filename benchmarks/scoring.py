@@ -1,9 +1,9 @@
 """Batch scoring: workers against each other, and the memory of a long run against a short one.
 
-    python benchmarks/scoring.py [--root DIR] [--mode pilot] [--memes 600] [--rows 1000 10000]
+    python benchmarks/scoring.py [--root DIR] [--mode pilot] [--memes 640] [--rows 1000 10000]
 
 Two workers against one, a thread each, through `python -m lib.serving.score` on the run's own
-memes as JPEG files: both take turns, and what a run of one meme takes, its imports and models, is
+memes as JPEG files: both take turns, and what a run of one block a worker takes is
 taken off. Then the largest memory of whole runs on a table that repeats those memes, on tiny models
 of the real architectures, since a run of a million rows on real ones takes half a day: the process
 and its workers, in proportional set size. Writes results/scoring.csv.
@@ -12,13 +12,13 @@ and its workers, in proportional set size. Writes results/scoring.csv.
 import argparse
 import importlib.util
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 import psutil
@@ -27,6 +27,7 @@ from tqdm import tqdm
 from lib.artifacts import write_csv
 from lib.config import ROOT, Settings
 from lib.data.datasets import MemeShards, shard_paths
+from lib.serving.scoring.rows import BLOCK
 
 RESULTS = Path(__file__).parent / "results/scoring.csv"
 HOURS_OF_A_BILLION = 1e9 / 3600
@@ -36,8 +37,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=Settings().root)
     parser.add_argument("--mode", choices=("pilot", "full"), default="pilot")
-    parser.add_argument("--memes", type=int, default=600)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--memes", type=int, default=640)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--rows", type=int, nargs=2, default=(1_000, 10_000))
     parser.add_argument("--tiny", type=Path, help="a finished full run of tiny models")
     options = parser.parse_args()
@@ -82,15 +83,15 @@ def throughput(
 ) -> list[dict]:
     """Memes a second of one worker and of two, and their ratio."""
     seconds: dict[tuple[int, int], list[float]] = {}
-    # A run of one row a worker is what starting costs.
+    # A run of one block a worker is what starting costs.
     for _ in tqdm(range(repeats), desc="rounds"):
         for workers in (1, 2):
-            for size in (workers, n):
+            for size in (workers * BLOCK, n):
                 taken, _ = run(settings, table_of(memes, size, work), workers, work)
                 seconds.setdefault((workers, size), []).append(taken)
     rates = {
-        workers: n
-        / (statistics.median(seconds[workers, n]) - statistics.median(seconds[workers, workers]))
+        workers: (n - workers * BLOCK)
+        / (median(seconds[workers, n]) - median(seconds[workers, workers * BLOCK]))
         for workers in (1, 2)
     }
     return [

@@ -21,11 +21,20 @@ _NOT_IN_TABLES = ("logits", "rests_on", "text", "text_from")
 
 
 class MemeClassifier:
-    """The fusion model with its calibration: text and picture in, probability and decision out."""
+    """The fusion model with its calibration: text and picture in, probability and decision out.
 
-    def __init__(self, model: FusionModel, decision: DecisionBundle) -> None:
+    `engine` names the runtime of each encoder; one that it does not name runs in float32.
+    """
+
+    def __init__(
+        self,
+        model: FusionModel,
+        decision: DecisionBundle,
+        engine: Mapping[str, str] | None = None,
+    ) -> None:
         self.model = model
         self.decision = decision
+        self.engine = dict(engine or {})
         self.evidence = Evidence(model)
 
     @classmethod
@@ -50,8 +59,8 @@ class MemeClassifier:
         decision = DecisionBundle.load(settings)
         model = load_fusion(settings.models, device)
         decision.verify(settings.models)
-        use_engine(model, settings, decision.fingerprints, engine)
-        return cls(model, decision)
+        runtimes = use_engine(model, settings, decision.fingerprints, engine)
+        return cls(model, decision, runtimes)
 
     def predict(self, text: str | None, image_path: Picture | None) -> dict[str, Any]:
         """Decide on one meme; see `predict_batch`."""

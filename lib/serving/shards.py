@@ -12,17 +12,20 @@ from lib.artifacts import append_csv, atomic_path
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths, stream
 from lib.data.shard_index import shards_fingerprint
+from lib.data.text import words_of
 from lib.modeling.prediction_table import logits_of, prediction_chunks
 from lib.serving.classifier import MemeClassifier
+from lib.serving.histograms import Histograms
 
 CHUNK = 65_536
 
 
 class Scores(NamedTuple):
-    """How many memes were judged, and the first of them."""
+    """How many memes were judged, the first of them, and all of them counted."""
 
     n: int
     first: pd.DataFrame
+    histograms: Histograms
 
 
 def write_scores(classifier: MemeClassifier, settings: Settings, rows: int = CHUNK) -> Scores:
@@ -37,6 +40,7 @@ def write_scores(classifier: MemeClassifier, settings: Settings, rows: int = CHU
         _from_logits(classifier, settings, shards, rows) if known else _judged(classifier, shards)
     )
     n, first = 0, pd.DataFrame()
+    counted = Histograms(classifier.decision.fingerprints)
     with (
         atomic_path(settings.artifact(8, "predictions.csv")) as new,
         new.open("w", encoding="utf-8", newline="") as file,
@@ -45,7 +49,8 @@ def write_scores(classifier: MemeClassifier, settings: Settings, rows: int = CHU
             append_csv(file, frame, header=n == 0)
             first = first if n else frame.head(10)
             n += len(frame)
-    return Scores(n, first)
+            counted.add_columns(frame["prob_hate"], frame["text"].map(words_of).str.len())
+    return Scores(n, first, counted)
 
 
 def score_shards(classifier: MemeClassifier, shards: Sequence[str | Path]) -> pd.DataFrame:

@@ -278,7 +278,7 @@ def test_what_step_6_has_encoded_is_not_encoded_again(full_root, classifier, tmp
     found = write_scores(classifier, full_root, rows=7)
     assert sum(columns) == found.n  # each text is read once
     written = pd.read_csv(tmp_path / "predictions.csv")
-    assert found.n == len(written) == len(expected)
+    assert found.n == len(written) == len(expected) == found.histograms.n
     assert list(found.first.columns) == list(written.columns) == list(expected.columns)
     assert written["id"].tolist() == expected["id"].tolist()
     assert written["text"].tolist() == expected["text"].tolist()

@@ -142,9 +142,7 @@ def model_info(classifier: MemeClassifier, settings: ServiceSettings) -> dict[st
     """What `/model` tells, as JSON."""
     decision = asdict(classifier.decision)
     info: dict[str, Any] = {name: decision[name] for name in _OF_THE_BUNDLE}
-    encoders = classifier.model.encoders.sources
-    info["engine"] = {name: type(source).__name__ for name, source in encoders.items()}
-    info["engine"]["device"] = str(classifier.model.device)
+    info["engine"] = {**classifier.engine, "device": str(classifier.model.device)}
     info["limits"] = settings.model_dump(include=set(_LIMITS))
     return info
 
