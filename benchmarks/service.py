@@ -96,7 +96,7 @@ class WithLitServe(litserve.LitAPI):
 
 def serve_with_litserve(root: Path, mode: str, port: int) -> None:
     litserve.LitServer(WithLitServe(root, mode), accelerator="cpu").run(
-        port=port, log_level="warning"
+        port=port, log_level="warning", generate_client_file=False
     )
 
 
