@@ -152,6 +152,7 @@ def full_root(tiny_backbones, tmp_path_factory) -> Settings:
         "fusion_epochs": 3,
         "text_epochs": 2,
         "vision_epochs": 1,
+        "robustness_memes": 12,
         "workers": 0,
     } | {name: str(folder) for name, folder in tiny_backbones.items()}
     run_steps(parameters)

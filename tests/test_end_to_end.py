@@ -142,6 +142,7 @@ def test_one_word_switches_between_pilot_and_full(full_root, tiny_backbones, tmp
     full = full_root.model_copy(update={"root": root})
     before = artifacts(full)
     given = {"root": str(root), "n_memes": 12, "fusion_epochs": 2, "workers": 0}
+    given |= {"robustness_memes": 4}
     run_steps(given | {name: str(folder) for name, folder in tiny_backbones.items()})
     pilot = Settings(root=root, **Settings(root=root).saved())
     assert (pilot.n_memes, pilot.text_model) == (12, str(tiny_backbones["text_model"]))

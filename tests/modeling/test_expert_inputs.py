@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.example import Example
+from lib.data.folding import TEXT_FOLDING
 from lib.data.packing.pack import pack
 from lib.modeling.expert_inputs import LastLayer, classifier, expert_inputs, text_lengths
 from lib.modeling.experts import expert_job, train_expert
@@ -46,7 +47,7 @@ def test_dropped_markers_stay_dropped_in_the_saved_expert(fresh):
 def test_texts_are_folded_unless_the_settings_say_no(fresh):
     for folding in (True, False):
         model, _ = classifier("text_expert", fresh(text_folding=folding))
-        assert model.config.text_folding == int(folding)
+        assert model.config.text_folding == (TEXT_FOLDING if folding else 0)
     jobs = [
         expert_job(name, fresh(text_folding=folding))
         for name in ("text_expert", "vision_expert")

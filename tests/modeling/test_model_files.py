@@ -6,6 +6,7 @@ from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 from transformers import AutoTokenizer
 
+from lib.data.folding import TEXT_FOLDING
 from lib.modeling.encoders import EXPERTS, TextEncoder
 from lib.modeling.model_files import load_expert, save_processor, weights_fingerprint
 
@@ -63,7 +64,7 @@ def test_a_tokenizer_is_saved_alike_before_and_after_its_first_use(tiny_backbone
 def test_an_expert_of_another_text_folding_is_refused_by_its_file(with_experts):
     folder = with_experts().model_folder("text_expert")
     config = json.loads((folder / "config.json").read_text())
-    assert config["text_folding"] == 1
+    assert config["text_folding"] == TEXT_FOLDING
     # One that was trained before there was a folding is served without.
     del config["text_folding"]
     (folder / "config.json").write_text(json.dumps(config))
