@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from torch import nn
 from tqdm import tqdm
 from transformers import set_seed
@@ -35,6 +36,9 @@ from lib.modeling.stacking import NGRAMS, SPACE, VOTE
 
 # The text and the vision feature that a dual encoder gives.
 DUAL = ("dual", "dual")
+
+# The 95% quantile of chi-squared with one degree of freedom (Wilks 1938).
+SIGNIFICANT = 3.841
 
 
 def fusion_config(features: Features, settings: Settings, **choice: str) -> FusionConfig:
@@ -79,7 +83,8 @@ def train_fusion(
 
     With `val` the epoch that is best on it by `settings.select_by` is kept, without it the last.
     Of `config.members` heads each is trained so, from seeds that count up from `seed`; the log
-    then holds means over them. A head that stacks scores is centred on `val` at the end.
+    then holds means over them. A head that stacks scores is centred on `val` at the end,
+    where that calls for it.
     Raises FloatingPointError naming the epoch when the loss turns NaN.
     """
     seed = settings.seed if seed is None else seed
@@ -101,16 +106,20 @@ def _centre(head: FusionHead, val: Features) -> None:
     """Shift the head's margins so that their zero is where val is as often hateful as not.
 
     The shift is b / a of the logistic regression a * margin + b (Platt 1999). The head has learned
-    from the scores of fold models; those of the final experts lie elsewhere, which a temperature
-    cannot mend. The slope is left to it: what calibrates is the other half of val.
+    from the scores of fold models; those of the final experts may lie elsewhere, which a
+    temperature cannot mend. It is made only where the likelihood-ratio test of b = 0 is significant
+    at 5%: a shift that val does not call for costs more than it gains. The slope is left to the
+    temperature: what calibrates is the other half of val.
     """
     logits = feature_logits(head, val)["mm_fusion"].double()
-    margins, labels = (logits[:, 1] - logits[:, 0]).numpy(), val.labels.numpy()
+    margins, labels = (logits[:, 1] - logits[:, 0]).numpy()[:, None], val.labels.numpy()
     if len(np.unique(labels)) < 2:
         return
-    found = LogisticRegression(C=np.inf).fit(margins[:, None], labels)
+    found = LogisticRegression(C=np.inf).fit(margins, labels)
+    unmoved = LogisticRegression(C=np.inf, fit_intercept=False).fit(margins, labels)
+    losses = (log_loss(labels, m.predict_proba(margins), normalize=False) for m in (unmoved, found))
     slope, intercept = float(found.coef_[0, 0]), float(found.intercept_[0])
-    if slope <= 0:
+    if slope <= 0 or 2 * (next(losses) - next(losses)) < SIGNIFICANT:
         return
     for member in getattr(head, "members", [head]):
         member.stack.weights.bias += intercept / slope

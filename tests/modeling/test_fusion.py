@@ -205,19 +205,28 @@ def scored(n: int, seed: int, moved: float = 0.0) -> Features:
     return found.with_arrays(text_logits=torch.stack([-margin / 2, margin / 2], dim=1))
 
 
+def centre(run, val: Features) -> float:
+    """The intercept of the logistic regression of val's labels on the head's margins."""
+    logits = feature_logits(run.head, val)["mm_fusion"].double()
+    margins = (logits[:, 1] - logits[:, 0]).numpy()[:, None]
+    return LogisticRegression(C=1e6, tol=1e-8).fit(margins, val.labels.numpy()).intercept_[0]
+
+
 @pytest.mark.parametrize(("kind", "members"), [("late", 1), ("concat", 1), ("concat", 3)])
 def test_stacked_scores_that_lie_elsewhere_on_val_are_centred_there(settings, kind, members):
-    train, val = scored(300, 0), scored(300, 1, moved=2.0)
+    train, val = scored(300, 0), scored(300, 1, moved=9.0)
     given = config(kind, stack=True, members=members)
     plain, centred = (train_fusion(train, given, settings, each) for each in (None, val))
-    intercepts = []
-    for run in (plain, centred):
-        logits = feature_logits(run.head, val)["mm_fusion"].double()
-        margin = (logits[:, 1] - logits[:, 0]).numpy()[:, None]
-        found = LogisticRegression(C=1e6, tol=1e-8).fit(margin, val.labels.numpy())
-        intercepts.append(found.intercept_[0])
-    assert abs(intercepts[0]) > 0.02
-    assert intercepts[1] == pytest.approx(0, abs=1e-3)
+    assert abs(centre(plain, val)) > 0.2
+    assert centre(centred, val) == pytest.approx(0, abs=1e-3)
+
+
+def test_a_shift_that_val_does_not_call_for_is_not_made(settings):
+    train, val = scored(300, 0), scored(300, 1)
+    plain, kept = (
+        train_fusion(train, config("late", stack=True), settings, v) for v in (None, val)
+    )
+    assert plain.head.stack.weights.bias.equal(kept.head.stack.weights.bias)
 
 
 def test_a_val_of_one_class_centres_nothing(settings):
