@@ -114,6 +114,9 @@ def test_devices_without_double_precision_are_left_first(classifier, monkeypatch
     class OnDevice:
         """Logits on a device such as Apple's, which has no float64."""
 
+        def chunk(self, parts):
+            return [self] * parts
+
         def cpu(self):
             return torch.tensor([[0.0, 1.0]])
 
