@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 SELECT, CALIBRATE = "select", "calibrate"
 
@@ -20,6 +19,9 @@ def val_parts(labels: Sequence[int], groups: Sequence[str]) -> np.ndarray:
     run, since otherwise one seed would select on what another calibrates. Where the groups are too
     few for both classes in either half, all are "calibrate" and, with a warning, also select.
     """
+    # Here, since serving knows the names of the parts alone, and scikit-learn takes a second.
+    from sklearn.model_selection import StratifiedGroupKFold
+
     y = np.asarray(labels)
     parts = np.full(len(y), CALIBRATE, dtype=object)
     names = np.asarray(groups, dtype=object)

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.data.val_parts import CALIBRATE, SELECT, selecting_rows, val_parts
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 30)), min_size=1, max_size=80))
+@settings(deadline=None)  # the first call imports scikit-learn
 @pytest.mark.filterwarnings("ignore:val")
 def test_a_group_is_never_in_both_halves(rows):
     labels = [label for label, _ in rows]

@@ -1,7 +1,6 @@
 """A run whose report has everything in it, hostile texts too, and a browser without a network."""
 
 import functools
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -98,19 +97,6 @@ def run(tmp_path_factory, logits_frame) -> Settings:
     (settings.root / CORRECTIONS).write_text('id,label,reason\ntrain3,0,"made, before"\n')
     write_page(settings)
     return settings
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator:
-    """Debian's Chromium, driven by playwright, whose event loop runs until it is left."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("there is no chromium; install it with: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A page of the tiny models, served, and a browser that may ask nobody else."""
 
 import os
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -38,18 +37,6 @@ def page_url(classifier, tmp_path_factory) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}{PATH}/"
         server.should_exit = True
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("there is no chromium; install it with: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
