@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from lib.artifacts import fingerprint, read_json, write_json
@@ -31,16 +31,18 @@ class ComparedHeads:
         self.sets = [train] if val is None else [train, val]
         self.digests: list[dict[str, str]] = [{} for _ in self.sets]
 
-    def scores(
-        self, config: FusionConfig, seed: int, compute: Callable[[], Mapping[str, float]]
-    ) -> dict[str, float]:
-        """The scores that an equal head was given before, or those of `compute`, which are kept."""
-        file = self._file(config, seed)
-        if not file.exists():
-            found = compute().items()
-            write_json(file, {name: s if math.isfinite(s) else None for name, s in found})
-        # Read back even so: a score is the same to the last digit whether kept or new.
-        found = read_json(file, "Step 5").items()
+    def has(self, config: FusionConfig, seed: int) -> bool:
+        """Whether an equal head was scored before."""
+        return self._file(config, seed).exists()
+
+    def keep(self, config: FusionConfig, seed: int, scores: Mapping[str, float]) -> None:
+        """Write the scores of a head; what is no number comes back as NaN."""
+        finite = {name: s if math.isfinite(s) else None for name, s in scores.items()}
+        write_json(self._file(config, seed), finite)
+
+    def scores(self, config: FusionConfig, seed: int) -> dict[str, float]:
+        """The scores that `keep` wrote. Raises FileNotFoundError where there are none."""
+        found = read_json(self._file(config, seed), "Step 5").items()
         return {name: math.nan if score is None else score for name, score in found}
 
     def _file(self, config: FusionConfig, seed: int) -> Path:

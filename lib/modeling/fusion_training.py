@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from lib.modeling.compared_heads import ComparedHeads
 from lib.modeling.device import default_device, moved
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.features import Features
+from lib.modeling.forks import in_forks
 from lib.modeling.fusion import TrainedHead
 from lib.modeling.heads import (
     HEADS,
@@ -78,19 +79,20 @@ def train_fusion(
     settings: Settings,
     val: Features | None = None,
     seed: int | None = None,
+    bar: bool = True,
 ) -> TrainedHead:
     """Train a head on cached features by 2-class cross-entropy with Adam and an L2 penalty.
 
     With `val` the epoch that is best on it by `settings.select_by` is kept, without it the last.
     Of `config.members` heads each is trained so, from seeds that count up from `seed`; the log
     then holds means over them. A head that stacks scores is centred on `val` at the end,
-    where that calls for it.
+    where that calls for it. `bar` shows the epochs as they pass.
     Raises FloatingPointError naming the epoch when the loss turns NaN.
     """
     seed = settings.seed if seed is None else seed
     one = config.model_copy(update={"members": 1})
     seeds = range(seed, seed + config.members)
-    trained = [_train_head(train, one, settings, val, each) for each in seeds]
+    trained = [_train_head(train, one, settings, val, each, bar) for each in seeds]
     outcome = trained[0]
     if config.members > 1:
         logs = pd.concat([pd.DataFrame(each.history) for each in trained])
@@ -126,7 +128,12 @@ def _centre(head: FusionHead, val: Features) -> None:
 
 
 def _train_head(
-    train: Features, config: FusionConfig, settings: Settings, val: Features | None, seed: int
+    train: Features,
+    config: FusionConfig,
+    settings: Settings,
+    val: Features | None,
+    seed: int,
+    bar: bool,
 ) -> TrainedHead:
     set_seed(seed)
     head = build_head(config)
@@ -140,7 +147,8 @@ def _train_head(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.fusion_epochs)
     order = torch.Generator().manual_seed(seed)
     history, best = [], None
-    for epoch in tqdm(range(1, settings.fusion_epochs + 1), desc=f"fusion {config.head}"):
+    epochs = range(1, settings.fusion_epochs + 1)
+    for epoch in tqdm(epochs, desc=f"fusion {config.head}", disable=not bar):
         entry = {"epoch": epoch} | _train_epoch(head, inputs, train.labels, optimiser, order)
         schedule.step()
         if val is not None:
@@ -219,16 +227,22 @@ def compare_heads(train: Features, settings: Settings, val: Features | None = No
 
     One row a candidate: head, text_feature, vision_feature, the mean over the seeds of loss, AUROC
     and macro-F1, the deviation of what `settings.select_by` names, and `scored_on`, "val, select
-    half" or "train (in-sample)". A head and seed once scored is not trained again for this: its
-    scores stay in the feature cache.
+    half" or "train (in-sample)". On a CPU `settings.workers` heads are trained at a time. A head
+    and seed once scored is not trained again for this: its scores stay in the feature cache.
     """
-    kept, rows = ComparedHeads(settings, train, val), []
-    for choice in candidates(train):
-        config = fusion_config(train, settings, **choice).model_copy(update={"members": 1})
-        seeds = range(settings.seed, settings.seed + settings.fusion_seeds)
-        how = partial(_scores_of_head, train, config, settings, val)
-        scores = pd.DataFrame([kept.scores(config, seed, partial(how, seed)) for seed in seeds])
-        chosen_by = "loss" if settings.select_by == "log_loss" else settings.select_by
+    kept, choices = ComparedHeads(settings, train, val), candidates(train)
+    one = [fusion_config(train, settings, **c).model_copy(update={"members": 1}) for c in choices]
+    seeds = range(settings.seed, settings.seed + settings.fusion_seeds)
+    jobs = [(config, seed) for config in one for seed in seeds]
+    how = partial(_scores_of_head, train, settings, val)
+    missing = [job for job in jobs if not kept.has(*job)]
+    scored = in_forks(partial(_scored, kept, how), missing, settings.workers)
+    for _ in tqdm(scored, "comparing heads", len(missing), unit=" heads"):
+        pass
+    chosen_by = "loss" if settings.select_by == "log_loss" else settings.select_by
+    rows = []
+    for choice, config in zip(choices, one, strict=True):
+        scores = pd.DataFrame([kept.scores(config, seed) for seed in seeds])
         means = scores[["loss", "auroc", "macro_f1"]].mean().to_dict()
         rows.append(choice | means | {"std": scores[chosen_by].std(ddof=0)})
     frame = pd.DataFrame(rows)
@@ -236,10 +250,14 @@ def compare_heads(train: Features, settings: Settings, val: Features | None = No
     return frame
 
 
+def _scored(kept: ComparedHeads, how: Callable[..., dict], config: FusionConfig, seed: int) -> None:
+    kept.keep(config, seed, how(config, seed))
+
+
 def _scores_of_head(
-    train: Features, config: FusionConfig, settings: Settings, val: Features | None, seed: int
+    train: Features, settings: Settings, val: Features | None, config: FusionConfig, seed: int
 ) -> dict[str, float]:
-    trained = train_fusion(train, config, settings, val, seed)
+    trained = train_fusion(train, config, settings, val, seed, bar=False)
     return head_scores(trained.head, train if val is None else val)
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
-from torch.nn.functional import normalize
+from torch.nn.functional import linear, normalize
 
 from lib.modeling.rows import moments
 from lib.modeling.stacking import LOGITS, NGRAMS, SPACE, VOTE, Neighbours, Stack, constant
@@ -136,9 +136,7 @@ class FusionHead(nn.Module):
         """Make the layers that `fuse` needs, and return the width of what it returns."""
         raise NotImplementedError
 
-    def fuse(
-        self, text: torch.Tensor, vision: torch.Tensor, mask: torch.Tensor | None
-    ) -> torch.Tensor:
+    def fuse(self, text: torch.Tensor, vision: torch.Tensor) -> torch.Tensor:
         """Standardised features to the fused vectors (B, width)."""
         raise NotImplementedError
 
@@ -157,10 +155,12 @@ class FusionHead(nn.Module):
 
     def forward(self, *features: torch.Tensor) -> torch.Tensor:
         """Features in the order of `config.inputs` to logits (B, 2)."""
-        mask = features[-1] if self.reads_tokens else None
-        text, vision = self.scales[0](features[0]), self.scales[1](features[1])
-        logits = self.mlp(self.fuse(text, vision, mask))
+        logits = self.mlp(self.fused(*features))
         return logits if self.stack is None else logits + self.stack(*self._scores(features))
+
+    def fused(self, *features: torch.Tensor) -> torch.Tensor:
+        """Features in the order of `config.inputs` to the fused vectors (B, width)."""
+        return self.fuse(self.scales[0](features[0]), self.scales[1](features[1]))
 
     def _scores(self, features: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return features[2:-1] if self.reads_tokens else features[2:]
@@ -175,7 +175,7 @@ class Concat(FusionHead):
     def build(self, config: FusionConfig) -> int:
         return config.text_dim + config.vision_dim
 
-    def fuse(self, text, vision, mask):
+    def fuse(self, text, vision):
         return torch.cat([text, vision], dim=-1)
 
 
@@ -189,7 +189,7 @@ class _Projected(FusionHead):
         self.project_vision = nn.Linear(config.vision_dim, config.rank)
         return self.parts * config.rank
 
-    def fuse(self, text, vision, mask):
+    def fuse(self, text, vision):
         return self.join(self.project_text(text), self.project_vision(vision))
 
     def join(self, text: torch.Tensor, vision: torch.Tensor) -> torch.Tensor:
@@ -242,8 +242,10 @@ class CrossAttention(_Projected):
         self.attention = nn.MultiheadAttention(config.rank, num_heads=4, batch_first=True)
         return width
 
-    def fuse(self, text, vision, mask):
-        text, vision = self.project_text(text), self.project_vision(vision)
+    def fused(self, *features):
+        text = self.scales[0].into(self.project_text, features[0])
+        vision = self.scales[1].into(self.project_vision, features[1])
+        mask = features[-1]
         seen, _ = self.attention(text, vision, vision, need_weights=False)
         weights = mask.unsqueeze(-1).to(text.dtype)
         pooled = [(x * weights).sum(1) / weights.sum(1) for x in (text, seen)]
@@ -269,6 +271,14 @@ class Standardise(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return (features.float() - self.mean) / self.std
+
+    def into(self, layer: nn.Linear, features: torch.Tensor) -> torch.Tensor:
+        """What `layer` makes of the standardised features, which are not written out for it.
+
+        Token states are many and wide, and the mean and deviation go into the layer's weights.
+        """
+        weight = layer.weight / self.std
+        return linear(features.float(), weight, layer.bias - weight @ self.mean)
 
 
 @register_head("late")

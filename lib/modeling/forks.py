@@ -1,0 +1,57 @@
+"""Calls side by side, in processes that share the memory of the one they are forked from."""
+
+import contextlib
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import torch
+
+from lib.modeling.device import default_device
+
+# What the forked processes call. It comes to them with the memory: features are not copied.
+_function: Callable[..., Any]
+
+
+def in_forks(
+    function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int
+) -> Iterator[Any]:
+    """What `function(*job)` returns for each job, in order, `workers` of them at a time.
+
+    PyTorch has one thread for each, and then gives the same numbers with any number of workers.
+    Where memory cannot be forked (an accelerator is used, or the system is not Linux) the jobs run
+    one after the other in this process. An error of a job is raised here, and ends the others.
+    """
+    workers = min(workers, len(jobs))
+    if workers < 2 or default_device() != "cpu" or sys.platform != "linux":
+        with _one_thread():
+            for job in jobs:
+                yield function(*job)
+        return
+    global _function
+    _function = function
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, fork, torch.set_num_threads, (1,)) as pool:
+        futures = [pool.submit(_call, job) for job in jobs]
+        try:
+            for future in futures:
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _call(job: tuple[Any, ...]) -> Any:
+    return _function(*job)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
