@@ -68,11 +68,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--across", action="store_true")
     options = parser.parse_args()
-    runs = []
+    first, runs = settings_of(options, "seed-0", model_seed=0), []
     for seed in tqdm(range(options.seeds), desc="seeds"):
         settings = settings_of(options, f"seed-{seed}", model_seed=seed)
+        share_what_no_seed_changes(first, settings)
         runs.append(trained_predictions(settings, examples_for(settings)))
-    first = settings_of(options, "seed-0", model_seed=0)
     table = pd.DataFrame(rows_of(first, runs))
     write_csv(RESULTS / "real_memes.csv", table)
     print(table.to_string(index=False, float_format="%.3f"))
@@ -85,6 +85,15 @@ def main() -> None:
 def settings_of(options: argparse.Namespace, name: str, model_seed: int) -> Settings:
     overrides = {"data": options.data, "root": options.root / name, "seed": model_seed}
     return Settings.from_file(CONFIG, **overrides)
+
+
+def share_what_no_seed_changes(first: Settings, settings: Settings) -> None:
+    """Let a run read the packed memes of the first, and the cache of features beside them."""
+    for own, shared in ((settings.step3, first.step3), (settings.features, first.features)):
+        if own != shared and not own.exists():
+            shared.mkdir(parents=True, exist_ok=True)
+            own.parent.mkdir(parents=True, exist_ok=True)
+            own.symlink_to(shared, target_is_directory=True)
 
 
 def trained_predictions(settings: Settings, examples: Iterable) -> pd.DataFrame:
@@ -100,7 +109,8 @@ def trained_predictions(settings: Settings, examples: Iterable) -> pd.DataFrame:
             train_expert(name, settings)
         encoders = load_encoders(settings)
         train, val = encode_for_fusion(settings, encoders)
-        config = choose_head(compare_heads(train, settings, val), train, settings)
+        compared = compare_heads(train, settings, val) if settings.fusion_head == "auto" else None
+        config = choose_head(compared, train, settings)
         save_fusion(train_fusion(train, config, settings, val), settings, encoders)
         frame = predict_shards(packed_splits(settings), settings.models, settings.features)
         file.parent.mkdir(parents=True, exist_ok=True)

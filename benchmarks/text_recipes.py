@@ -41,7 +41,7 @@ RECIPES = {
     "one rate for all layers": {"layer_decay": 1.0},
     "label smoothing 0.1": {"label_smoothing": 0.1},
     "class weights": {"class_weights": True},
-    "rate 5e-5": {"text_lr": 5e-5},
+    "epoch of the least log-loss before calibration": {"select_by": "log_loss"},
     "3 epochs": {"text_epochs": 3},
 }
 

@@ -96,8 +96,9 @@ class Settings(Layout):
     text_folding: bool = True
     class_weights: bool = False
     patience: int = Field(default=2, ge=1)
-    # What chooses the epoch of an expert and the head of fusion, on val.
-    select_by: Literal["log_loss", "auroc", "macro_f1"] = "log_loss"
+    # What chooses the epoch of an expert and the head of fusion, on val. `calibrated_loss` is the
+    # log-loss that the best temperature leaves: how sure a model is gets mended in Step 7.
+    select_by: Literal["calibrated_loss", "log_loss", "auroc", "macro_f1"] = "calibrated_loss"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     # What a block's learning rate is of that of the block above it.
     layer_decay: float = Field(default=1.0, gt=0, le=1)

@@ -33,7 +33,12 @@ from lib.calibration.metrics import (
 )
 from lib.calibration.per_label import per_label_thresholds
 from lib.calibration.resampled_decisions import decision_intervals
-from lib.calibration.temperature import TemperatureFit, fit_temperature, prob_hate
+from lib.calibration.temperature import (
+    TemperatureFit,
+    calibrated_loss,
+    fit_temperature,
+    prob_hate,
+)
 from lib.calibration.thresholds import BestThreshold, best_threshold, sweep_thresholds
 
 __all__ = [
@@ -47,6 +52,7 @@ __all__ = [
     "bootstrap_ci",
     "bootstrap_difference",
     "brier_decomposition",
+    "calibrated_loss",
     "classification_metrics",
     "constant_baselines",
     "cross_fit",

@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lib.calibration import classification_metrics, prob_hate
+from lib.calibration import calibrated_loss, classification_metrics, prob_hate
 from lib.config import Settings
 from lib.modeling.device import default_device, trains_in_bf16
 from lib.modeling.expert_inputs import ExpertInputs, frozen
@@ -32,6 +32,7 @@ from lib.modeling.trainable_layers import layer_groups
 
 # A setting's name for what chooses the epoch -> the Trainer's, and whether more of it is better.
 SELECTED_BY = {
+    "calibrated_loss": ("calibrated_loss", False),
     "log_loss": ("loss", False),
     "auroc": ("auroc", True),
     "macro_f1": ("macro_f1", True),
@@ -247,4 +248,6 @@ def _metrics(evaluated: EvalPrediction) -> dict[str, float]:
         scores = classification_metrics(prob, evaluated.label_ids)
     found = {name: scores.get(name, math.nan) for name in ("accuracy", "macro_f1", "auroc")}
     # Of one class alone every ranking is as good as chance.
-    return {name: value if math.isfinite(value) else 0.5 for name, value in found.items()}
+    found = {name: value if math.isfinite(value) else 0.5 for name, value in found.items()}
+    loss = calibrated_loss(evaluated.predictions, evaluated.label_ids)
+    return {"calibrated_loss": loss} | found

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import set_seed
 
 from lib.artifacts import fingerprint
-from lib.calibration import classification_metrics, prob_hate
+from lib.calibration import calibrated_loss, classification_metrics, prob_hate
 from lib.config import Settings
 from lib.modeling.compared_heads import ComparedHeads
 from lib.modeling.device import default_device, moved
@@ -177,9 +177,13 @@ def _parameter_groups(head: FusionHead, penalty: float) -> list[dict[str, Any]]:
 
 def goodness_of(scores: Mapping[Any, float], settings: Settings, prefix: str = "") -> float:
     """What `settings.select_by` makes of scores: the higher the better."""
-    if settings.select_by == "log_loss":
-        return -scores[f"{prefix}loss"]
-    return scores[f"{prefix}{settings.select_by}"]
+    found = scores[f"{prefix}{_chosen_by(settings)}"]
+    return -found if settings.select_by in ("calibrated_loss", "log_loss") else found
+
+
+def _chosen_by(settings: Settings) -> str:
+    """The column of scores that `settings.select_by` means."""
+    return "loss" if settings.select_by == "log_loss" else settings.select_by
 
 
 def _train_epoch(
@@ -211,7 +215,7 @@ def _train_epoch(
 
 
 def head_scores(head: FusionHead, features: Features) -> dict[str, float]:
-    """The head's loss (nats), accuracy, macro-F1 and AUROC on encoded memes."""
+    """The head's loss, calibrated loss (nats), accuracy, macro-F1 and AUROC on encoded memes."""
     head.eval()
     return _scores(features.labels, feature_logits(head, features)["mm_fusion"])
 
@@ -225,10 +229,11 @@ def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def compare_heads(train: Features, settings: Settings, val: Features | None = None) -> pd.DataFrame:
     """Train every candidate head over `fusion_seeds` seeds and score it on val (else on train).
 
-    One row a candidate: head, text_feature, vision_feature, the mean over the seeds of loss, AUROC
-    and macro-F1, the deviation of what `settings.select_by` names, and `scored_on`, "val, select
-    half" or "train (in-sample)". On a CPU `settings.workers` heads are trained at a time. A head
-    and seed once scored is not trained again for this: its scores stay in the feature cache.
+    One row a candidate: head, text_feature, vision_feature, the mean over the seeds of loss,
+    calibrated loss, AUROC and macro-F1, the deviation of what `settings.select_by` names, and
+    `scored_on`, "val, select half" or "train (in-sample)". On a CPU `settings.workers` heads are
+    trained at a time. A head and seed once scored is not trained again for this: its scores stay in
+    the feature cache.
     """
     kept, choices = ComparedHeads(settings, train, val), candidates(train)
     one = [fusion_config(train, settings, **c).model_copy(update={"members": 1}) for c in choices]
@@ -239,12 +244,11 @@ def compare_heads(train: Features, settings: Settings, val: Features | None = No
     scored = in_forks(partial(_scored, kept, how), missing, settings.workers)
     for _ in tqdm(scored, "comparing heads", len(missing), unit=" heads"):
         pass
-    chosen_by = "loss" if settings.select_by == "log_loss" else settings.select_by
     rows = []
     for choice, config in zip(choices, one, strict=True):
         scores = pd.DataFrame([kept.scores(config, seed) for seed in seeds])
-        means = scores[["loss", "auroc", "macro_f1"]].mean().to_dict()
-        rows.append(choice | means | {"std": scores[chosen_by].std(ddof=0)})
+        means = scores[["loss", "calibrated_loss", "auroc", "macro_f1"]].mean().to_dict()
+        rows.append(choice | means | {"std": scores[_chosen_by(settings)].std(ddof=0)})
     frame = pd.DataFrame(rows)
     frame["scored_on"] = "val, select half" if val is not None else "train (in-sample)"
     return frame
@@ -290,7 +294,7 @@ def choose_head(comparison: pd.DataFrame, train: Features, settings: Settings) -
 
 
 def compare_models(head: FusionHead, features: Features) -> pd.DataFrame:
-    """Loss, accuracy, macro-F1 and AUROC of the three models on encoded memes, a row a model."""
+    """The `head_scores` of the three models on encoded memes, a row a model."""
     rows = {
         model: _scores(features.labels, logits)
         for model, logits in feature_logits(head, features).items()
@@ -305,4 +309,5 @@ def _scores(labels: torch.Tensor, logits: torch.Tensor) -> dict[str, float]:
         warnings.filterwarnings("ignore", message="labels holds class")
         scores = classification_metrics(prob, labels)
     found = {name: scores.get(name, math.nan) for name in ("accuracy", "macro_f1", "auroc")}
-    return {"loss": scores["nll"]} | found
+    losses = {"loss": scores["nll"], "calibrated_loss": calibrated_loss(logits, labels)}
+    return losses | found

@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
+from lib.calibration import calibrated_loss
 from lib.config import MODELS, ROOT
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.val_parts import selecting_rows
@@ -94,12 +95,19 @@ def test_the_best_epoch_is_kept_and_training_stops_early(fresh, monkeypatch):
     assert all(abs(kept - losses[other]) > 1e-4 for other in (0, 2, 3))
 
 
-def test_by_default_the_epoch_of_least_log_loss_is_kept(fresh):
-    settings = fresh(text_epochs=5, patience=5, text_lr=5e-3)
+@pytest.mark.parametrize("select_by", ["calibrated_loss", "log_loss"])
+def test_the_epoch_of_least_loss_is_kept_by_default_of_the_loss_after_temperature(fresh, select_by):
+    chosen = {} if select_by == "calibrated_loss" else {"select_by": select_by}
+    settings = fresh(text_epochs=5, patience=5, text_lr=5e-3, **chosen)
     history = train_expert("text_expert", settings).history
-    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
-    kept = cross_entropy(*text_logits(settings)).item()
-    assert kept == pytest.approx(min(losses), abs=1e-5)
+    column = {"calibrated_loss": "eval_calibrated_loss", "log_loss": "eval_loss"}[select_by]
+    losses = [entry[column] for entry in history if column in entry]
+    logits, labels = text_logits(settings)
+    kept = {
+        "calibrated_loss": calibrated_loss(logits, labels),
+        "log_loss": cross_entropy(logits, labels).item(),
+    }
+    assert kept[select_by] == pytest.approx(min(losses), abs=1e-5)
 
 
 def test_label_smoothing_pulls_the_loss_of_a_sure_answer_up():

@@ -158,6 +158,7 @@ def test_fusion_learns_what_no_single_modality_shows(settings):
 @pytest.mark.parametrize(
     ("select_by", "values"),
     [
+        ("calibrated_loss", [0.6, 0.2, 0.2, 0.9]),
         ("log_loss", [0.6, 0.2, 0.2, 0.9]),
         ("auroc", [0.4, 0.9, 0.9, 0.1]),
         ("macro_f1", [0.4, 0.9, 0.9, 0.1]),
@@ -169,7 +170,7 @@ def test_the_epoch_best_on_val_is_kept(settings, monkeypatch, select_by, values)
     def scripted(head, _):
         states.append({name: tensor.clone() for name, tensor in head.state_dict().items()})
         score = next(scores)
-        return {"loss": score, "auroc": score, "macro_f1": score}
+        return dict.fromkeys(("loss", "calibrated_loss", "auroc", "macro_f1"), score)
 
     monkeypatch.setattr(fusion_training, "head_scores", scripted)
     settings = settings.model_copy(update={"select_by": select_by})
