@@ -43,9 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator:
-    """Debian's Chromium, driven by playwright, whose event loop runs until it is left."""
+    """Debian's Chromium, or Chrome, driven by playwright, whose event loop runs until it is left."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("there is no chromium; install it with: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:

@@ -24,6 +24,7 @@ from lib.decisions.bundle import DecisionBundle
 from lib.decisions.perturbations import CODE, IMAGE_PERTURBATIONS, TEXT_PERTURBATIONS, Perturbation
 from lib.decisions.policy import CHOSEN, Policy
 from lib.modeling.checkpoints import same_job
+from lib.modeling.forks import in_forks
 from lib.modeling.fusion import FusionModel, load_fusion, model_logits
 
 METRICS = ("macro_f1", "auroc", "ece")
@@ -58,7 +59,8 @@ def robustness(settings: Settings, decision: DecisionBundle) -> pd.DataFrame:
     made_from = settings.artifact(7, "robustness_made_from.json")
     if not (file.exists() and same_job(made_from, job)):
         sample = [memes[row] for row in rows]
-        table = robustness_table(load_fusion(settings.models), sample, decision, settings.seed)
+        model = load_fusion(settings.models)
+        table = robustness_table(model, sample, decision, settings.seed, settings.workers)
         write_csv(file, table)
         write_json(made_from, job)
     # Read back even so: the figures are the same whether kept or new.
@@ -84,6 +86,7 @@ def robustness_table(
     samples: Sequence[Mapping[str, Any]],
     decision: DecisionBundle,
     seed: int = 0,
+    workers: int = 0,
 ) -> pd.DataFrame:
     """The three models on perturbed memes, against the same memes as they are ("none").
 
@@ -96,7 +99,7 @@ def robustness_table(
     end. A text perturbation runs only the text encoders anew, an image one only the image encoders,
     and an item that came out as it was is not encoded again.
     Of more than `ALL_PICTURES` memes every second picture is perturbed, `n` says how many, and its
-    changes are against the same memes.
+    changes are against the same memes. On a CPU `workers` perturbations are tried at a time.
     Raises ValueError if `samples` is empty.
     """
     if not samples:
@@ -116,13 +119,27 @@ def robustness_table(
         kept = _every(other.plain, step)
         before = judge(kept | _every(changed.plain, step))
         rows = rows or _rows(PLAIN, 0, False, before, before)
-        for name, perturbation in table.items():
-            for severity in perturbation.levels:
-                after = judge(kept | changed.perturbed(perturbation, severity, seed, step))
-                rows += _rows(name, severity, perturbation.may_change_label, after, before)
-                bar.update()
+        jobs = [(name, severity) for name, p in table.items() for severity in p.levels]
+        how = partial(_judged_anew, table, changed, kept, judge, seed, step)
+        found = in_forks(how, jobs, workers)
+        for (name, severity), after in zip(jobs, found, strict=True):
+            rows += _rows(name, severity, table[name].may_change_label, after, before)
+            bar.update()
     bar.close()
     return _worst_first(pd.DataFrame(rows))
+
+
+def _judged_anew(
+    table: Mapping[str, Perturbation],
+    changed: "Modality",
+    kept: Encoded,
+    judge: Callable[[Encoded], dict[str, dict[str, Any]]],
+    seed: int,
+    step: int,
+    name: str,
+    severity: int,
+) -> dict[str, dict[str, Any]]:
+    return judge(kept | changed.perturbed(table[name], severity, seed, step))
 
 
 def modalities_of(
