@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator:
-    """Debian's Chromium, or Chrome, driven by playwright, whose event loop runs until it is left."""
+    """Chromium or Chrome, driven by playwright, whose event loop runs until it is left."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
