@@ -4,8 +4,10 @@
 #   docker build --tag calibrated-memes .
 #   docker run --rm --publish 8000:8000 --volume /path/to/run:/run-of-memes:ro calibrated-memes
 #
-# The volume is the root of a finished run: models/ and Step_7/. Each option of
-# `python -m lib.serving.service` may be set as MEMES_<NAME>, such as --env MEMES_TOKEN.
+# The volume is the root of a finished run: models/ and Step_7/. Where it is mounted without :ro and
+# user 10001 may write its Step_8/, the histograms that `python -m lib.serving.drift` compares are
+# kept there. Each option of `python -m lib.serving.service` may be set as MEMES_<NAME>, such as
+# --env MEMES_TOKEN.
 
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -18,7 +20,7 @@ RUN python -m pip install --constraint constraints.txt --no-deps \
       --index-url https://download.pytorch.org/whl/cpu torch torchvision
 COPY pyproject.toml README.md LICENSE ./
 COPY lib ./lib
-RUN python -m pip install --constraint constraints.txt '.[serve,ocr]'
+RUN python -m pip install --constraint constraints.txt '.[serve,ocr,export]'
 
 FROM python:3.11-slim-bookworm
 # What OpenCV, which reads text off pictures, needs of the system.

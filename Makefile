@@ -36,7 +36,6 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 ocr: $(READY)  ## read the text off your pictures: make ocr DATA=DIR (WORKERS=4; ALL=1: given ones too)
-	$(INSTALL) --editable '.[ocr]'
 	@$(RUN) -m lib.data.ocr_folder $(GIVEN_DATA) $(if $(WORKERS),--workers $(WORKERS)) $(if $(ALL),--all)
 
 pilot: $(READY)  ## run Steps 3 to 8 on 50 memes (DATA=DIR: on your own)
@@ -59,23 +58,19 @@ test-slow: $(READY)  ## load, a million rows, Ray: what takes too long for every
 lab: $(READY)  ## open the notebooks in Jupyter
 	$(RUN) -m jupyter lab
 
-demo: $(READY)  ## judge one meme: make demo TEXT='...' IMAGE=meme.png (without TEXT it is read)
-	@$(RUN) -m lib.serving $(if $(value TEXT),--text "$$MEME_TEXT") --image "$$MEME_IMAGE"
+demo: $(READY)  ## judge one meme: make demo TEXT='...' IMAGE=meme.png (without TEXT it is read; MODE=full)
+	@$(RUN) -m lib.serving --mode $(or $(MODE),pilot) $(if $(value TEXT),--text "$$MEME_TEXT") $(if $(value IMAGE),--image "$$MEME_IMAGE")
 
 serve: $(READY)  ## answer over HTTP: make serve PORT=8000 MODE=pilot (PAGE=1: the page as well)
-	$(INSTALL) --editable '.[$(if $(PAGE),page,serve)]'
 	@$(RUN) -m lib.serving.service --port $(or $(PORT),8000) --mode $(or $(MODE),pilot) $(if $(PAGE),--page)
 
 page: $(READY)  ## the page to try memes on: make page PORT=7860 MODE=pilot
-	$(INSTALL) --editable '.[page]'
 	@$(RUN) -m lib.serving.service --page --port $(or $(PORT),7860) --mode $(or $(MODE),pilot)
 
 engines: $(READY)  ## measure what runs the models fastest here, and keep it (MODE=full)
-	$(INSTALL) --editable '.[export]'
 	$(RUN) -m lib.serving.engines --mode $(or $(MODE),pilot)
 
 export: $(READY)  ## write the models as ONNX files for other languages (MODE=full)
-	$(INSTALL) --editable '.[export]'
 	$(RUN) -m lib.serving.engines.export --mode $(or $(MODE),pilot)
 
 verify-shards: $(READY)  ## read all packed shards and compare them with what was written

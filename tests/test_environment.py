@@ -161,7 +161,7 @@ def test_demo_takes_any_text(text):
     # --assume-old: whatever the set-up's state, this must not install anything.
     echo = ["--assume-old=.venv/.ready", "RUN=printf %s\\\\n"]
     done = make("demo", *echo, f"TEXT={text}", "IMAGE=a $b.png")
-    assert done.stdout == f"-m\nlib.serving\n--text\n{text}\n--image\na $b.png\n"
+    assert done.stdout == f"-m\nlib.serving\n--mode\npilot\n--text\n{text}\n--image\na $b.png\n"
 
 
 def test_a_folder_of_any_name_is_given_as_it_was_typed():

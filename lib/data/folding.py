@@ -39,6 +39,9 @@ _STRUCK = re.compile(
     "|[\u0300-\u036f]{2,}"
 )
 
+# Characters; a longer word is no word, and the patterns below would take minutes over thousands.
+_MOST_WORD = 200
+
 _LETTER_NAME = re.compile(r"LATIN (?:SMALL |CAPITAL )?LETTER (SMALL CAPITAL )?([A-Z])")
 _RUN = re.compile(r"[^\W\d_]+")
 _TRIPLED = re.compile(r"([^\W\d_])\1{2,}", re.IGNORECASE)
@@ -86,13 +89,15 @@ def _folded_once(text: str, version: int) -> str:
         text = "".join(c if c.isascii() else _lettered(c) for c in text)
     words = text.split()
     if version > 1:
-        words = [word for word in words if is_marker(word) or not is_watermark(word)]
+        words = [w for w in words if is_marker(w) or len(w) > _MOST_WORD or not is_watermark(w)]
     read = partial(_folded_word, kept=_true_scripts(words), spelt=version > 1)
     return " ".join(word if is_marker(word) else read(word) for word in rejoined(words, read))
 
 
 @lru_cache(maxsize=50_000)
 def _folded_word(word: str, kept: frozenset[str], spelt: bool) -> str:
+    if len(word) > _MOST_WORD:
+        return word
     if not word.isascii():
         word = _RUN.sub(lambda run: _latin_run(run[0], kept), word)
     word = without_separators(word)

@@ -84,6 +84,8 @@ def _file(source: str | Path | bytes | BinaryIO) -> str | Path | BinaryIO:
 def _checked(image: Image.Image) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError
+    if not image.width * image.height:
+        raise ValueError(f"{image.width} x {image.height} pixels")
     return _to_rgb(image)
 
 

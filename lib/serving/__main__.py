@@ -12,7 +12,7 @@ def main() -> None:
     """Judge one meme from the command line and print the answer as JSON."""
     parser = argparse.ArgumentParser(prog="python -m lib.serving", description=main.__doc__)
     parser.add_argument("--text", help="the overlaid text; without it, it is read off the picture")
-    parser.add_argument("--image", required=True, type=Path, help="the picture's file")
+    parser.add_argument("--image", type=Path, help="the picture's file; without it the text alone")
     parser.add_argument("--mode", choices=("pilot", "full"), default="pilot")
     parser.add_argument("--root", type=Path, help="folder of the run; default: the project's")
     options = parser.parse_args()

@@ -85,8 +85,11 @@ class MemeClassifier:
         `without_text` and `without_picture`, the `text` as judged and `text_from`, "given" or
         "picture".
         Raises FileNotFoundError or ValueError naming a picture that cannot be read or saying what
-        is wrong with a text, and ValueError if there are more texts than pictures or fewer.
+        is wrong with a text, and which of several memes that is, and ValueError if there are more
+        texts than pictures or fewer.
         """
+        # A column of pandas would look rows up by their label.
+        texts, image_paths = list(texts), list(image_paths)
         if len(texts) != len(image_paths):
             raise ValueError(f"{len(texts)} texts but {len(image_paths)} pictures; give one each")
         # Texts of like length together: the models pad each to the longest of its batch.
@@ -95,7 +98,7 @@ class MemeClassifier:
         starts = range(0, len(order), batch_size)
         for start in tqdm(starts, desc="predicting", disable=len(starts) < 2):
             rows = order[start : start + batch_size]
-            found = self.judge([read_meme(texts[row], image_paths[row]) for row in rows])
+            found = self.judge([_read(texts, image_paths, row) for row in rows])
             for row, answer in zip(rows, found, strict=True):
                 answers[row] = answer
         return answers
@@ -145,6 +148,17 @@ class MemeClassifier:
             }
             for row, prob in enumerate(probs["mm_fusion"])
         ]
+
+
+def _read(texts: Sequence[str | None], pictures: Sequence[Picture | None], row: int) -> Meme:
+    """The meme of a row, which an error names where there are several."""
+    try:
+        return read_meme(texts[row], pictures[row])
+    except (ValueError, FileNotFoundError) as error:
+        if len(texts) == 1:
+            raise
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"meme {row} of {len(texts)} (counted from 0): {error}") from None
 
 
 def _table(answers: list[dict[str, Any]]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 Every door goes through here: the same meme is the same input, and the same error, behind each.
 """
 
+from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -47,6 +48,11 @@ def read_meme(text: str | None, picture: Picture | None) -> Meme:
         _check(text)
     if picture is None and not (text or "").strip():
         raise ValueError("neither text nor picture: give at least one of them")
+    if not isinstance(picture, str | PathLike | bytes | Image.Image | None):
+        raise ValueError(
+            f"the picture is {type(picture).__name__}, expected a path, bytes or a PIL image, or "
+            "None where there is none"
+        )
     if picture is None:
         return Meme(packed(text or ""), blank_picture(), "given")
     image = load_picture(picture)

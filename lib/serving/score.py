@@ -44,20 +44,24 @@ def score(
     and `<stem>.histograms.json`. Each row of the input is in one of the two tables, in the input's
     order. A killed call goes on where it stopped; a finished one does nothing. The answers do not
     depend on the number of workers (None: as many as there are cores).
+    `overwrite` scores a finished input again, and replaces the scores of another.
     Raises FileNotFoundError or ValueError for an input that is none, an `out` of another input or
-    other models (unless `overwrite`), and what `MemeClassifier.load` raises.
+    other models (unless `overwrite`), one that is a folder or part of the input, and what
+    `MemeClassifier.load` raises.
     """
     settings = Settings.model_validate({"mode": mode, "root": root})
     settings.guide()
     given = [inputs] if isinstance(inputs, str | Path) else inputs
     source = Input.of([str(one) for one in given], columns)
+    _refuse_place(Path(out), source)
     decision = DecisionBundle.load(settings)
     decision.verify(settings.models)
     model = Model(settings.root, mode, device, engine, threads)
     described, total = source.described()
-    output = Output(out, _job(described, settings, decision, model))
-    if (counts := output.finished()) is not None:
-        _say(f"{out} is finished already")
+    output = Output(out, _job(described, columns, settings, decision, model))
+    counts = output.finished()
+    if counts is not None and not overwrite:
+        _say(f"{out} is finished already; to score all of it again say --overwrite")
         output.remove_parts()
         return counts
     if output.file.exists() and not overwrite:
@@ -74,6 +78,13 @@ def score(
         counts = output.finish(n_parts, decision.fingerprints, source.kind == "shards")
         output.remove_parts()
     return counts
+
+
+def _refuse_place(out: Path, source: Input) -> None:
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; --out needs a file, such as {out}/scores.parquet")
+    if out.resolve() in {Path(place).resolve() for place in source.places}:
+        raise ValueError(f"{out} is the input itself; give another --out")
 
 
 def _run(
@@ -106,11 +117,12 @@ def _run(
 
 
 def _job(
-    described: str, settings: Settings, decision: DecisionBundle, model: Model
+    described: str, columns: Columns, settings: Settings, decision: DecisionBundle, model: Model
 ) -> dict[str, Any]:
     """What the scores are made from."""
     made_from = {
         "input": described,
+        "columns": columns._asdict(),
         "mode": settings.mode,
         "models": decision.fingerprints,
         "decision": fingerprint(*(settings.artifact(7, name) for name in DECISION_FILES)),
@@ -181,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ray", action="store_true", help="run on Ray Data (extra: ray)")
     parser.add_argument("--address", help="of a Ray cluster, or auto; implies --ray")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs a worker is given on Ray")
-    parser.add_argument("--overwrite", action="store_true", help="replace another input's scores")
+    parser.add_argument("--overwrite", action="store_true", help="replace the scores there are")
     return parser
 
 

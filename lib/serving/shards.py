@@ -31,8 +31,9 @@ class Scores(NamedTuple):
 def write_scores(classifier: MemeClassifier, settings: Settings, rows: int = CHUNK) -> Scores:
     """Write `predictions_<m>.csv` of Step 8 for the reported split, `rows` memes at a time.
 
-    The logits that Step 6 has of these models and memes are taken from its file; without them the
-    memes are encoded. Raises FileNotFoundError where shards are missing.
+    The logits that Step 6 has of these models and memes are taken from its file; without them, or
+    where another engine than Step 6's runs an encoder, the memes are encoded. Raises
+    FileNotFoundError where shards are missing.
     """
     shards = shard_paths(settings.shards, settings.report_split)
     known = _known(classifier, settings, shards)
@@ -81,7 +82,12 @@ def _texts(shards: Sequence[Path]) -> Iterator[str]:
 
 
 def _known(classifier: MemeClassifier, settings: Settings, shards: Sequence[Path]) -> bool:
-    """Whether Step 6's file has the logits of these models on these memes, in their order."""
+    """Whether Step 6's file has the logits of these models on these memes, in their order.
+
+    Another engine has others, though all but equal ones: every door shall say the same.
+    """
+    if set(classifier.engine.values()) - {"float32"}:
+        return False
     file = settings.artifact(6, "predictions.parquet")
     if not file.exists():
         return False

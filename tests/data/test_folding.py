@@ -122,3 +122,9 @@ def test_an_unknown_version_is_refused_by_name():
     assert [check_folding(version, "x") for version in range(TEXT_FOLDING + 1)] == [0, 1, 2]
     with pytest.raises(ValueError, match=r"models/text_expert: text_folding is 99.*train the mod"):
         check_folding(99, "models/text_expert")
+
+
+@pytest.mark.parametrize("word", ["@" * 20_000, "a" * 20_000, "xq" * 10_000, "h4te." * 4_000])
+def test_what_is_no_word_for_its_length_is_left_as_it_is(word):
+    # The patterns look through it again and again: the first would take a quarter of a minute.
+    assert folded(f"monday {word} h4te") == f"monday {word} hate"

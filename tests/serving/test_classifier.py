@@ -70,6 +70,30 @@ def test_every_common_kind_of_picture_is_judged(classifier, tmp_path):
         assert set(alone["experts"]) == {"text_expert", "vision_expert"}
 
 
+def test_columns_of_pandas_are_taken_in_their_order(classifier, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    frame = pd.DataFrame({"text": ["monday", "zebra", "again"], "image": str(tmp_path / "a.png")})
+    sorted_down = frame.sort_values("text", ascending=False).head(2)
+    found = classifier.predict_batch(sorted_down["text"], sorted_down["image"])
+    assert [answer["text"] for answer in found] == ["zebra", "monday"]
+
+
+@pytest.mark.parametrize(
+    ("text", "picture", "said"),
+    [
+        (float("nan"), "a.png", "text is float"),
+        (TEXT, float("nan"), "the picture is float"),
+        (TEXT, Image.new("RGB", (0, 0)), "0 x 0 pixels"),
+        (TEXT, "gone.png", "no such picture"),
+    ],
+)
+def test_of_several_memes_the_bad_one_is_named(classifier, tmp_path, text, picture, said):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    bad = str(tmp_path / picture) if isinstance(picture, str) else picture
+    with pytest.raises((ValueError, FileNotFoundError), match=rf"^meme 1 of 2.*: .*{said}"):
+        classifier.predict_batch([TEXT, text], [tmp_path / "a.png", bad])
+
+
 def test_an_answer_is_plain_json(classifier, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     answer = classifier.predict(TEXT, tmp_path / "a.png")
@@ -157,7 +181,7 @@ def test_bad_pictures_are_named(classifier, tmp_path):
         ("half \ud83d", None, "text is not valid Unicode.* at 5"),
         (7, None, "text is int, expected a string"),
         (TEXT, b"", "picture: not a picture of a known format"),
-        (TEXT, 7, "picture: .*int instead of a path, bytes or a PIL image"),
+        (TEXT, 7, "the picture is int, expected a path, bytes or a PIL image"),
     ],
 )
 def test_what_cannot_be_judged_is_said_in_one_line(classifier, text, picture, said):
@@ -297,6 +321,9 @@ def test_other_models_logits_are_not_taken(full_root, classifier, tmp_path, monk
     shards = shard_paths(full_root.shards, "test")
     assert shards_module._known(classifier, full_root, shards)
     assert not shards_module._known(other, full_root, shards)
+    engine = {"text_expert": "onnxruntime", "vision_expert": "float32"}
+    measured = MemeClassifier(classifier.model, classifier.decision, engine)
+    assert not shards_module._known(measured, full_root, shards)
     assert not shards_module._known(classifier, full_root, shard_paths(full_root.shards, "val"))
 
 

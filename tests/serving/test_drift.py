@@ -189,6 +189,14 @@ def test_the_program_compares_and_joins_labels_by_id(full_root, run, capsys):
     assert "Spiegelhalter" in said
 
 
+def test_ids_are_taken_as_they_are_written(tmp_path, decision):
+    scores = pd.DataFrame({"id": ["007", "7"], "prob_hate": [0.9, 0.1]})
+    scores.to_parquet(tmp_path / "s.parquet")
+    (tmp_path / "labels.csv").write_text("id,label\n007,1\n")
+    found = read_labels(tmp_path / "labels.csv", tmp_path / "s.parquet", decision.fingerprints)
+    assert found["prob_hate"].tolist() == [0.9]
+
+
 def test_the_program_says_errors_in_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         program.main([str(tmp_path / "gone.json"), "--root", str(tmp_path)])

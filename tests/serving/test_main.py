@@ -31,5 +31,6 @@ def test_without_a_text_it_is_read_off_the_picture(judged, tmp_path):
     given = judged("--image", str(tmp_path / "meme.png"), "--text", read["text"])
     assert given["text_from"] == "given"
     assert given["prob_hate"] == pytest.approx(read["prob_hate"], abs=1e-6)
+    assert judged("--text", "monday")["text"] == "monday"
     empty = judged("--image", str(tmp_path / "meme.png"), "--text", "")
     assert (empty["text"], empty["text_from"]) == ("", "given")

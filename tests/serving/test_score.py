@@ -280,6 +280,89 @@ def test_a_data_folder_gives_its_pictures_the_texts_it_has(scored, memes, tmp_pa
     assert table["text_length"].tolist() == [len("monday again monday again 1")]
 
 
+def test_a_data_folder_s_texts_are_found_by_the_manifest_s_ids(scored, memes, tmp_path):
+    data = tmp_path / "data"
+    (data / "Datasets" / "own").mkdir(parents=True)
+    (data / "Step_2").mkdir()
+    for name in ("a", "b"):
+        shutil.copy(memes / "pics" / "001.jpg", data / "Datasets" / "own" / f"{name}.jpg")
+    rows = [{"id": "cat", "image": "own/a.jpg", "text": "old"}]
+    rows += [{"id": "dog", "image": "own/b.jpg", "text": "monday"}, {"id": "no picture"}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (data / "Step_2" / "data_manifest.jsonl").write_text(lines)
+    (data / "Step_2" / "ocr.jsonl").write_text(json.dumps({"id": "cat", "text": "a newer text"}))
+    table = scored(data)
+    assert table["text_length"].tolist() == [len("a newer text"), len("monday")]
+    assert set(table["text_from"]) == {"given"}
+
+
+def test_columns_are_found_whatever_their_case_and_a_missing_text_is_said(
+    scored, memes, monkeypatch
+):
+    from lib.data import ocr
+
+    monkeypatch.setattr(ocr, "read_text", lambda image: "read off")
+    (memes / "upper.csv").write_text("ID,Text,Image\nx7,monday,pics/001.jpg\n")
+    table = scored(memes / "upper.csv")
+    assert (table["id"].item(), table["text_from"].item()) == ("x7", "given")
+    (memes / "other.csv").write_text("image,caption\npics/001.jpg,monday\n")
+    with pytest.warns(UserWarning, match=r"no column 'text'; it has image, caption.*--text-column"):
+        assert scored(memes / "other.csv", "other")["text_from"].item() == "picture"
+
+
+def test_bytes_that_are_no_text_cost_their_row_alone(scored, memes):
+    raw = pa.array([b"monday \xff", b"again"], pa.binary()).view(pa.string())
+    table = pa.table({"text": raw, "image": ["pics/001.jpg", "pics/002.jpg"], "id": ["a", "b"]})
+    pq.write_table(table, memes / "torn.parquet")
+    assert scored(memes / "torn.parquet")["id"].tolist() == ["b"]
+    assert "not valid Unicode" in scored.rejected["reason"].item()
+
+
+def test_a_text_that_cannot_be_opened_costs_its_row_alone(scored, memes, tmp_path):
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    for name in ("001", "002"):
+        shutil.copy(memes / "pics" / f"{name}.jpg", folder)
+        (folder / f"{name}.txt").write_text("monday")
+    (folder / "001.txt").unlink()
+    (folder / "001.txt").symlink_to(folder / "gone.txt")
+    assert scored(folder)["id"].tolist() == ["002.jpg"]
+    assert "001.txt cannot be read" in scored.rejected["reason"].item()
+
+
+def test_a_shard_s_suffix_may_be_in_capitals(scored, memes, tmp_path):
+    foreign_shard(memes, tmp_path / "S.TAR")
+    assert len(scored(tmp_path / "S.TAR"))
+
+
+def test_a_place_where_no_scores_can_lie_is_refused_and_kept(full_root, memes, tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "precious.txt").write_text("")
+    options = {"root": full_root.root, "mode": "full", "overwrite": True}
+    with pytest.raises(ValueError, match=r"results is a folder; --out needs a file"):
+        score(memes / "memes.csv", tmp_path / "results", **options)
+    assert (tmp_path / "results" / "precious.txt").exists()
+    with pytest.raises(ValueError, match=r"memes.csv is the input itself"):
+        score(memes / "memes.csv", memes / "memes.csv", **options)
+
+
+def test_other_columns_are_another_job_and_overwrite_scores_again(scored, memes):
+    (memes / "two.csv").write_text("image,text,other\npics/001.jpg,monday,again and again\n")
+    first = scored(memes / "two.csv")
+    with pytest.raises(ValueError, match="--overwrite"):
+        scored(memes / "two.csv", columns=Columns(text="other"))
+    again = scored(memes / "two.csv", columns=Columns(text="other"), overwrite=True)
+    assert first["text_length"].tolist() != again["text_length"].tolist()
+
+
+def test_a_picture_that_has_come_is_judged_when_all_is_scored_again(scored, memes):
+    (memes / "late.csv").write_text("image,text\nlate.jpg,monday\n")
+    assert len(scored(memes / "late.csv")) == 0
+    shutil.copy(memes / "pics" / "001.jpg", memes / "late.jpg")
+    assert len(scored(memes / "late.csv")) == 0
+    assert len(scored(memes / "late.csv", overwrite=True)) == 1
+
+
 def test_pictures_within_a_parquet_file(scored, memes):
     content = (memes / "pics" / "001.jpg").read_bytes()
     rows = [{"image": {"bytes": content, "path": "001.jpg"}, "text": "monday again"}]

@@ -5,11 +5,12 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lib.data.readers.manifest import MANIFEST, OCR
 from lib.serving.scoring import tars
 from lib.serving.scoring.rows import Row
 
@@ -28,8 +29,9 @@ def folder_rows(folder: str, reads_texts: bool = True) -> Iterator[Row]:
     """The pictures below a folder, in the order of their paths a folder at a time.
 
     The text of `a.jpg` is that of `a.txt` beside it, or of the line with its path as `id` in the
-    folder's texts; without one, or without `reads_texts`, it is read off the picture. What begins
-    with a dot is no picture.
+    folder's `ocr.jsonl`; in a data folder's `Datasets/` what Step 3 takes, `Step_2/ocr.jsonl` or
+    the manifest, by the id that the manifest gives the picture. Without one, or without
+    `reads_texts`, it is read off the picture. What begins with a dot is no picture.
     """
     texts = _texts(folder) if reads_texts else {}
     for found in pictures_in(folder):
@@ -38,28 +40,43 @@ def folder_rows(folder: str, reads_texts: bool = True) -> Iterator[Row]:
         text = texts.get(name)
         if found.text_beside and reads_texts:
             beside = Path(picture).with_suffix(".txt")
-            text = beside.read_text(encoding="utf-8-sig", errors="surrogateescape")
+            try:
+                text = beside.read_text(encoding="utf-8-sig", errors="surrogateescape")
+            except OSError as error:
+                yield Row(name, name, fault=f"{beside.name} cannot be read: {error.strerror}")
+                continue
         yield Row(name, name, picture, text)
 
 
-def texts_file(folder: str) -> Path | None:
-    """The folder's `ocr.jsonl`, for a data folder's `Datasets/` that in `Step_2/`; None without."""
-    places = (Path(folder) / "ocr.jsonl", Path(folder).parent / "Step_2" / "ocr.jsonl")
-    here, data = places
-    if here.is_file():
-        return here
-    return data if Path(folder).name == "Datasets" and data.is_file() else None
+def text_files(folder: str) -> list[Path]:
+    """The files that hold texts of the folder's pictures: what is there of them."""
+    names = ["ocr.jsonl"]
+    if Path(folder).name == "Datasets":
+        names += [f"../{MANIFEST}", f"../{OCR}"]
+    return [file for file in (Path(folder) / name for name in names) if file.is_file()]
 
 
 def _texts(folder: str) -> dict[str, str]:
-    """The texts by id; what is no line with both is left to those who wrote it."""
-    file, texts = texts_file(folder), {}
-    if file is not None:
-        for line in file.open("rb"):
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                row = json.loads(line)
-                texts[str(row["id"])] = row["text"]
+    """The texts by the path of their picture, which may be its id, the last file's of several."""
+    texts: dict[str, str] = {}
+    pictures: dict[str, str] = {}
+    for file in text_files(folder):
+        for row in _objects(file):
+            if file.name == MANIFEST.name and isinstance(row.get("image"), str):
+                pictures[str(row["id"])] = row["image"]
+            if isinstance(row.get("text"), str):
+                texts[pictures.get(str(row["id"]), str(row["id"]))] = row["text"]
     return texts
+
+
+def _objects(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines with an id; what is none is left to those who wrote it."""
+    with file.open("rb") as stream:
+        for line in stream:
+            with contextlib.suppress(ValueError, RecursionError):
+                row = json.loads(line)
+                if isinstance(row, dict) and "id" in row:
+                    yield row
 
 
 def pictures_in(folder: str) -> Iterator[Found]:

@@ -125,7 +125,7 @@ def _of_table(address: str, columns: Columns) -> tuple[str, int]:
 
 def _of_folder(folder: str) -> tuple[str, int]:
     digest, n = hashlib.sha256(), 0
-    if (texts := folders.texts_file(folder)) is not None:
+    for texts in folders.text_files(folder):
         digest.update(fingerprint(texts).encode())
     for found in folders.pictures_in(folder):
         n += 1

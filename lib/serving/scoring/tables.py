@@ -5,6 +5,7 @@ import io
 import json
 import math
 import posixpath
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -112,13 +113,31 @@ def _parquet(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:
         found, number = _found(address, file.schema_arrow.names, columns), 0
         wanted = list({name for name in found if name is not None})
         for batch in file.iter_batches(256, columns=wanted, use_threads=False):
-            for row in batch.to_pylist():
+            for row in _rows_of(batch):
                 # What pandas leaves where there is no value.
                 plain = {name: None if _is_nan(value) else value for name, value in row.items()}
                 yield _row(address, plain, found, number)
                 number += 1
     except pa.ArrowInvalid as error:
         raise ValueError(f"{address} is not a sound Parquet file: {error}") from None
+
+
+def _rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        # Some other program's strings: their bytes, so that the row's own check complains of them.
+        strings = {
+            name: column.cast(pa.binary()).to_pylist()
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        }
+        others = batch.drop_columns(list(strings)).to_pylist()
+        for number, row in enumerate(others):
+            yield row | {
+                name: values[number] and values[number].decode(errors="surrogateescape")
+                for name, values in strings.items()
+            }
 
 
 def _found(address: str, names: Sequence[str], columns: Columns) -> Columns:
@@ -133,16 +152,28 @@ def _found(address: str, names: Sequence[str], columns: Columns) -> Columns:
                 f"--{part}-column"
             )
         else:
-            found[part] = asked or next((name for name in USUAL[part] if name in names), None)
+            found[part] = asked or _usual(part, names)
     if found["image"] is None and columns.image != NOT_READ:
         raise ValueError(
             f"{address} has no column 'image'; it has {', '.join(names) or 'none'}; name that of "
             f"the pictures' files with --image-column, or say --image-column {NOT_READ} to judge "
             "texts alone"
         )
+    if found["text"] is None and columns.text is None:
+        warnings.warn(
+            f"{address} has no column 'text'; it has {', '.join(names)}: texts are read off the "
+            f"pictures. Name theirs with --text-column, or say --text-column {NOT_READ}",
+            stacklevel=2,
+        )
     if found["image"] is None and found["text"] is None:
         raise ValueError(f"{address}: neither a column of texts nor one of pictures is to be read")
     return Columns(**found)
+
+
+def _usual(part: str, names: Sequence[str]) -> str | None:
+    """The column of a part by its usual names, in any case; the first of them that is there."""
+    written = {name.strip().lower(): name for name in reversed(names)}
+    return next((written[name] for name in USUAL[part] if name in written), None)
 
 
 def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> Row:

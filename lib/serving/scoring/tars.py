@@ -32,7 +32,7 @@ def parts_of(shard: str) -> Iterator[Part]:
 
     A shard at an address, or compressed, is one part: it can only be read from end to end.
     """
-    if is_address(shard) or not shard.endswith(".tar"):
+    if is_address(shard) or not shard.lower().endswith(".tar"):
         yield Part()
         return
     start, count = 0, 0
@@ -70,7 +70,7 @@ def shard_rows(shard: str, part: Part, columns: Columns) -> Iterator[Row]:
 def _opened(shard: str, start: int = 0) -> Iterator[tarfile.TarFile]:
     with fsspec.open(shard, "rb") as file:
         file.seek(start)
-        mode: Any = "r:" if shard.endswith(".tar") else "r|gz"
+        mode: Any = "r:" if shard.lower().endswith(".tar") else "r|gz"
         with tarfile.open(fileobj=file, mode=mode) as tar:
             yield tar
 

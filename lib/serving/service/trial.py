@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shlex
+import tempfile
 import threading
 import time
 import urllib.request
@@ -30,8 +31,12 @@ class TrialService:
         import uvicorn
 
         from lib.serving.service.app import create_app
+        from lib.serving.service.settings import ServiceSettings
 
-        config = uvicorn.Config(create_app(classifier), port=0, log_config=None, access_log=False)
+        # What is tried here is no traffic: it is not counted among the run's histograms.
+        self._folder = tempfile.TemporaryDirectory()
+        app = create_app(classifier, ServiceSettings(root=Path(self._folder.name)))
+        config = uvicorn.Config(app, port=0, log_config=None, access_log=False)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="service", daemon=True)
         self._thread.start()
@@ -75,4 +80,5 @@ class TrialService:
         if self.address:
             self._server.should_exit = True
             self._thread.join()
+            self._folder.cleanup()
             self.address = ""

@@ -36,6 +36,14 @@ def test_python_and_curl_get_the_classifier_s_answer(classifier, picture):
     assert address and not service.address
 
 
+def test_what_is_tried_is_not_counted_as_traffic(classifier, picture, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMES_ROOT", str(tmp_path / "root"))
+    service = TrialService(classifier)
+    service.ask("a text", picture)
+    service.close()
+    assert not list(tmp_path.rglob("histograms*"))
+
+
 def test_without_the_extra_it_says_how_to_get_it(classifier, picture, monkeypatch):
     monkeypatch.setattr(trial.importlib.util, "find_spec", lambda name: None)
     service = TrialService(classifier)
