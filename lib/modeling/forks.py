@@ -1,7 +1,9 @@
 """Calls side by side, in processes that share the memory of the one they are forked from."""
 
 import contextlib
+import ctypes
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +12,9 @@ from typing import Any
 import torch
 
 from lib.modeling.device import default_device
+
+# Of prctl(2): the signal that a process is sent when its parent ends.
+_PR_SET_PDEATHSIG = 1
 
 # What the forked processes call. It comes to them with the memory: features are not copied.
 _function: Callable[..., Any]
@@ -33,7 +38,7 @@ def in_forks(
     global _function
     _function = function
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, fork, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, fork, _begin) as pool:
         futures = [pool.submit(_call, job) for job in jobs]
         try:
             for future in futures:
@@ -41,6 +46,12 @@ def in_forks(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _begin() -> None:
+    """One thread, and an end with the process that forked this one, were it killed."""
+    torch.set_num_threads(1)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _call(job: tuple[Any, ...]) -> Any:

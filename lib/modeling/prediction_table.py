@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from lib.artifacts import atomic_path, fingerprint, require
 from lib.commands import again
 from lib.config import MODELS, Settings
+from lib.data.shard_index import shards_fingerprint
 from lib.data.val_parts import CALIBRATE
 
 # A row group is what a reader of the whole file holds at least.
@@ -43,8 +44,8 @@ def read_predictions(settings: Settings, split: str, part: str | None = None) ->
     """The saved predictions of one split, or of one part of val; others are not read.
 
     `part` is "select" or "calibrate", as in `lib.data.val_parts`.
-    Raises FileNotFoundError naming the step, and ValueError if there are no such rows or if the
-    file lacks a column.
+    Raises FileNotFoundError naming the step, and ValueError if there are no such rows, if the file
+    lacks a column, if a logit is not finite, and if the shards of the split are others now.
     """
     path = checked_file(settings.artifact(6, "predictions.parquet"))
     filters = [("split", "==", split)]
@@ -55,6 +56,8 @@ def read_predictions(settings: Settings, split: str, part: str | None = None) ->
         raise ValueError(
             f"{path} has no rows of split '{split}'{of_part}; evaluate again: {again(6)}"
         )
+    refuse_other_shards(frame, settings, split)
+    refuse_not_finite(frame, f"{path}, split '{split}'")
     return frame
 
 
@@ -74,13 +77,17 @@ def fit_part(settings: Settings) -> str | None:
 def prediction_chunks(settings: Settings, split: str, rows: int) -> Iterator[pd.DataFrame]:
     """The predictions of one split in their order, at most `rows` of them at a time.
 
-    Raises what `read_predictions` raises for a file that is missing or lacks a column.
+    Raises what `read_predictions` raises, except for a split that has no rows.
     """
-    with pq.ParquetFile(checked_file(settings.artifact(6, "predictions.parquet"))) as file:
+    path = checked_file(settings.artifact(6, "predictions.parquet"))
+    none = pd.read_parquet(path, columns=["split"], filters=[("split", "==", "")])
+    refuse_other_shards(none, settings, split)
+    with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(rows):
             frame = batch.to_pandas()
             found = frame[frame["split"] == split]
             if len(found):
+                refuse_not_finite(found, f"{path}, split '{split}'")
                 yield found.reset_index(drop=True)
 
 
@@ -138,6 +145,31 @@ def refuse_other_models(made_by: Mapping[str, Any], models: str | Path, mode: st
             raise ValueError(
                 f"{Path(models) / model} is not the model that the {mode} thresholds were "
                 f"fitted on; fit them again: {again(6)}"
+            )
+
+
+def refuse_other_shards(frame: pd.DataFrame, settings: Settings, split: str) -> None:
+    """Raise ValueError if the predictions in `frame` are of other shards of the split.
+
+    Where no shards of it lie, and where the predictions do not name theirs, nothing is refused.
+    """
+    made_of = (frame.attrs.get("shards") or {}).get(split)
+    # Not by `shard_paths`, whose module loads PyTorch, which decisions do without.
+    shards = sorted((settings.shards / split).glob("shard-*.tar"))
+    if shards and made_of is not None and made_of != shards_fingerprint(shards):
+        raise ValueError(
+            f"{settings.artifact(6, 'predictions.parquet')}: the rows of split '{split}' are of "
+            f"other shards than {settings.shards / split} holds; evaluate again: {again(6)}"
+        )
+
+
+def refuse_not_finite(frame: pd.DataFrame, where: str) -> None:
+    """Raise ValueError naming `where` and the column if a logit is NaN or infinite."""
+    for name in COLUMNS[-2 * len(MODELS) :]:
+        if bad := int((~np.isfinite(frame[name].to_numpy(np.float64))).sum()):
+            raise ValueError(
+                f"{where}: column '{name}' has {bad} values that are not finite; evaluate again: "
+                f"{again(6)}"
             )
 
 

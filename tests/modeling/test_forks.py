@@ -1,4 +1,7 @@
 import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -65,3 +68,36 @@ def test_no_jobs_need_no_process():
 def test_an_accelerator_is_not_forked(monkeypatch):
     monkeypatch.setattr("lib.modeling.forks.default_device", lambda: "cuda")
     assert set(in_forks(os.getpid, [(), ()], 2)) == {os.getpid()}
+
+
+KILLED = """
+import os, time
+from lib.modeling.forks import in_forks
+
+def job(seconds):
+    print(os.getpid(), flush=True)
+    time.sleep(seconds)
+
+list(in_forks(job, [(600,), (600,)], 2))
+"""
+
+
+def test_a_killed_process_leaves_none_behind():
+    program = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True)
+    children = [int(program.stdout.readline()) for _ in range(2)]
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+    for _ in range(100):
+        alive = [pid for pid in children if running(pid)]
+        if not alive:
+            break
+        time.sleep(0.1)
+    assert not alive
+
+
+def running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
