@@ -26,12 +26,15 @@ from lib.data.val_parts import SELECT
 from lib.decisions.policy import CHOSEN, Policy, policy_table
 from lib.decisions.policy_choice import fit_policy
 from lib.modeling.prediction_table import (
+    checked_file,
     fit_part,
     groups_of,
     logits_of,
     models_of,
     read_predictions,
+    refuse_not_finite,
     refuse_other_models,
+    refuse_other_shards,
     resampled,
 )
 
@@ -72,12 +75,14 @@ class DecisionBundle:
         The policy's cuts are proposed by the other half of val in Step 6's predictions, where that
         has one of the same models.
         Raises ValueError if a row is not of the split and part this mode may fit on (pilot:
-        train, full: the half of val that selected nothing), if the logits are not finite or not of
-        the models in `models/`, if no threshold reaches `threshold_floor`, and what
-        `fit_temperature` and `best_threshold` raise.
+        train, full: the half of val that selected nothing), if a label has no row, if the logits
+        are not finite or not of the models in `models/` and the shards that lie there, and if no
+        threshold reaches `threshold_floor`.
         """
         _refuse_other_rows(frame, settings)
-        _refuse_not_finite(frame)
+        refuse_not_finite(frame, f"the predictions of {_fitted_on(settings)}")
+        _refuse_one_class(frame, settings)
+        refuse_other_shards(frame, settings, settings.fit_split)
         made_by = models_of(frame)
         refuse_other_models(made_by, settings.models, settings.mode)
         objective, labels = objective_of(settings), frame["label"]
@@ -192,12 +197,18 @@ def _refuse_other_rows(frame: pd.DataFrame, settings: Settings) -> None:
         )
 
 
-def _refuse_not_finite(frame: pd.DataFrame) -> None:
-    for name in (name for model in MODELS for name in logits_of(frame, model)):
-        if bad := int((~np.isfinite(frame[name].to_numpy(np.float64))).sum()):
+def _fitted_on(settings: Settings) -> str:
+    part = fit_part(settings)
+    return f"split '{settings.fit_split}'" + (f", half '{part}'" if part else "")
+
+
+def _refuse_one_class(frame: pd.DataFrame, settings: Settings) -> None:
+    for label in (0, 1):
+        if not (frame["label"] == label).any():
             raise ValueError(
-                f"column '{name}' of the predictions has {bad} values that are not finite; "
-                f"evaluate again: {again(6)}"
+                f"{_fitted_on(settings)}: none of its {len(frame)} memes has label {label}, and a "
+                f"threshold needs both labels; give split '{settings.fit_split}' more memes and "
+                f"pack again: {again(3)}"
             )
 
 
@@ -205,11 +216,15 @@ def _select_half(settings: Settings, made_by: Mapping[str, str]) -> pd.DataFrame
     """The half of val that selected, as Step 6 predicted it; None where there is none."""
     if fit_part(settings) is None:
         return None
+    filters = [("split", "==", settings.fit_split), ("part", "==", SELECT)]
     try:
-        frame = read_predictions(settings, settings.fit_split, SELECT)
+        file = checked_file(settings.artifact(6, "predictions.parquet"))
     except (FileNotFoundError, ValueError):
         return None
-    return frame if frame.attrs.get("models") == made_by else None
+    half = pd.read_parquet(file, columns=["id"], filters=filters)
+    if half.empty or half.attrs.get("models") != made_by:
+        return None
+    return read_predictions(settings, settings.fit_split, SELECT)
 
 
 def _best_threshold(

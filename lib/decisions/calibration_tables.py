@@ -4,7 +4,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.metrics import brier_score_loss
 
 from lib.artifacts import write_csv
@@ -17,6 +19,7 @@ from lib.calibration import (
     prob_hate,
     sweep_thresholds,
 )
+from lib.calibration.calibration_error import N_BINS, bin_of
 from lib.config import MODELS, Settings
 from lib.decisions.bundle import DecisionBundle
 from lib.modeling.prediction_table import groups_of, logits_of, resampled
@@ -46,6 +49,33 @@ def calibration_table(frame: pd.DataFrame, temperatures: Mapping[str, float]) ->
             for when, pair in zip(("before", "after"), pairs, strict=True)
         } | {"ece zero-truth": pairs[1]["ece_zero_truth"]}
     return pd.DataFrame(rows).T
+
+
+def reliability_bins(prob: ArrayLike, labels: ArrayLike) -> pd.DataFrame:
+    """p(hate) (N,) against the share of hate among labels (N,), a row a bin of the ECE.
+
+    Columns: low, high, count, mean_predicted and observed, the latter two NaN in an empty bin. A
+    bin holds its lower edge, the last also its upper one; the mean of |mean_predicted - observed|
+    weighted by count is the ECE.
+    """
+    p, edges = np.asarray(prob, np.float64), np.linspace(0, 1, N_BINS + 1)
+    memes = pd.DataFrame({"mean_predicted": p, "observed": np.asarray(labels)})
+    binned = memes.groupby(bin_of(p, N_BINS, "uniform"))
+    count = binned.size().reindex(range(N_BINS), fill_value=0)
+    bins = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "count": count})
+    return bins.join(binned.mean())
+
+
+def reliability(
+    frame: pd.DataFrame, temperatures: Mapping[str, float]
+) -> dict[str, dict[str, pd.DataFrame]]:
+    """The `reliability_bins` of each model "before" and "after" its temperature."""
+    scales = {"before": dict.fromkeys(MODELS, 1.0), "after": temperatures}
+    prob = {when: calibrated(frame, of_models) for when, of_models in scales.items()}
+    return {
+        model: {when: reliability_bins(p[model], frame["label"]) for when, p in prob.items()}
+        for model in MODELS
+    }
 
 
 def threshold_curves(

@@ -21,11 +21,18 @@ from lib.config import MODELS
 from lib.decisions.compared_runs import MODES, Run, default_modes, memes_of, paired, read_run
 from lib.decisions.error_analysis import error_table
 from lib.decisions.evaluation import without_nan
-from lib.decisions.slices import slice_columns, slice_counts, slices
+from lib.decisions.slices import OTHERS, slice_columns, slice_counts, slices
+from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import groups_of, resampled
 
 # Whether more is better.
-METRICS = {"macro_f1": True, "f1": True, "auroc": True, "brier": False, "ece": False, "nll": False}
+METRICS = {
+    **dict.fromkeys(("accuracy", "macro_f1", "precision", "recall", "f1"), True),
+    **dict.fromkeys(("auroc", "average_precision"), True),
+    **dict.fromkeys(("brier", "ece", "nll"), False),
+}
+# A threshold trades one of them for the other, so that a better run may have less of one.
+TRADED = ("precision", "recall")
 SHOWN_FLIPS = 10
 ENDS = ("worse_by", "low", "high", "verdict")
 
@@ -60,7 +67,7 @@ def compare(
 
     Each run decides at its own temperature and threshold. Intervals are of paired bootstrap
     differences: 95% for each metric, and for slices 95% for all of them together (Bonferroni).
-    Memes belong to the slices that A puts them into.
+    Memes belong to the slices that A puts them into, those of A's `slice_by` with them.
     Raises ValueError where the shards do not hold the predicted memes.
     """
     texts, metas = memes_of(a) or memes_of(b) or _unknown(len(a.frame))
@@ -92,7 +99,8 @@ def compare(
         "flips": changes | {"all": len(flips)},
         "calibration": _calibration(metrics, values),
     }
-    return Comparison(summary | options, flips, metrics, _slices(pair, metas, options))
+    by_slice = _slices(pair, metas, a.settings.slice_by, options)
+    return Comparison(summary | options, flips, metrics, by_slice)
 
 
 def faults(
@@ -100,9 +108,11 @@ def faults(
 ) -> list[str]:
     """A line for each metric and slice whose whole interval of `worse_by` is above what is allowed.
 
-    None allows everything; slices under 30 memes have no interval and no line.
+    None allows everything; slices under 30 memes have no interval and no line, and precision and
+    recall have none either.
     """
-    allowed = ((metric_worse_by, found.metrics), (slice_worse_by, found.slices))
+    judged = found.metrics[~found.metrics["metric"].isin(TRADED)]
+    allowed = ((metric_worse_by, judged), (slice_worse_by, found.slices))
     return [
         f"{row.get('metric') or row['slice'] + ' ' + row['value']} is worse by "
         f"{row['worse_by']:.4f} ({row['low']:.4f} to {row['high']:.4f}), allowed is {most:g}"
@@ -179,19 +189,24 @@ def _calibration(metrics: pd.DataFrame, values: Sequence[Mapping[str, float]]) -
 
 
 def _slices(
-    pair: _Pair, metas: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+    pair: _Pair,
+    metas: Sequence[Mapping[str, Any]],
+    slice_by: Sequence[str],
+    options: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Error rates of A and B by slice, the worst change first, what is insufficient last."""
-    a, b = (
-        slices([slice_counts(pair.table.assign(error_type=np.where(wrong, "FP", "TP")), metas)])
-        for wrong in (decided != pair.labels for decided in pair.decided)
+    of_runs = (
+        pair.table.assign(error_type=np.where(decided != pair.labels, "FP", "TP"))
+        for decided in pair.decided
     )
+    a, b = (slices([slice_counts(of_run, metas, slice_by)]) for of_run in of_runs)
     table = a[["slice", "value", "n"]].assign(a=a["error_rate"], b=b["error_rate"])
     enough = a["verdict"] != "insufficient"
     together = {**options, "level": 1 - 0.05 / max(int(enough.sum()), 1)}
-    belongs, changes = slice_columns(pair.table, metas), []
+    belongs, changes = slice_columns(pair.table, metas, slice_by), []
+    listed = a.groupby("slice")["value"].agg(list)
     for name, value, judged in zip(a["slice"], a["value"], enough, strict=True):
-        rows = np.flatnonzero(belongs[name] == value)
+        rows = _members(belongs[name], value, listed[name])
         changes.append(
             # Accuracy falls as the error rate rises.
             _worse_by(pair, rows, "accuracy", True, together)
@@ -200,6 +215,12 @@ def _slices(
         )
     table = pd.concat([table, pd.DataFrame(changes, columns=list(ENDS))], axis=1)
     return table.sort_values("worse_by", ascending=False, kind="stable", ignore_index=True)
+
+
+def _members(values: pd.Series, value: str, listed: Sequence[str]) -> np.ndarray:
+    """The rows (n,) of a value of a slice; `OTHERS` are those known but not listed."""
+    of_value = values.notna() & ~values.isin(listed) if value == OTHERS else values == value
+    return np.flatnonzero(of_value)
 
 
 def _print(found: Comparison) -> None:
@@ -232,7 +253,7 @@ def _print_table(table: pd.DataFrame) -> None:
 
 def _save(found: Comparison, failed: Sequence[str], folder: Path) -> None:
     """Write `flips.csv` and `compare.json`."""
-    write_csv(folder / "flips.csv", found.flips)
+    write_csv(folder / "flips.csv", for_spreadsheets(found.flips))
     tables = {"metrics": found.metrics, "slices": found.slices}
     rows = {name: table.to_dict("records") for name, table in tables.items()}
     content = found.summary | rows | {"faults": list(failed)}
@@ -278,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     metric_rule = (
         "metric's worsening from A to B has an interval",
-        f"at 95%% for each of {', '.join(METRICS)}",
+        f"at 95%% for each of {', '.join(name for name in METRICS if name not in TRADED)}",
     )
     add("--no-slice-worse-by", type=_margin, metavar="X", help=rule.format(*slice_rule))
     add("--no-metric-worse-by", type=_margin, metavar="X", help=rule.format(*metric_rule))

@@ -21,6 +21,7 @@ MODES = ("full", "pilot")
 class Run(NamedTuple):
     """The predictions of a run's reported split, and what decides on them.
 
+    Of the run's own settings `settings` has mode, root and `slice_by`.
     `shards` is the folder of packed memes, None for a Parquet file alone.
     """
 
@@ -55,6 +56,8 @@ def read_run(place: Path, mode: str) -> Run:
         return Run(settings, place, _reported(frame, settings, place), decision, None)
     settings = _settings(mode, place)
     settings.guide()
+    slice_by = settings.saved().get("slice_by", [])
+    settings = settings.model_copy(update={"slice_by": slice_by})
     file = _predictions(settings)
     frame, decision = _reported(_read(file), settings, file), DecisionBundle.load(settings)
     if decision.fingerprints.get("predictions") != fingerprint(file):

@@ -24,7 +24,7 @@ from lib.decisions.bundle import DecisionBundle
 from lib.decisions.fairness import fairness
 from lib.decisions.nearest import COLUMNS as NEAREST_COLUMNS
 from lib.decisions.nearest import nearest_memes
-from lib.decisions.slices import joined_counts, slice_counts, slices
+from lib.decisions.slices import joined_counts, slice_columns, slice_counts, slices
 from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import logits_of, prediction_chunks
 
@@ -50,9 +50,10 @@ def write_errors(
 ) -> Errors:
     """Write `errors_<m>.csv` of Step 7 for the report split, and return what is kept of it.
 
-    Beside it go `slices_<m>.csv` and `fairness_<m>.csv`. Raises FileNotFoundError naming the step,
-    and ValueError where the predictions are not of the packed memes, or no meme has a field of
-    `slice_by`.
+    Its columns are those of `error_table`, the nearest training memes, and the slices that are not
+    columns yet. Beside it go `slices_<m>.csv` and `fairness_<m>.csv`.
+    Raises FileNotFoundError naming the step, and ValueError where the predictions are not of the
+    packed memes, or no meme has a field of `slice_by`.
     """
     counts: pd.Series = error_counts(pd.DataFrame({"error_type": []}))
     surest, sliced, known, start = pd.DataFrame(), [], set[str](), 0
@@ -66,7 +67,9 @@ def write_errors(
         for frame in chunks:
             table, metas = _joined(frame, memes, decision, start)
             columns = near.frame(table["id"].tolist(), start) if near else None
-            whole = pd.concat([table, _columns(columns, len(table))], axis=1)
+            sides = slice_columns(table, metas, settings.slice_by)
+            beside = sides[[name for name in sides if name not in table]]
+            whole = pd.concat([table, _columns(columns, len(table)), beside], axis=1)
             append_csv(file, for_spreadsheets(whole), header=start == 0)
             start += len(table)
             counts = counts + error_counts(table)

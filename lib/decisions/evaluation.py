@@ -25,7 +25,10 @@ from lib.modeling.predictions import packed_splits
 
 ORDINARY = ("train", "val", "test")
 
-WITH_INTERVAL = ("accuracy", "macro_f1", "f1", "auroc", "brier", "ece", "nll")
+WITH_INTERVAL = (
+    *("accuracy", "macro_f1", "precision", "recall", "f1", "auroc", "average_precision"),
+    *("brier", "ece", "nll"),
+)
 
 
 def evaluate(

@@ -8,7 +8,12 @@ import pandas as pd
 from lib.artifacts import write_json
 from lib.config import MODELS, Settings
 from lib.decisions.bundle import DecisionBundle
-from lib.decisions.calibration_tables import calibration_table, model_choice
+from lib.decisions.calibration_tables import (
+    calibration_table,
+    model_choice,
+    reliability,
+    threshold_curves,
+)
 from lib.decisions.evaluation import evaluate, without_nan
 from lib.decisions.policy_outcomes import policy_outcome
 from lib.decisions.prevalence import at_prevalence
@@ -41,8 +46,9 @@ def decision_report(
 
     `{model: {section: metrics}}` and "baselines" as `evaluate` gives them, with a section for what
     was fitted on and one for what is reported, in a pilot the same. Beside them, by section:
-    "calibration", the metrics before and after the temperature, "choice", the paired comparison of
-    the models, "policy", what fusion's came to, and "at_prevalence", None where none is stated.
+    "calibration", the metrics before and after the temperature, "reliability", the bins of both,
+    "curves", precision and recall over thresholds, "choice", the paired comparison of the models,
+    "policy", what fusion's came to, and "at_prevalence", None where none is stated.
     "targets" says whether the settings' are met.
     """
     frames = {section_of(frame): frame for frame in (fit_frame, report_frame)}
@@ -59,6 +65,20 @@ def decision_report(
         "objective": decision.objective,
         "calibration": {
             section: calibration_table(frame, decision.temperatures).T.to_dict()
+            for section, frame in frames.items()
+        },
+        "reliability": {
+            section: {
+                model: {when: bins.to_dict("records") for when, bins in of_model.items()}
+                for model, of_model in reliability(frame, decision.temperatures).items()
+            }
+            for section, frame in frames.items()
+        },
+        "curves": {
+            section: {
+                model: curve.to_dict("records")
+                for model, curve in threshold_curves(frame, decision.temperatures).items()
+            }
             for section, frame in frames.items()
         },
         "choice": {

@@ -98,8 +98,9 @@ def robustness_table(
     Worst for fusion's macro-F1 first; perturbations that may change a label stand apart, at the
     end. A text perturbation runs only the text encoders anew, an image one only the image encoders,
     and an item that came out as it was is not encoded again.
-    Of more than `ALL_PICTURES` memes every second picture is perturbed, `n` says how many, and its
-    changes are against the same memes. On a CPU `workers` perturbations are tried at a time.
+    Of more than `ALL_PICTURES` memes every second picture is perturbed, and its changes are against
+    the same memes as they are: "none" then has rows of both `n`, all memes first. On a CPU
+    `workers` perturbations are tried at a time.
     Raises ValueError if `samples` is empty.
     """
     if not samples:
@@ -118,7 +119,8 @@ def robustness_table(
         judge = partial(_judge, model, labels=labels[::step], decision=decision)
         kept = _every(other.plain, step)
         before = judge(kept | _every(changed.plain, step))
-        rows = rows or _rows(PLAIN, 0, False, before, before)
+        if not rows or step > 1:
+            rows += _rows(PLAIN, 0, False, before, before)
         jobs = [(name, severity) for name, p in table.items() for severity in p.levels]
         how = partial(_judged_anew, table, changed, kept, judge, seed, step)
         found = in_forks(how, jobs, workers)
@@ -298,7 +300,8 @@ def _rows(
 
 
 def _worst_first(table: pd.DataFrame) -> pd.DataFrame:
-    cost = table[table["model"] == CHOSEN].set_index(["perturbation", "severity"])
+    own = (table["model"] == CHOSEN) & (table["severity"] > 0)
+    cost = table[own].set_index(["perturbation", "severity"])
     rank = cost["macro_f1_change"].rename("rank").reset_index()
     ranked = table.merge(rank, on=["perturbation", "severity"], how="left", validate="many_to_one")
     # The unperturbed memes first, whatever the rest did to them.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from IPython import get_ipython
 from numpy.typing import ArrayLike
 
 from lib.calibration import sweep_thresholds
@@ -19,8 +20,16 @@ SHOWN_BYTES = "2MB"
 
 
 def is_batch() -> bool:
-    """Whether `lib.run` or `make notebooks` runs this notebook, so that nobody can click."""
-    return GIVEN in os.environ
+    """Whether nobody can click: `lib.run`, `make notebooks` or papermill runs this notebook.
+
+    Papermill, as all that executes notebooks by nbclient, forbids its cells to ask for input, which
+    no front end does.
+    """
+    if GIVEN in os.environ:
+        return True
+    kernel = getattr(get_ipython(), "kernel", None)
+    asked = kernel.get_parent() if kernel else {}
+    return not asked.get("content", {}).get("allow_stdin", True)
 
 
 def threshold_explorer(frame: pd.DataFrame, decision: DecisionBundle) -> Any:

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from lib.calibration import expected_calibration_error, prob_hate
-from lib.calibration.calibration_error import N_BINS, bin_of
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
+from lib.decisions.calibration_tables import reliability_bins
 from lib.decisions.policy import CHOSEN, Policy
 from lib.modeling.prediction_table import logits_of
 
@@ -65,11 +65,13 @@ def policy_counts(policy: Policy, prob: np.ndarray, labels: np.ndarray) -> dict[
 
 def reliability(frame: pd.DataFrame, model: str, temperatures: dict[str, float]) -> pd.DataFrame:
     """Mean p(hate) and share of hate by bin of p(hate), before and after: when, p, rate, n, ece."""
+    names = {"mean_predicted": "p", "observed": "rate", "count": "n"}
     labels = frame["label"].to_numpy()
     parts = []
     for when, temperature in temperatures.items():
         prob = prob_hate(logits_of(frame, model), temperature)
-        bins = pd.DataFrame({"p": prob, "rate": labels}).groupby(bin_of(prob, N_BINS, "uniform"))
-        part = bins.mean().assign(n=bins.size(), when=when)
-        parts.append(part.assign(ece=expected_calibration_error(prob, labels)))
+        bins = reliability_bins(prob, labels)
+        part = bins[bins["count"] > 0].rename(columns=names)[list(names.values())]
+        ece = expected_calibration_error(prob, labels)
+        parts.append(part.assign(when=when, ece=ece))
     return pd.concat(parts, ignore_index=True)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from lib.artifacts import fingerprint
 from lib.commands import again
 from lib.config import MODELS, Settings
 from lib.decisions.bundle import DecisionBundle
@@ -24,15 +25,21 @@ def read_run(settings: Settings) -> Run:
     """Read predictions and decision.
 
     Raises FileNotFoundError naming the step for what is not there, and ValueError where both are of
-    different models.
+    different models, or the decision was fitted on other predictions.
     """
     decision = DecisionBundle.load(settings)
     report, fit = read_predictions(settings, settings.report_split), predictions_to_fit(settings)
     made_by = models_of(report)
+    file = settings.artifact(6, "predictions.parquet")
+    fitted = settings.artifact(7, "decision.json")
     if any(made_by[model] != decision.fingerprints.get(model) for model in MODELS):
         raise ValueError(
-            f"{settings.artifact(6, 'predictions.parquet')} is of other models than "
-            f"{settings.artifact(7, 'decision.json')}; fit the decision again: {again(7)}"
+            f"{file} is of other models than {fitted}; fit the decision again: {again(7)}"
+        )
+    if decision.fingerprints.get("predictions") != fingerprint(file):
+        raise ValueError(
+            f"{fitted} was fitted on other predictions than {file} holds; fit the decision again: "
+            f"{again(7)}"
         )
     return Run(settings, decision, report, fit)
 

@@ -17,6 +17,8 @@ from lib.config import MODELS, Settings
 from lib.data.text import words_of
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.policy import CHOSEN
+from lib.decisions.slices import LENGTHS as SLICE_LENGTHS
+from lib.decisions.slices import LONGEST
 from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import logits_of
 from lib.report_page.counts import places
@@ -146,7 +148,10 @@ def _details(rows: pd.DataFrame) -> list[str]:
 
 
 def _coded(name: str, column: pd.Series) -> dict[str, Any]:
-    values = sorted(column.unique())
+    # Lengths of texts in their order, not in that of their letters.
+    lengths = [*SLICE_LENGTHS.values(), LONGEST]
+    place = {value: k for k, value in enumerate(lengths)}
+    values = sorted(column.unique(), key=lambda value: (place.get(value, -1), value))
     code = {value: k for k, value in enumerate(values)}
     return {"name": _words(name), "values": values, "codes": [code[v] for v in column]}
 

@@ -8,20 +8,31 @@ import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 import lib.decisions.bundle as bundle_module
-from lib.calibration import best_threshold, fit_temperature, zero_truth_ece
+from lib.calibration import (
+    best_threshold,
+    expected_calibration_error,
+    fit_temperature,
+    prob_hate,
+    zero_truth_ece,
+)
 from lib.config import MODELS
+from lib.data.datasets import shard_paths
+from lib.data.shard_index import shards_fingerprint
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import (
     calibrated,
     calibration_table,
     cross_fitted,
     model_choice,
+    reliability,
+    reliability_bins,
     save_curves,
     threshold_curves,
 )
 from lib.modeling.prediction_table import (
     groups_of,
     logits_of,
+    prediction_chunks,
     predictions_to_fit,
     read_predictions,
     resampled,
@@ -109,6 +120,81 @@ def test_a_model_replaced_while_fitting_is_not_the_one_in_the_decision(
     fitted = DecisionBundle.fit(val, model_folders, 5)
     with pytest.raises(ValueError, match="mm_fusion is not the model"):
         fitted.verify(model_folders.models)
+
+
+@pytest.fixture
+def packed_run(model_folders, packed, val):
+    """Settings of a root with shards, and predictions on val and test that name these."""
+    (model_folders.root / "Step_3").symlink_to(packed)
+    frames = [val, val.assign(split="test", part="")]
+    frame = pd.concat(frames, ignore_index=True)
+    named = {
+        split: shards_fingerprint(shard_paths(model_folders.shards, split))
+        for split in ("val", "test")
+    }
+    frame.attrs = val.attrs | {"shards": named}
+    save_predictions(frame, model_folders.artifact(6, "predictions.parquet"))
+    return model_folders
+
+
+def of_other_shards(settings, split):
+    """Let the predictions name other shards of a split."""
+    file = settings.artifact(6, "predictions.parquet")
+    frame = pd.read_parquet(file)
+    frame.attrs["shards"][split] = "0" * 16
+    save_predictions(frame, file)
+
+
+def test_predictions_of_other_shards_are_refused_where_they_are_read(packed_run):
+    assert len(predictions_to_fit(packed_run)) == 200
+    of_other_shards(packed_run, "test")
+    DecisionBundle.fit(predictions_to_fit(packed_run), packed_run, 5)
+    said = r"predictions_full\.parquet: .*'test' are of other shards than .*shards/test.*--from 6"
+    with pytest.raises(ValueError, match=said):
+        read_predictions(packed_run, "test")
+    with pytest.raises(ValueError, match=said):
+        next(prediction_chunks(packed_run, "test", 10))
+
+
+def test_a_frame_of_other_shards_gets_no_decision(packed_run):
+    frame = predictions_to_fit(packed_run)
+    frame.attrs["shards"]["val"] = "0" * 16
+    with pytest.raises(ValueError, match=r"'val' are of other shards than .*--from 6"):
+        DecisionBundle.fit(frame, packed_run, 5)
+    (packed_run.root / "Step_3").unlink()
+    of_other_shards(packed_run, "val")
+    DecisionBundle.fit(predictions_to_fit(packed_run), packed_run, 5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_logit_that_is_not_finite_is_named_with_file_column_and_split(val, model_folders, value):
+    bad = val.assign(mm_fusion_logit_1=val["mm_fusion_logit_1"].where(val.index > 2, value))
+    bad.attrs = val.attrs
+    save_predictions(bad, model_folders.artifact(6, "predictions.parquet"))
+    said = r"predictions_full\.parquet, split 'val': column 'mm_fusion_logit_1' has 3 .*--from 6"
+    with pytest.raises(ValueError, match=said):
+        predictions_to_fit(model_folders)
+    with pytest.raises(ValueError, match=said):
+        list(prediction_chunks(model_folders, "val", 50))
+    with pytest.raises(ValueError, match=r"split 'val', half 'calibrate': .*logit_1' has 3 .*6"):
+        DecisionBundle.fit(bad, model_folders, 5)
+
+
+def test_a_select_half_that_is_not_finite_is_no_missing_one(val, model_folders):
+    half = val.assign(part="select", mm_fusion_logit_1=np.nan)
+    both = pd.concat([val, half], ignore_index=True)
+    both.attrs = val.attrs
+    save_predictions(both, model_folders.artifact(6, "predictions.parquet"))
+    with pytest.raises(ValueError, match=r"column 'mm_fusion_logit_1' has 200 values"):
+        DecisionBundle.fit(predictions_to_fit(model_folders), model_folders, 5)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_label_alone_is_named_with_split_half_and_what_to_do(val, model_folders, label):
+    alone = val[val["label"] == label]
+    said = rf"split 'val', half 'calibrate': none of its 100 memes has label {1 - label}.*--from 3"
+    with pytest.raises(ValueError, match=said):
+        DecisionBundle.fit(alone, model_folders, 5)
 
 
 def test_memes_that_chose_epochs_and_heads_are_refused(val, model_folders):
@@ -361,6 +447,23 @@ def test_curves_have_the_documented_grid_and_columns(val, bundle, model_folders)
         assert list(table) == ["threshold", "precision", "recall", "f1", "tp", "fp", "tn", "fn"]
         assert table["threshold"].tolist() == pytest.approx(np.linspace(0.1, 0.9, 17))
         assert (table[["tp", "fp", "tn", "fn"]].sum(axis=1) == len(val)).all()
+
+
+def test_reliability_bins_are_those_of_the_ece(val, bundle):
+    found = reliability(val, bundle.temperatures)
+    for model in MODELS:
+        for when, temperature in (("before", 1.0), ("after", bundle.temperatures[model])):
+            bins, prob = found[model][when], prob_hate(logits_of(val, model), temperature)
+            assert list(bins) == ["low", "high", "count", "mean_predicted", "observed"]
+            assert len(bins) == 15 and bins["count"].sum() == len(val)
+            apart = (bins["mean_predicted"] - bins["observed"]).abs() * bins["count"] / len(val)
+            assert apart.sum() == pytest.approx(expected_calibration_error(prob, val["label"]))
+            fullest = bins.loc[bins["count"].idxmax()]
+            inside = (prob >= fullest["low"]) & (prob < fullest["high"])
+            assert fullest["observed"] == pytest.approx(val["label"][inside].mean())
+    edges = reliability_bins([0.0, 1.0], [0, 1])
+    assert edges["count"].tolist() == [1, *[0] * 13, 1]
+    assert edges["observed"][1:14].isna().all()
 
 
 def test_the_cross_fitted_estimate_stands_beside_the_in_sample_one(val, bundle, model_folders):

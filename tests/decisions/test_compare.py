@@ -4,7 +4,16 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import brier_score_loss, f1_score, log_loss, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    log_loss,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from lib.calibration import bootstrap_difference
 from lib.config import MODELS, Settings
@@ -14,6 +23,7 @@ from lib.decisions.compare import METRICS, compare, faults, main
 from lib.decisions.compared_runs import default_modes, memes_of, paired, read_run
 from lib.decisions.error_analysis import error_table
 from lib.decisions.slices import SLICES, slice_columns, slice_counts
+from lib.decisions.spreadsheets import as_met
 from lib.modeling.prediction_table import predictions_to_fit, save_predictions
 
 N_TEST = 300
@@ -127,9 +137,13 @@ def test_metrics_are_those_of_scikit_learn_and_worse_is_positive(root, predictio
         rows = error_table(run.frame, [""] * N_TEST, [{}] * N_TEST, run.decision)
         prob, pred, label = rows["mm_fusion_prob"], rows["mm_fusion_pred"], rows["label"]
         expected = {
+            "accuracy": accuracy_score(label, pred),
             "macro_f1": f1_score(label, pred, average="macro"),
+            "precision": precision_score(label, pred),
+            "recall": recall_score(label, pred),
             "f1": f1_score(label, pred),
             "auroc": roc_auc_score(label, prob),
+            "average_precision": average_precision_score(label, prob),
             "brier": brier_score_loss(label, prob),
             "nll": log_loss(label, prob),
         }
@@ -260,6 +274,55 @@ def test_the_intervals_of_slices_hold_for_all_of_them_together(root, predictions
         assert found_here == pytest.approx((together.point, together.low, together.high))
 
 
+def sliced_by(place, *fields):
+    """Let the run under this root have been sliced by these fields."""
+    (place / "runs" / "full").mkdir(parents=True)
+    content = json.dumps({"slice_by": list(fields)})
+    (place / "runs" / "full" / "settings.json").write_text(content)
+
+
+def test_errors_are_sliced_by_the_fields_of_the_run_in_use(packed_roots):
+    sliced_by(packed_roots[0], "phrasing", "offensive")
+    found = of_roots(*packed_roots).slices
+    _, metas = memes_of(read_run(packed_roots[0], "full"))
+    phrasing = pd.Series([meta["phrasing"] for meta in metas]).value_counts()
+    rows = found[found["slice"] == "phrasing"].set_index("value")["n"]
+    assert rows.to_dict() == phrasing.to_dict()
+    assert set(found.loc[found["slice"] == "offensive", "value"]) == {"0", "1"}
+    assert "phrasing" not in set(of_roots(*reversed(packed_roots)).slices["slice"])
+
+
+def test_fields_that_nobody_knows_here_make_no_slice(root, predictions):
+    a = root("a", predictions)
+    sliced_by(a, "phrasing")
+    assert "phrasing" not in set(of_roots(a, a).slices["slice"])
+
+
+def test_the_rarer_of_many_values_are_compared_together(root, predictions):
+    a, b = root("a", predictions), root("b", noisier(predictions, by=30.0))
+    runs = paired(read_run(a, "full"), read_run(b, "full"))
+    # Four memes of each of 50 groups, one of each of 99 further ones, and one of none: 49 groups
+    # are told apart.
+    groups = [*np.repeat(np.arange(50), 4).astype(str), *np.arange(50, 149).astype(str), ""]
+    runs = [
+        run._replace(
+            frame=run.frame.assign(group=groups),
+            settings=run.settings.model_copy(update={"slice_by": ["group"]}),
+        )
+        for run in runs
+    ]
+    found = compare(*runs, n_resamples=50).slices
+    rows = found[(found["slice"] == "group") & (found["value"] == "(other values)")]
+    assert rows["n"].tolist() == [103]
+    tables = [error_table(run.frame, [""] * N_TEST, [{}] * N_TEST, run.decision) for run in runs]
+    wrong = [table["mm_fusion_pred"] != table["label"] for table in tables]
+    listed = set(found.loc[found["slice"] == "group", "value"])
+    others = ~tables[0]["group"].isin(listed) & (tables[0]["group"] != "")
+    assert others.sum() == 103
+    expected = wrong[1][others].mean() - wrong[0][others].mean()
+    assert rows["worse_by"].iloc[0] == pytest.approx(expected)
+
+
 def test_slices_under_30_memes_are_insufficient_and_fail_nothing(packed_roots):
     found = of_roots(*packed_roots)
     assert len(found.slices)
@@ -293,7 +356,7 @@ def one_line(capsys):
     ("margin", "code", "said"),
     [
         ([], 0, ""),
-        (["--no-metric-worse-by", "0"], 1, "failed: macro_f1 is worse by "),
+        (["--no-metric-worse-by", "0"], 1, "failed: accuracy is worse by "),
         (["--no-metric-worse-by", "0.99"], 0, ""),
         (["--no-slice-worse-by", "0.01"], 1, "failed: agreement 1 is worse by "),
         (["--no-slice-worse-by", "0.99"], 0, ""),
@@ -322,6 +385,16 @@ def test_a_difference_fails_only_with_its_whole_interval_beyond_the_margin(root,
     assert len(faults(only, metric_worse_by=row["low"] - 1e-6)) == 1
 
 
+def test_recall_lost_for_precision_fails_nothing(root, predictions):
+    a, b = root("a", predictions), root("b", predictions)
+    file = b / "Step_7" / "thresholds_full.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"mm_fusion": {"abuse_hate": 0.95}}))
+    found = of_roots(a, b)
+    table = found.metrics.set_index("metric")["verdict"]
+    assert (table["recall"], table["precision"]) == ("worse", "better")
+    assert not [line for line in faults(found, metric_worse_by=0.0) if line.startswith("recall")]
+
+
 def test_what_is_written_is_the_same_again(root, predictions, tmp_path):
     places = [str(root("a", predictions)), str(root("b", noisier(predictions)))]
     for name in ("one", "two"):
@@ -335,14 +408,25 @@ def test_what_is_written_is_the_same_again(root, predictions, tmp_path):
     assert str(tmp_path) not in (tmp_path / "one" / "compare.json").read_text()
 
 
+def test_no_cell_of_the_flips_runs_in_a_spreadsheet(root, predictions, tmp_path):
+    hostile = predictions.assign(id="=1+" + predictions["id"])
+    hostile.attrs = predictions.attrs
+    places = [str(root("a", hostile)), str(root("b", noisier(hostile)))]
+    assert main([*places, "--out", str(tmp_path)]) == 0
+    flips = pd.read_csv(tmp_path / "flips.csv")
+    assert len(flips) and flips["id"].str.startswith("'=1+test").all()
+    assert as_met(tmp_path / "flips.csv")["id"].isin(hostile["id"]).all()
+
+
 def test_one_class_leaves_some_metrics_undefined(root, predictions, tmp_path):
     hate = predictions[(predictions["split"] == "val") | (predictions["label"] == 1)]
     hate.attrs = predictions.attrs
     place = root("a", hate)
     table = of_roots(place, place).metrics.set_index("metric")
-    assert table.index[table["verdict"] == "undefined"].tolist() == ["macro_f1", "auroc"]
+    undefined = table.index[table["verdict"] == "undefined"].tolist()
+    assert undefined == ["macro_f1", "auroc", "average_precision"]
     assert main([str(place), str(place), "--out", str(tmp_path / "out")]) == 0
-    assert json.loads((tmp_path / "out" / "compare.json").read_text())["metrics"][2]["a"] is None
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["metrics"][5]["a"] is None
 
 
 def changed(frame, **columns):

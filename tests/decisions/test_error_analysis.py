@@ -140,9 +140,8 @@ def test_the_streamed_table_is_the_table_whatever_the_chunks(predicted, chunk):
     found = read_predictions(predicted, "test")
     whole = error_table(found, memes.texts, memes.metas, bundle())
     written = pd.read_csv(predicted.artifact(7, "errors.csv"), keep_default_na=False)
-    pd.testing.assert_frame_equal(
-        written.drop(columns=list(NEAREST)), whole, check_dtype=False, rtol=1e-8
-    )
+    pd.testing.assert_frame_equal(written[list(whole)], whole, check_dtype=False, rtol=1e-8)
+    assert list(written) == [*whole, *NEAREST, "text length", "concept"]
     assert errors.counts.to_dict() == error_counts(whole).to_dict()
     assert errors.surest["id"].tolist() == surest_errors(whole, 3)["id"].tolist()
     counts = joined_counts([slice_counts(whole, memes.metas)])
@@ -186,6 +185,11 @@ def test_errors_are_sliced_by_fields_that_are_named_and_unknown_ones_are_refused
     rows = found[found["slice"] == "phrasing"].set_index("value")["n"]
     assert rows.to_dict() == phrasing.value_counts().to_dict()
     assert set(found.loc[found["slice"] == "offensive", "value"]) == {"0", "1"}
+    table = pd.read_csv(named.artifact(7, "errors.csv"), keep_default_na=False, dtype=str)
+    assert list(table)[-4:] == ["text length", "concept", "phrasing", "offensive"]
+    assert table["phrasing"].tolist() == phrasing.astype(str).tolist()
+    medium = table.loc[table["text_words"].astype(int).between(11, 20), "text length"]
+    assert len(medium) and set(medium) == {"11 to 20 words"}
     before = named.artifact(7, "errors.csv").read_bytes()
     wrong = predicted.model_copy(update={"slice_by": ["colour"]})
     with pytest.raises(ValueError, match=r"slice_by: no meme has a field 'colour'; known: .*lang"):

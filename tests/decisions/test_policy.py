@@ -208,7 +208,7 @@ def test_one_class_alone_is_a_table_entry(logits_frame, label, side, verdict):
 
 def test_logits_that_are_no_numbers_are_one_error(both, model_folders):
     both.loc[3, "mm_fusion_logit_1"] = np.nan
-    with pytest.raises(ValueError, match=r"mm_fusion_logit_1' .* has 1 values .* not finite.*6"):
+    with pytest.raises(ValueError, match=r"mm_fusion_logit_1' has 1 values .*not finite.*6"):
         fitted(both, model_folders)
 
 

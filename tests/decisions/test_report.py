@@ -7,7 +7,7 @@ from sklearn.metrics import f1_score
 
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
-from lib.decisions.calibration_tables import calibrated
+from lib.decisions.calibration_tables import calibrated, threshold_curves
 from lib.decisions.report import (
     choice_table,
     decision_report,
@@ -78,6 +78,30 @@ def test_the_report_is_written_as_json_with_the_rivals(report, val, model_folder
     assert written["mm_fusion"]["test"]["resampled"] == "memes"
     assert {row["calibrator"] for row in written["rivals"]} >= {"temperature", "isotonic"}
     assert written["at_prevalence"] is None
+
+
+def test_curves_and_reliability_of_both_splits_are_written(
+    report, val, test_split, decision, model_folders
+):
+    save_report(report, pd.DataFrame(), model_folders)
+    written = json.loads(model_folders.artifact(7, "report.json").read_text())
+    for section, frame in (("val calibrate", val), ("test", test_split)):
+        curves = threshold_curves(frame, decision.temperatures)
+        for model in MODELS:
+            rows = pd.DataFrame(written["curves"][section][model])
+            pd.testing.assert_frame_equal(rows[list(curves[model])], curves[model], rtol=1e-8)
+            for when in ("before", "after"):
+                bins = pd.DataFrame(written["reliability"][section][model][when])
+                apart = (bins["mean_predicted"] - bins["observed"]).abs().astype(float)
+                ece = written["calibration"][section][model][f"ece {when}"]
+                assert (apart * bins["count"]).sum() / len(frame) == pytest.approx(ece, abs=1e-7)
+
+
+def test_precision_recall_and_average_precision_have_intervals(report):
+    found = report["mm_fusion"]["test"]
+    for name in ("precision", "recall", "average_precision"):
+        low, high = found["intervals"][name]
+        assert 0 < low < found[name] < high <= 1
 
 
 def test_one_class_in_the_report_is_no_crash(val, test_split, decision, model_folders):

@@ -160,6 +160,20 @@ def test_of_many_memes_every_second_picture_is_perturbed(parts, monkeypatch):
     assert (table[["macro_f1_change", "auroc_change", "ece_change", "flips"]] == 0).all(axis=None)
 
 
+def test_every_change_can_be_computed_from_the_unperturbed_rows_of_its_memes(parts, monkeypatch):
+    monkeypatch.setattr(robustness_module, "ALL_PICTURES", 7)
+    few(monkeypatch, "text: removed", "image: noise")
+    table = robustness_table(*parts)
+    plain = table[table["perturbation"] == "none"]
+    assert plain["n"].tolist() == [8, 8, 8, 4, 4, 4]
+    assert (table.index[table["perturbation"] == "none"] == range(6)).all()
+    before = plain.set_index(["model", "n"])
+    for row in table[table["severity"] > 0].to_dict("records"):
+        for metric in ("macro_f1", "auroc", "ece"):
+            was = before.loc[(row["model"], row["n"]), metric]
+            assert row[f"{metric}_change"] == pytest.approx(row[metric] - was)
+
+
 def test_blocked_memes_that_are_allowed_now_are_counted(parts, monkeypatch):
     model, samples, decision = parts
     everything = TEXT_PERTURBATIONS["text: removed"]

@@ -1,13 +1,17 @@
 from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
+from jupyter_client.manager import run_kernel
+from nbformat.v4 import new_code_cell, new_notebook
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from lib.calibration import prob_hate
 from lib.commands import GIVEN
-from lib.config import MODELS
+from lib.config import MODELS, ROOT
 from lib.figures import interactive
 from lib.figures.interactive import decisions_at, sortable, threshold_explorer
 
@@ -50,6 +54,24 @@ def test_in_a_batch_run_the_chosen_thresholds_stand_in_a_table(frame, monkeypatc
         macro = f1_score(frame["label"], hate, average="macro")
         assert table.loc[model, "macro_f1"] == pytest.approx(macro)
     assert (table[["tp", "fp", "tn", "fn"]].sum(axis=1) == len(frame)).all()
+
+
+def test_papermill_is_a_batch_run_and_a_front_end_is_none(tmp_path, monkeypatch):
+    monkeypatch.delenv(GIVEN, raising=False)
+    source = "from lib.figures.interactive import is_batch\nprint(is_batch())"
+    file, said = tmp_path / "notebook.ipynb", []
+    nbformat.write(new_notebook(cells=[new_code_cell(source)]), file)
+    done = papermill.execute_notebook(
+        file, None, kernel_name="python3", progress_bar=False, cwd=ROOT
+    )
+    assert done.cells[0].outputs[0]["text"] == "True\n"
+
+    def heard(message):
+        said.append(message["content"].get("text"))
+
+    with run_kernel(cwd=str(ROOT)) as client:
+        client.execute_interactive(source, allow_stdin=True, output_hook=heard, timeout=120)
+    assert "False\n" in said
 
 
 def test_a_class_that_is_neither_there_nor_predicted_counts_nothing():

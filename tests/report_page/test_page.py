@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 
@@ -6,8 +7,8 @@ import pytest
 
 from lib.artifacts import write_csv
 from lib.decisions.bundle import DecisionBundle
-from lib.decisions.error_analysis import error_table
-from lib.modeling.prediction_table import read_predictions
+from lib.decisions.error_analysis import error_table, write_errors
+from lib.modeling.prediction_table import read_predictions, save_predictions
 from lib.report_page.embedding import script_hash
 from lib.report_page.page import BYTES, write_page
 
@@ -87,6 +88,24 @@ def test_predictions_of_other_models_are_refused(copy):
     frame.to_parquet(path)
     with pytest.raises(ValueError, match=r"is of other models than .*decision_full\.json"):
         write_page(copy)
+
+
+def test_a_decision_of_other_predictions_is_refused(copy):
+    path = copy.artifact(6, "predictions.parquet")
+    frame = pd.read_parquet(path)
+    save_predictions(frame.assign(mm_fusion_logit_1=frame["mm_fusion_logit_1"] + 1), path)
+    with pytest.raises(ValueError, match=r"decision_full\.json was fitted on other pred.*--from 7"):
+        write_page(copy)
+
+
+def test_memes_are_filtered_by_the_slices_of_the_run(copy):
+    sliced = copy.model_copy(update={"slice_by": ["abuse_hate"]})
+    write_errors(sliced, DecisionBundle.load(sliced))
+    page = write_page(sliced).read_text(encoding="utf-8")
+    lengths = "no words", "1 to 5 words", "6 to 10 words", "11 to 20 words", "over 20 words"
+    for name, values in (("text length", lengths), ("abuse hate", ("0", "1"))):
+        offered = json.loads(page.split(f'"name":"{name}","values":')[1].split("]")[0] + "]")
+        assert offered == [value for value in values if value in offered] and len(offered) > 1
 
 
 def test_shards_of_other_memes_are_refused(copy):

@@ -2,18 +2,20 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
+from lib.artifacts import fingerprint
 from lib.calibration import prob_hate
 from lib.config import MODELS
 from lib.data.corrections import CORRECTIONS, read_corrections
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.policy_outcomes import workload
-from lib.modeling.prediction_table import logits_of, read_predictions
+from lib.modeling.prediction_table import logits_of, models_of, read_predictions
 from lib.report_page.page import write_page
 
 pytestmark = pytest.mark.filterwarnings("ignore:the nearest training memes are left out")
@@ -280,6 +282,11 @@ def test_without_errors_or_with_one_class_the_page_is_sensible(opened, run, tmp_
     frame.loc[of_test, "mm_fusion_logit_1"] = margin[of_test]
     frame.loc[of_test, "mm_fusion_logit_0"] = -margin[of_test]
     frame.to_parquet(path, index=False)
+    decision = replace(
+        DecisionBundle.load(settings),
+        fingerprints=models_of(frame) | {"predictions": fingerprint(path)},
+    )
+    decision.save(settings)
     page = opened(write_page(settings))
     assert listed(page) == []
     assert "errs on 0 of 46 memes" in page.inner_text("#shown")

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lib.data.readers.manifest import MANIFEST, OCR
 from lib.serving.scoring import tars
 from lib.serving.scoring.rows import Row
 
 PICTURES = tuple(f".{suffix}".encode() for suffix in tars.PICTURES)
 TEXT = b".txt"
+MANIFEST = "data_manifest.jsonl"
 
 
 class Found(NamedTuple):
@@ -52,7 +52,7 @@ def text_files(folder: str) -> list[Path]:
     """The files that hold texts of the folder's pictures: what is there of them."""
     names = ["ocr.jsonl"]
     if Path(folder).name == "Datasets":
-        names += [f"../{MANIFEST}", f"../{OCR}"]
+        names += [f"../Step_2/{MANIFEST}", "../Step_2/ocr.jsonl"]
     return [file for file in (Path(folder) / name for name in names) if file.is_file()]
 
 
@@ -62,7 +62,7 @@ def _texts(folder: str) -> dict[str, str]:
     pictures: dict[str, str] = {}
     for file in text_files(folder):
         for row in _objects(file):
-            if file.name == MANIFEST.name and isinstance(row.get("image"), str):
+            if file.name == MANIFEST and isinstance(row.get("image"), str):
                 pictures[str(row["id"])] = row["image"]
             if isinstance(row.get("text"), str):
                 texts[pictures.get(str(row["id"]), str(row["id"]))] = row["text"]
