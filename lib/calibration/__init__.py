@@ -18,6 +18,7 @@ methods. Everything for use from outside is here:
 """
 
 from lib.calibration.auroc import Interval, auroc_difference, auroc_interval
+from lib.calibration.average_precision import average_precision_interval
 from lib.calibration.calibration_error import (
     brier_decomposition,
     expected_calibration_error,
@@ -48,6 +49,7 @@ __all__ = [
     "TemperatureFit",
     "auroc_difference",
     "auroc_interval",
+    "average_precision_interval",
     "best_threshold",
     "bootstrap_ci",
     "bootstrap_difference",

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lib.calibration.auroc import Interval, auroc_difference, auroc_interval, group_numbers
+from lib.calibration.average_precision import average_precision_interval
 from lib.calibration.checked_input import (
     binary_labels,
     check_same_shape,
@@ -19,8 +20,8 @@ from lib.calibration.resampled_statistics import CHUNK, Sums, specify
 
 Statistic = str | Callable[[np.ndarray, np.ndarray], float | np.ndarray]
 
-# Above this many examples the AUROC has its interval in closed form: both are equally wide there,
-# and resampling so many takes minutes.
+# Above this many examples the AUROC and the average precision have their intervals in closed form:
+# they are equally wide there, and resampling so many takes minutes.
 LARGE = 50_000
 
 
@@ -42,7 +43,8 @@ def bootstrap_ci(
 
     Resamples in which a statistic is undefined (NaN; for functions, those with one class only) are
     left out. The ends are resampled values, rounded outwards, so infinite ones are kept. The AUROC
-    of more than 50,000 examples is not resampled: its interval is that of `auroc_interval`.
+    and the average precision of more than 50,000 examples are not resampled: their intervals are
+    those of `auroc_interval` and `average_precision_interval`.
 
     Parameters
     ----------
@@ -110,6 +112,8 @@ def bootstrap_ci(
     p, y = scores_and_labels(prob, labels)
     if statistic == "auroc" and len(y) > LARGE:
         return auroc_interval(p, y, level, groups=groups)
+    if statistic == "average_precision" and len(y) > LARGE:
+        return average_precision_interval(p, y, level, groups=groups)
     spec = specify(statistic, p, y, threshold_like(prob, threshold))
     if isinstance(spec, Sums):
         if groups is None:
