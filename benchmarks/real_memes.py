@@ -3,13 +3,14 @@
     python benchmarks/real_memes.py --data DIR [--root DIR] [--seeds 5] [--across]
 
 DIR holds `Datasets/` and `Step_2/data_manifest.jsonl`. Trains with configs/real_memes.yaml: experts
-over `--seeds` seeds, heads over as many in each, epochs and heads chosen on one half of val and
-temperature and threshold on the other. Test is what Step 3 carves (a tenth of the train
+over `--seeds` seeds, with each the head that the configuration names, epochs chosen on one half of
+val and temperature and threshold on the other. Test is what Step 3 carves (a tenth of the train
 memes of a data set without a test split of its own, whole groups), drawn anew by no seed. With
 `--across` each data set alone is trained on and tested on the others.
 
 Writes results/real_memes.csv and results/real_memes_across.csv: figures only, no meme. Everything
-trained lies under the root, so that the same command goes on after a kill.
+trained lies under the root, so that the same command goes on after a kill; give other data or
+another configuration a root of their own.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from lib.artifacts import write_csv
+from lib.artifacts import atomic_path, write_csv
 from lib.calibration import (
     best_threshold,
     bootstrap_ci,
@@ -114,7 +115,8 @@ def trained_predictions(settings: Settings, examples: Iterable) -> pd.DataFrame:
         save_fusion(train_fusion(train, config, settings, val), settings, encoders)
         frame = predict_shards(packed_splits(settings), settings.models, settings.features)
         file.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_parquet(file)
+        with atomic_path(file) as new:
+            frame.to_parquet(new)
     return pd.read_parquet(file)
 
 

@@ -11,6 +11,8 @@ that the same command goes on after a kill.
 """
 
 import argparse
+import hashlib
+import json
 import warnings
 from pathlib import Path
 
@@ -31,7 +33,7 @@ from lib.data.datasets import MemeShards, shard_paths
 from lib.data.packing.pack import pack
 from lib.data.sources import examples_for
 from lib.modeling.encoders import TextEncoder
-from lib.modeling.experts import train_expert
+from lib.modeling.experts import expert_job, train_expert
 from lib.modeling.model_files import load_expert
 
 RESULTS = Path(__file__).parent / "results"
@@ -71,10 +73,11 @@ def margins_of(
     base: Settings, name: str, seed: int, memes: dict[str, MemeShards]
 ) -> dict[str, np.ndarray]:
     """What the expert of a recipe and seed says of val and test, trained where it is missing."""
-    kept = base.root / f"{list(RECIPES).index(name)}-{seed}.npz"
+    changed = {"seed": seed, "overwrite": True, **RECIPES[name]}
+    settings = base.model_copy(update=changed)
+    job = json.dumps(expert_job("text_expert", settings), sort_keys=True)
+    kept = base.root / f"{hashlib.sha256(job.encode()).hexdigest()[:16]}.npz"
     if not kept.exists():
-        changed = {"seed": seed, "overwrite": True, **RECIPES[name]}
-        settings = base.model_copy(update=changed)
         encoder = TextEncoder(*load_expert(train_expert("text_expert", settings).folder))
         found = {split: margins(encoder, memes[split].texts) for split in memes}
         np.savez(kept, **found)
