@@ -172,6 +172,10 @@ def calibrated_loss(logits: ArrayLike, labels: ArrayLike) -> float:
     labels
         Integer classes (N,), 0 or 1 for margins.
 
+    Returns
+    -------
+    The loss, at least 0; lower is better.
+
     Raises
     ------
     ValueError

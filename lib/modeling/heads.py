@@ -136,7 +136,9 @@ class FusionHead(nn.Module):
         """Make the layers that `fuse` needs, and return the width of what it returns."""
         raise NotImplementedError
 
-    def fuse(self, text: torch.Tensor, vision: torch.Tensor) -> torch.Tensor:
+    def fuse(
+        self, text: torch.Tensor, vision: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
         """Standardised features to the fused vectors (B, width)."""
         raise NotImplementedError
 
@@ -160,7 +162,8 @@ class FusionHead(nn.Module):
 
     def fused(self, *features: torch.Tensor) -> torch.Tensor:
         """Features in the order of `config.inputs` to the fused vectors (B, width)."""
-        return self.fuse(self.scales[0](features[0]), self.scales[1](features[1]))
+        mask = features[-1] if self.reads_tokens else None
+        return self.fuse(self.scales[0](features[0]), self.scales[1](features[1]), mask)
 
     def _scores(self, features: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return features[2:-1] if self.reads_tokens else features[2:]
@@ -175,7 +178,7 @@ class Concat(FusionHead):
     def build(self, config: FusionConfig) -> int:
         return config.text_dim + config.vision_dim
 
-    def fuse(self, text, vision):
+    def fuse(self, text, vision, mask):
         return torch.cat([text, vision], dim=-1)
 
 
@@ -189,7 +192,7 @@ class _Projected(FusionHead):
         self.project_vision = nn.Linear(config.vision_dim, config.rank)
         return self.parts * config.rank
 
-    def fuse(self, text, vision):
+    def fuse(self, text, vision, mask):
         return self.join(self.project_text(text), self.project_vision(vision))
 
     def join(self, text: torch.Tensor, vision: torch.Tensor) -> torch.Tensor:

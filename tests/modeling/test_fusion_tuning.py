@@ -134,7 +134,7 @@ def test_the_last_layers_learn_and_the_others_do_not(with_experts, monkeypatch):
 
 
 def test_an_outcome_that_is_no_better_on_val_is_dropped(with_experts):
-    settings = with_experts(**TOP | {"fusion_tuning_lr": 3.0})
+    settings = with_experts(**TOP | {"fusion_tuning_lr": 3.0, "select_by": "log_loss"})
     head, train, val, encoders = step_5(settings)
     again, same, *_ = tune_fusion(head, train, val, settings, encoders)
     assert again is head
