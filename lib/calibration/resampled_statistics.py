@@ -26,6 +26,9 @@ from lib.calibration.calibration_error import N_BINS, bin_of
 # Resampled values held at once: enough to amortise a call, little enough for the cache.
 CHUNK = 65_536
 
+# Values drawn from one group at once, in arrays that every draw uses again.
+DRAWS = 131_072
+
 
 @dataclass(frozen=True)
 class Sums:
@@ -66,12 +69,12 @@ class Sums:
             self.values[np.argsort(self.groups, kind="stable")], np.cumsum(size)[:-1]
         )
         drawn = rng.multinomial(n, size / n, n_resamples)
-        sums = np.zeros(drawn.shape)
+        sums, draw = np.zeros(drawn.shape), _Draw()
         for g, values in enumerate(members):
             if len(values) and values.min() == values.max():
                 sums[:, g] = drawn[:, g] * values[0]
             elif len(values):
-                sums[:, g] = _resampled_sums(values, drawn[:, g], rng)
+                sums[:, g] = _resampled_sums(values, drawn[:, g], rng, draw)
         return self.finish(sums, n)
 
 
@@ -94,58 +97,57 @@ def specify(
 
 
 def _resampled_sums(
-    values: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
+    values: np.ndarray, lengths: np.ndarray, rng: np.random.Generator, draw: "_Draw"
 ) -> np.ndarray:
     """Sums of `lengths` (R,) values drawn with replacement, shape (R,)."""
     sums = np.zeros(len(lengths))
-    step = max(CHUNK // max(int(lengths.mean()), 1), 1)
-    most = int(np.add.reduceat(lengths, np.arange(0, len(lengths), step)).max())
-    draw = _drawer(values, rng, most)
+    step = max(DRAWS // max(int(lengths.mean()), 1), 1)
+    draw.from_values(values)
     for i in range(0, len(lengths), step):
         part = lengths[i : i + step]
         some = np.flatnonzero(part)
         if len(some):
             ends = np.cumsum(part[some])
-            sums[i + some] = np.add.reduceat(draw(int(ends[-1])), ends - part[some])
+            sums[i + some] = np.add.reduceat(draw(int(ends[-1]), rng), ends - part[some])
     return sums
 
 
-def _drawer(values: np.ndarray, rng: np.random.Generator, most: int) -> Callable[[int], np.ndarray]:
-    """A function that draws so many of `values`, up to `most`, with replacement.
+class _Draw:
+    """Draws of values with replacement, in arrays that are made once: new ones cost as much.
 
-    What it returns may be overwritten when it is called again.
-
-    Up to 4096 values are drawn by 16 random bits each, four draws from one random number [1]_.
-    With 3 bits instead of 16, and 3 values: the bits 0 to 7 times 3 are 0, 3, 6, 9, 12, 15, 18 and
-    21, whose eighths round down to 0, 0, 0, 1, 1, 1, 2 and 2. Their remainders by 8 are 0, 3, 6, 1,
-    4, 7, 2 and 5. Drawing again where the remainder is below 8 mod 3 = 2 takes one 0 and one 1 out,
-    and leaves two of each.
-
-    .. [1] D. Lemire, "Fast Random Integer Generation in an Interval", ACM TOMACS 29(1), 2019
+    Up to 4096 values are drawn by 16 random bits each, four draws from one random number. Each
+    value has an equal share of the 65,536 places of a table, and a draw that falls on the rest is
+    made again. With 3 bits instead of 16, and 3 values: the places 0 to 7 hold the values 0, 0, 1,
+    1, 2 and 2, and draws of 6 and 7 are made again.
     """
-    n = len(values)
-    if n > 4096:
-        return lambda size: values.take(rng.integers(0, n, size))
 
-    surplus = np.uint16(65536 % n)
-    # New arrays for every call would cost as much as the draws.
-    products, places = np.empty(most, np.uint32), np.empty(most, np.intp)
-    draws = np.empty(most, values.dtype)
+    def __init__(self) -> None:
+        self.table = np.empty(65_536)
+        self.values = self.table[:0]
+        self.places, self.drawn = np.empty(0, np.intp), np.empty(0)
 
-    def draw(size: int) -> np.ndarray:
-        bits = rng.integers(0, 2**64, -(-size // 4), dtype=np.uint64).view(np.uint16)[:size]
-        product, place = products[:size], places[:size]
-        product[:] = bits
-        product *= np.uint32(n)
-        again = (product.astype(np.uint16) < surplus).nonzero()[0]
-        product >>= np.uint32(16)
-        place[:] = product
-        # What is clipped does not occur; NumPy would copy `out` to raise for it.
-        drawn = values.take(place, out=draws[:size], mode="clip")
-        drawn[again] = values.take(rng.integers(0, n, len(again)))
+    def from_values(self, values: np.ndarray) -> None:
+        """Draw from these float64 values (n,) from now on."""
+        self.values = values
+        self.each = len(self.table) // len(values)
+        if len(values) <= 4096:
+            self.table[: self.each * len(values)].reshape(-1, self.each)[:] = values[:, None]
+
+    def __call__(self, size: int, rng: np.random.Generator) -> np.ndarray:
+        """So many values, in an array that the next call overwrites."""
+        n = len(self.values)
+        if n > 4096:
+            return self.values.take(rng.integers(0, n, size))
+        if size > len(self.places):
+            self.places, self.drawn = np.empty(size, np.intp), np.empty(size)
+        bits = rng.bit_generator.random_raw(-(-size // 4)).view(np.uint16)[:size]
+        self.places[:size] = bits
+        # No place is outside the table; NumPy would copy `out` to raise for one.
+        drawn = self.table.take(self.places[:size], out=self.drawn[:size], mode="wrap")
+        if self.each * n < len(self.table):
+            again = (bits >= np.uint16(self.each * n)).nonzero()[0]
+            drawn[again] = self.values.take(rng.integers(0, n, len(again)))
         return drawn
-
-    return draw
 
 
 def _log_losses(p: np.ndarray, y: np.ndarray) -> np.ndarray:

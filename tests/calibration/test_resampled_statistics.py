@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from lib.calibration.resampled_statistics import Sums, _drawer, specify
+from lib.calibration.resampled_statistics import Sums, _Draw, specify
 
 quick = settings(deadline=None, max_examples=60, derandomize=True)
 
@@ -15,9 +15,12 @@ class EveryBit:
     def __init__(self):
         self.asked_again = 0
 
-    def integers(self, low, high, size, dtype=np.int64):
-        if dtype == np.uint64:
-            return np.arange(65_536, dtype=np.uint16).view(np.uint64)[:size]
+        self.bit_generator = self
+
+    def random_raw(self, size):
+        return np.arange(65_536, dtype=np.uint16).view(np.uint64)[:size]
+
+    def integers(self, low, high, size):
         self.asked_again += size
         return np.zeros(size, np.int64)
 
@@ -25,8 +28,9 @@ class EveryBit:
 @quick
 @given(st.integers(1, 4_096))
 def test_sixteen_bits_draw_every_value_equally_often(n):
-    rng = EveryBit()
-    drawn = np.bincount(_drawer(np.arange(n), rng, 65_536)(65_536), minlength=n)
+    rng, draw = EveryBit(), _Draw()
+    draw.from_values(np.arange(n, dtype=np.float64))
+    drawn = np.bincount(draw(65_536, rng).astype(int), minlength=n)
     # The surplus of 65,536 over a multiple of n is drawn again, here always as value 0.
     assert rng.asked_again == 65_536 % n
     drawn[0] -= rng.asked_again
