@@ -161,11 +161,17 @@ def _moments(gaps: np.ndarray, b: float, use_v: bool) -> tuple[float, float, flo
 
 
 def _binary_moments(a: np.ndarray, b: float, use_v: bool) -> tuple[float, float, float]:
-    e = np.exp(-b * a)
-    p = e / (1 + e)
-    expected = a * p
+    x = -b * a
+    e = np.exp(x)
+    above = 1 + e
+    expected = a * (e / above)
     spread = expected * (a - expected)
-    value = float(np.dot(a, np.tanh(b / 2 * a))) / 2 if use_v else float(expected.sum())
+    if use_v:
+        # 1 - e loses the digits of a small x; expm1 keeps them and takes three times as long.
+        fall = 1 - e if x.min() < -0.01 else -np.expm1(x)
+        value = float(np.dot(a, fall / above)) / 2
+    else:
+        value = float(expected.sum())
     return value, float(spread.sum()), float(np.dot(spread, a - 2 * expected))
 
 

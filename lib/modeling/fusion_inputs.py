@@ -54,14 +54,19 @@ from lib.modeling.features import Features, encode_splits
 from lib.modeling.folds import folds_of_train, head_rows
 from lib.modeling.ngrams import Ngrams, out_of_fold_ngrams
 from lib.modeling.stacking import NGRAMS, SPACE, VOTE, Neighbours
+from lib.modeling.trained_on import splits_of, warn_of_other_shards
 
 
 def load_encoders(settings: Settings) -> Encoders:
     """Both experts, and the encoders that fusion has of its own by these settings, in eval mode.
 
-    Raises FileNotFoundError where an expert is missing, OSError where a backbone is, and
-    ValueError if `dual_encoder` names something else.
+    Warns of experts that were trained on other shards than those packed now. Raises
+    FileNotFoundError where an expert is missing, OSError where a backbone is, and ValueError if
+    `dual_encoder` names something else.
     """
+    learned_from = splits_of(settings.mode)
+    packed = {split: shard_paths(settings.shards, split) for split in learned_from}
+    warn_of_other_shards(settings.models, packed)
     own: dict[str, Source] = {}
     if settings.fusion_features == "out_of_fold":
         if not frozen("text_expert", settings):

@@ -17,6 +17,7 @@ from lib.modeling.fusion import FusionModel, load_fusion, model_logits
 from lib.modeling.heads import FusionHead
 from lib.modeling.prediction_table import model_fingerprints
 from lib.modeling.stacking import LOGITS
+from lib.modeling.trained_on import warn_of_other_shards
 
 
 @torch.inference_mode()
@@ -64,9 +65,11 @@ def predict_shards(
     label, then `<model>_logit_0` and `<model>_logit_1` for text_expert, vision_expert and
     mm_fusion. `attrs` holds the fingerprints of "models" and, by split, "shards", taken before
     the first logit: whatever replaces a model later, these logits are not of it.
-    Raises what `load_fusion` and `stream` raise.
+    Warns of experts that were trained on other shards, and raises what `load_fusion` and `stream`
+    raise.
     """
     models = Path(models)
+    warn_of_other_shards(models, shards)
     origin: dict[Hashable | None, Any] = {
         "models": model_fingerprints(models),
         "shards": {split: shards_fingerprint(paths) for split, paths in shards.items()},

@@ -1,0 +1,56 @@
+import json
+import shutil
+import warnings
+
+import pytest
+
+from lib.data.packing import pack
+from lib.data.readers import examples_for
+from lib.modeling.encoders import EXPERTS
+from lib.modeling.experts import expert_job, train_expert
+from lib.modeling.fusion_inputs import load_encoders
+from lib.modeling.predictions import packed_splits, predict_shards
+from lib.modeling.trained_on import warn_of_other_shards
+
+QUICK = {"text_epochs": 1, "vision_epochs": 1}
+
+
+@pytest.fixture
+def trained(fresh):
+    settings = fresh(**QUICK)
+    for name in EXPERTS:
+        train_expert(name, settings)
+    return settings
+
+
+def test_nothing_is_said_of_experts_of_these_shards(trained):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_encoders(trained)
+        warn_of_other_shards(trained.models, packed_splits(trained))
+
+
+def test_step_5_warns_of_experts_that_learned_from_what_may_be_test_now(trained):
+    (trained.root / "Step_3").unlink()
+    pack(examples_for(trained), trained.step3, mode="full", seed=1, workers=0)
+    with pytest.warns(UserWarning, match="text_expert was trained on other shards"):
+        load_encoders(trained)
+
+
+def test_step_6_warns_too(full_root, tmp_path):
+    models = shutil.copytree(full_root.models, tmp_path / "models")
+    job = json.loads((models / "vision_expert/training.json").read_text())
+    assert job == expert_job("vision_expert", full_root)
+    (models / "vision_expert/training.json").write_text(json.dumps(job | {"data": "others"}))
+    with pytest.warns(UserWarning, match="vision_expert was trained on other shards"):
+        warn_of_other_shards(models, packed_splits(full_root))
+    # Its fingerprint is fusion's business, and refused as before.
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="is not the one that"):
+        predict_shards(packed_splits(full_root), models)
+
+
+def test_other_memes_alone_are_no_reason_to_warn(trained):
+    test = {"test": packed_splits(trained)["test"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_other_shards(trained.models, test)
