@@ -2,11 +2,11 @@
 
     python benchmarks/step7.py --root DIR [--memes 100000]
 
-DIR holds a finished full run. Its val and test memes are repeated under other ids and groups until
-there are so many, with noise in the features that the encoders made of them, so that no two memes
-have one score; Step 6 judges them, then the notebook of Step 7 runs on all. The root itself is left
-as it is. Writes results/step7.csv: seconds in all and of the slowest cells, and the most memory that
-the kernel held.
+DIR holds a finished full run and is left as it is. Its val and test memes are repeated under other
+ids and groups until there are so many, with noise in the features that the encoders made of them,
+so that no two memes have one score; Step 6 judges them, then Step 7's notebook runs on all.
+Writes results/step7.csv: seconds in all and of the slowest cells, and the most memory that a kernel
+held.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from lib.config import Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.modeling.encoders import Encoders
 from lib.modeling.feature_cache import FeatureCache
+from lib.modeling.features import TOKEN_ARRAYS
 from lib.modeling.fusion import load_fusion
 from lib.run import run_steps
 
@@ -56,7 +57,10 @@ def main() -> None:
     kept = cells[~cells["source"].str.contains("robustness")]
     kept = kept[["what", "seconds"]].sort_values("seconds", ascending=False)
     held = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    lines = [("all of Step 7 but perturbing", kept["seconds"].sum()), *kept.head(SLOWEST).to_numpy()]
+    lines = [
+        ("all of Step 7 but perturbing", kept["seconds"].sum()),
+        *kept.head(SLOWEST).to_numpy(),
+    ]
     table = pd.DataFrame(lines, columns=["what", "seconds"]).assign(
         memes=memes, kernel_mb=held, cpu=f"{platform.machine()} x{os.cpu_count()}"
     )
@@ -66,7 +70,9 @@ def main() -> None:
 
 def larger(settings: Settings, folder: Path, memes: int) -> Settings:
     """A copy of a finished run in which val and test hold so many memes between them."""
-    shutil.copytree(settings.root, folder / "root", ignore=shutil.ignore_patterns("Step_8", "*.html"))
+    shutil.copytree(
+        settings.root, folder / "root", ignore=shutil.ignore_patterns("Step_8", "*.html")
+    )
     new = Settings(mode="full", root=folder / "root")
     model = load_fusion(new.models)
     for split in ("val", "test"):
@@ -108,13 +114,15 @@ def with_noise(
     for shard, copy in zip(shards, copies, strict=True):
         for name in encoders.sources:
             arrays = cache.load(name, shard)
-            cache.save(name, copy, {key: _shaken(array) for key, array in arrays.items()})
+            # A file may hold token states for another head.
+            read = {k: a for k, a in arrays.items() if tokens or k not in TOKEN_ARRAYS}
+            cache.save(name, copy, {key: _shaken(array) for key, array in read.items()})
 
 
 def _shaken(array: torch.Tensor) -> torch.Tensor:
     if not array.is_floating_point():
         return array.clone()
-    return array + NOISE * array.float().std().nan_to_num(0).to(array.dtype) * torch.randn_like(array)
+    return array + NOISE * array.std().nan_to_num(0) * torch.randn_like(array)
 
 
 def packed_memes(settings: Settings) -> int:
