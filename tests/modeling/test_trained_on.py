@@ -4,8 +4,8 @@ import warnings
 
 import pytest
 
-from lib.data.packing import pack
-from lib.data.readers import examples_for
+from lib.data.packing.pack import pack
+from lib.data.sources import examples_for
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.experts import expert_job, train_expert
 from lib.modeling.fusion_inputs import load_encoders
