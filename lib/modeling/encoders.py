@@ -182,9 +182,12 @@ class Encoders(torch.nn.Module):
     def _encode(
         self, modality: str, items: Sequence[Any], tokens: bool, **how: str
     ) -> dict[str, torch.Tensor]:
+        return self.named(self.encode_prepared(self.prepared(modality, items, **how), tokens))
+
+    def prepared(self, modality: str, items: Sequence[Any], **how: str) -> dict[str, Any]:
+        """What each source of "text" or "vision" is given of B texts or pictures, by its name."""
         sources = {n: source for n, source in self.sources.items() if source.modality == modality}
-        prepared = {name: source.prepare(items, **how) for name, source in sources.items()}
-        return self.named(self.encode_prepared(prepared, tokens))
+        return {name: source.prepare(items, **how) for name, source in sources.items()}
 
     def encode_prepared(
         self, prepared: dict[str, Any], tokens: bool = False

@@ -15,6 +15,7 @@ from lib.modeling.fusion import FusionModel, load_fusion
 from lib.serving.engines.kept import use_engine
 from lib.serving.evidence import WITHOUT_PICTURE, WITHOUT_TEXT, Evidence
 from lib.serving.memes import Meme, Picture, read_meme
+from lib.serving.read_ahead import read_ahead
 
 # What a table of answers leaves out: it has one number or word a cell.
 _NOT_IN_TABLES = ("logits", "rests_on", "text", "text_from")
@@ -95,11 +96,11 @@ class MemeClassifier:
         # Texts of like length together: the models pad each to the longest of its batch.
         order = sorted(range(len(texts)), key=lambda row: len(str(texts[row] or "")))
         answers: list[dict[str, Any]] = [{}] * len(order)
-        starts = range(0, len(order), batch_size)
-        for start in tqdm(starts, desc="predicting", disable=len(starts) < 2):
-            rows = order[start : start + batch_size]
-            found = self.judge([_read(texts, image_paths, row) for row in rows])
-            for row, answer in zip(rows, found, strict=True):
+        batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
+        memes = read_ahead(lambda rows: [_read(texts, image_paths, row) for row in rows], batches)
+        bar = tqdm(batches, desc="predicting", disable=len(batches) < 2)
+        for rows, batch in zip(bar, memes, strict=True):
+            for row, answer in zip(rows, self.judge(batch), strict=True):
                 answers[row] = answer
         return answers
 

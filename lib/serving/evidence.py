@@ -1,6 +1,7 @@
 """What the models say of memes, and what fusion would say without the text or the picture."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -30,9 +31,12 @@ class Evidence:
 
         Beside the three models' names the keys are `WITHOUT_TEXT` and `WITHOUT_PICTURE`.
         """
-        tokens = self.model.head.reads_tokens
-        said = self.model.encoders.encode_texts(texts, tokens)
-        seen = self.model.encoders.encode_images(images, tokens)
+        encoders, tokens = self.model.encoders, self.model.head.reads_tokens
+        # Pictures are resized by Pillow, which needs neither the model nor Python's lock.
+        with ThreadPoolExecutor(1, "pictures") as beside:
+            pictures = beside.submit(encoders.prepared, "vision", images)
+            said = encoders.encode_texts(texts, tokens)
+        seen = encoders.named(encoders.encode_prepared(pictures.result(), tokens))
         asked = [
             said | seen,
             _repeated(self._no_text, len(texts)) | seen,

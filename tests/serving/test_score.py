@@ -26,6 +26,7 @@ from lib.serving.histograms import Histograms
 from lib.serving.score import score
 from lib.serving.scoring import tars
 from lib.serving.scoring import tasks as tasks_module
+from lib.serving.scoring.folders import folder_rows
 from lib.serving.scoring.inputs import Input
 from lib.serving.scoring.pools import Cluster
 from lib.serving.scoring.rows import BLOCK, USUAL, Columns
@@ -502,6 +503,18 @@ def test_two_runs_at_once_are_refused(full_root, memes, tmp_path):
     output = Output(tmp_path / "s.parquet", {"fingerprint": "f"})
     with output.claimed(), pytest.raises(ValueError, match="another run"):
         score(memes / "memes.csv", output.file, root=full_root.root, mode="full", workers=1)
+
+
+def test_a_folder_that_is_a_link_is_looked_into_once(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.png").touch()
+    (tmp_path / "here/below").mkdir(parents=True)
+    (tmp_path / "here/b.png").touch()
+    (tmp_path / "here/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "here/below/back").symlink_to(tmp_path / "here")
+    (tmp_path / "here/below/gone").symlink_to(tmp_path / "nowhere")
+    found = [row.id for row in folder_rows(str(tmp_path / "here"))]
+    assert found == ["b.png", "link/a.png"]
 
 
 def test_a_folder_is_listed_in_one_order(memes):

@@ -31,7 +31,8 @@ def folder_rows(folder: str, reads_texts: bool = True) -> Iterator[Row]:
     The text of `a.jpg` is that of `a.txt` beside it, or of the line with its path as `id` in the
     folder's `ocr.jsonl`; in a data folder's `Datasets/` what Step 3 takes, `Step_2/ocr.jsonl` or
     the manifest, by the id that the manifest gives the picture. Without one, or without
-    `reads_texts`, it is read off the picture. What begins with a dot is no picture.
+    `reads_texts`, it is read off the picture. What begins with a dot is no picture; folders that
+    are links are looked into like others.
     """
     texts = _texts(folder) if reads_texts else {}
     for found in pictures_in(folder):
@@ -84,8 +85,12 @@ def pictures_in(folder: str) -> Iterator[Found]:
     return _pictures_below(os.fsencode(folder), b"")
 
 
-def _pictures_below(folder: bytes, inside: bytes) -> Iterator[Found]:
-    files, folders = _names(os.path.join(folder, inside))
+def _pictures_below(folder: bytes, inside: bytes, above: tuple[bytes, ...] = ()) -> Iterator[Found]:
+    here = os.path.realpath(os.path.join(folder, inside))
+    if here in above:
+        # A link back to where it lies: its pictures have their turn already.
+        return
+    files, folders = _names(here)
     texts = pc.filter(files, pc.ends_with(files, TEXT))
     for start in range(0, len(files), 4096):
         names = files.slice(start, 4096)
@@ -95,7 +100,7 @@ def _pictures_below(folder: bytes, inside: bytes) -> Iterator[Found]:
             if name.lower().endswith(PICTURES):
                 yield Found(os.path.join(inside, name), has_text)
     for name in folders:
-        yield from _pictures_below(folder, os.path.join(inside, name))
+        yield from _pictures_below(folder, os.path.join(inside, name), (*above, here))
 
 
 def _names(folder: bytes) -> tuple[pa.Array, list[bytes]]:
@@ -108,7 +113,7 @@ def _names(folder: bytes) -> tuple[pa.Array, list[bytes]]:
         for entry in entries:
             if entry.name.startswith(b"."):
                 continue
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir():
                 folders.append(entry.name)
             elif entry.name.lower().endswith((*PICTURES, TEXT)):
                 names.append(entry.name)
