@@ -38,6 +38,8 @@ class Source(torch.nn.Module):
     """
 
     modality: ClassVar[str]
+    # Whether calling it takes a network's time; else all is done where it is prepared.
+    is_network: ClassVar[bool] = True
     # The version of the text folding that its texts go through, 0 for none.
     folding: int = 0
     model: Any
@@ -182,15 +184,17 @@ class Encoders(torch.nn.Module):
     def _encode(
         self, modality: str, items: Sequence[Any], tokens: bool, **how: str
     ) -> dict[str, torch.Tensor]:
-        return self.named(self.encode_prepared(self.prepared(modality, items, **how), tokens))
+        prepared = {
+            name: source.prepare(items, **how) for name, source in self.of_modality(modality)
+        }
+        return self.named(self.encode_prepared(prepared, tokens))
 
-    def prepared(self, modality: str, items: Sequence[Any], **how: str) -> dict[str, Any]:
-        """What each source of "text" or "vision" is given of B texts or pictures, by its name."""
-        sources = {n: source for n, source in self.sources.items() if source.modality == modality}
-        return {name: source.prepare(items, **how) for name, source in sources.items()}
+    def of_modality(self, modality: str) -> list[tuple[str, Source]]:
+        """The sources of "text" or "vision" with their names."""
+        return [(n, source) for n, source in self.sources.items() if source.modality == modality]
 
     def encode_prepared(
-        self, prepared: dict[str, Any], tokens: bool = False
+        self, prepared: Mapping[str, Any], tokens: bool = False
     ) -> dict[str, dict[str, torch.Tensor]]:
         """What each source makes of its own prepared inputs, by its name."""
         encoded = {}

@@ -42,6 +42,7 @@ class Ngrams(Source):
     """
 
     modality = "text"
+    is_network = False
 
     def __init__(
         self,

@@ -68,9 +68,25 @@ class Neighbours(nn.Module):
 
         There are fewer columns where fewer memes are kept.
         """
-        cosine = self._placed(text, vision) @ self.memes.T
+        cosine = self.text_cosine(text) + self.vision_cosine(vision)
         near, which = cosine.topk(min(n, len(self.memes)), dim=1)
         return near.cpu().numpy(), which.cpu().numpy()
+
+    def text_cosine(self, text: torch.Tensor) -> torch.Tensor:
+        """What text features (B, t) add to the cosines of B memes and the kept ones, (B, memes)."""
+        width = len(self.text_mean)
+        return self._half(text, self.text_mean) @ self.memes[:, :width].T
+
+    def vision_cosine(self, vision: torch.Tensor) -> torch.Tensor:
+        """What picture features (B, v) add to them, (B, memes)."""
+        width = len(self.text_mean)
+        return self._half(vision, self.vision_mean) @ self.memes[:, width:].T
+
+    def vote(self, cosine: torch.Tensor) -> torch.Tensor:
+        """The votes (B,) of the kept memes by their cosines (B, memes)."""
+        near, which = cosine.topk(min(NEIGHBOURS, len(self.memes)), dim=1)
+        weights = torch.softmax(near / TEMPERATURE, dim=1)
+        return (weights * self.labels[which]).sum(1)
 
     def _kept(self, memes: int) -> torch.Tensor:
         room = len(self.labels)
@@ -78,9 +94,11 @@ class Neighbours(nn.Module):
 
     def _placed(self, text: torch.Tensor, vision: torch.Tensor) -> torch.Tensor:
         """Where memes lie: unit vectors (B, t + v)."""
-        text, vision = (half.to(self.memes.device).float() for half in (text, vision))
-        halves = (text - self.text_mean, vision - self.vision_mean)
-        return torch.cat([normalize(half, dim=-1) for half in halves], dim=-1) / 2**0.5
+        halves = (self._half(text, self.text_mean), self._half(vision, self.vision_mean))
+        return torch.cat(halves, dim=-1)
+
+    def _half(self, features: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        return normalize(features.to(mean.device).float() - mean, dim=-1) / 2**0.5
 
     def _votes(
         self, text: torch.Tensor, vision: torch.Tensor, kin: torch.Tensor | None, rows: int = 1024
@@ -90,12 +108,10 @@ class Neighbours(nn.Module):
         votes = []
         for start in range(0, len(text), rows):
             part = slice(start, start + rows)
-            cosine = self._placed(text[part], vision[part]) @ self.memes.T
+            cosine = self.text_cosine(text[part]) + self.vision_cosine(vision[part])
             if kin is not None:
                 cosine[kin[part, None] == voters] = -torch.inf
-            near, which = cosine.topk(min(NEIGHBOURS, len(self.memes)), dim=1)
-            weights = torch.softmax(near / TEMPERATURE, dim=1)
-            votes.append((weights * self.labels[which]).sum(1))
+            votes.append(self.vote(cosine))
         return torch.cat(votes)
 
 

@@ -1,8 +1,10 @@
 """`MemeClassifier`: the models, temperature and threshold of a run behind `predict`."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import pandas as pd
 import torch
@@ -14,11 +16,18 @@ from lib.decisions.bundle import DecisionBundle
 from lib.modeling.fusion import FusionModel, load_fusion
 from lib.serving.engines.kept import use_engine
 from lib.serving.evidence import WITHOUT_PICTURE, WITHOUT_TEXT, Evidence
-from lib.serving.memes import Meme, Picture, read_meme
+from lib.serving.memes import Meme, Picture, packed_texts, read_meme
 from lib.serving.read_ahead import read_ahead
 
 # What a table of answers leaves out: it has one number or word a cell.
 _NOT_IN_TABLES = ("logits", "rests_on", "text", "text_from")
+
+
+class _Read(NamedTuple):
+    """Memes that were read, and what `Evidence.prepared` made of them."""
+
+    memes: Sequence[Meme]
+    prepared: Mapping[str, Any]
 
 
 class MemeClassifier:
@@ -97,10 +106,11 @@ class MemeClassifier:
         order = sorted(range(len(texts)), key=lambda row: len(str(texts[row] or "")))
         answers: list[dict[str, Any]] = [{}] * len(order)
         batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
-        memes = read_ahead(lambda rows: [_read(texts, image_paths, row) for row in rows], batches)
+        coming = read_ahead(partial(self._read, texts, image_paths), batches)
         bar = tqdm(batches, desc="predicting", disable=len(batches) < 2)
-        for rows, batch in zip(bar, memes, strict=True):
-            for row, answer in zip(rows, self.judge(batch), strict=True):
+        for rows, read in zip(bar, coming, strict=True):
+            given = packed_texts([texts[row] for row in rows])
+            for row, answer in zip(rows, self._judged(read, given), strict=True):
                 answers[row] = answer
         return answers
 
@@ -108,8 +118,26 @@ class MemeClassifier:
         """The answers of `predict_batch` on memes that `read_meme` has read, as one batch."""
         if not memes:
             return []
-        logits = self.evidence([meme.text for meme in memes], [meme.image for meme in memes])
-        answers = self._answers(logits)
+        with ThreadPoolExecutor(1, "reader") as beside:
+            read = beside.submit(self._prepared, memes)
+            return self._judged(read, [meme.text for meme in memes])
+
+    def _read(
+        self,
+        texts: Sequence[str | None],
+        pictures: Sequence[Picture | None],
+        rows: Sequence[int],
+    ) -> _Read:
+        return self._prepared([_read(texts, pictures, row) for row in rows])
+
+    def _prepared(self, memes: Sequence[Meme]) -> _Read:
+        return _Read(memes, self.evidence.prepared(memes))
+
+    def _judged(self, read: Future[_Read], given: Sequence[str] | None) -> list[dict[str, Any]]:
+        """The answers on a batch that a thread is reading; the texts, if they need no reading."""
+        texts = given or [meme.text for meme in read.result().memes]
+        logits = self.evidence(texts, lambda: read.result().prepared)
+        memes, answers = read.result().memes, self._answers(logits)
         temperature = self.decision.temperatures["mm_fusion"]
         without = {
             name: prob_hate(logits[name], temperature).tolist()

@@ -3,6 +3,7 @@
 Every door goes through here: the same meme is the same input, and the same error, behind each.
 """
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -64,7 +65,17 @@ def read_meme(text: str | None, picture: Picture | None) -> Meme:
     return Meme(packed(read_text(image)), letterbox(image), "picture")
 
 
-def _check(text: str) -> None:
+def packed_texts(texts: Sequence[str | None]) -> list[str] | None:
+    """The packed form of texts as `read_meme` gives it; None if it would read or refuse any."""
+    try:
+        for text in texts:
+            _check(text)
+    except ValueError:
+        return None
+    return [packed(text or "") for text in texts]
+
+
+def _check(text: str | None) -> None:
     if not isinstance(text, str):
         raise ValueError(f"text is {type(text).__name__}, expected a string, or None to read it")
     if len(text) > MOST_TEXT:

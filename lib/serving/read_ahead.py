@@ -1,4 +1,4 @@
-"""The next piece of work is read by a thread while the caller is busy with this one."""
+"""What comes next is read by a thread while the caller is busy with what came before."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,11 +9,11 @@ Item = TypeVar("Item")
 Read = TypeVar("Read")
 
 
-def read_ahead(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[Read]:
-    """What `read` makes of each item, in order, one more of them than the caller has taken.
+def read_ahead(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator["Future[Read]"]:
+    """What `read` will have made of each item, in order, begun one item ahead of the caller.
 
-    What it raises is raised where the item's turn comes. It pays where `read` lets go of Python's
-    lock, as decoding pictures does.
+    A future holds what it raised, too. It pays where `read` lets go of Python's lock, as decoding
+    pictures does.
     """
     # A thread of its own for each call: none is left behind that a forked process would wait for.
     with ThreadPoolExecutor(1, "reader") as reader:
@@ -21,6 +21,6 @@ def read_ahead(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[
         for item in items:
             coming.append(reader.submit(read, item))
             if len(coming) > 1:
-                yield coming.popleft().result()
+                yield coming.popleft()
         while coming:
-            yield coming.popleft().result()
+            yield coming.popleft()

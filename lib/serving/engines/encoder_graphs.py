@@ -79,11 +79,6 @@ def export_encoder(source: Source, tokens: bool, file: Path) -> Path:
     return export_onnx(graph, graph.example, graph.outputs, file, graph.axes)
 
 
-def has_graph(source: Source) -> bool:
-    """Whether an encoder is a network; an n-gram model's score is made where it is prepared."""
-    return source.modality == "vision" or hasattr(source, "tokenizer")
-
-
 def reads_pixels_alone(source: Source) -> bool:
     """Whether the encoder is an image classifier, which is given a tensor and no dictionary."""
     return source.modality == "vision" and hasattr(source, "logits")

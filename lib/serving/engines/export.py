@@ -20,7 +20,6 @@ from lib.decisions.bundle import DecisionBundle
 from lib.modeling.dual_encoder import is_siglip
 from lib.modeling.encoders import Source, drops_markers
 from lib.modeling.fusion import load_fusion
-from lib.serving.engines.encoder_graphs import has_graph
 from lib.serving.engines.kept import engine_folder, versions
 from lib.serving.engines.onnx_files import export_onnx
 from lib.serving.engines.readme import readme
@@ -73,7 +72,7 @@ def _save_texts_preparation(name: str, source: Source, folder: Path) -> None:
         source.tokenizer.backend_tokenizer.no_truncation()
         source.tokenizer.backend_tokenizer.no_padding()
         source.tokenizer.backend_tokenizer.save(str(folder / f"{name}_tokenizer.json"))
-    elif not has_graph(source):
+    elif not source.is_network:
         ngrams: Any = source
         content = {
             kind: {
@@ -118,7 +117,7 @@ def _preparation(name: str, source: Any) -> dict[str, Any]:
             source.processor
         )
     folding = {"modality": "text", "folding": source.folding}
-    if not has_graph(source):
+    if not source.is_network:
         return folding | {"file": f"{name}.json", "markers": "drop", "input": name}
     dual = not hasattr(source, "logits") and name == "dual_text"
     siglip = dual and is_siglip(source.model)

@@ -11,7 +11,7 @@ import torch
 from lib.modeling.device import bf16_pays
 from lib.modeling.encoders import Source
 from lib.modeling.fusion import FusionModel
-from lib.serving.engines.encoder_graphs import GraphSource, has_graph
+from lib.serving.engines.encoder_graphs import GraphSource
 from lib.serving.engines.onnx_files import OnnxSession, OpenVinoSession, needs
 
 FLOAT32 = "float32"
@@ -97,7 +97,7 @@ def run_by(source: Source, name: str, file: Path) -> Source:
 
 def networks(model: FusionModel) -> dict[str, Source]:
     """The encoders of a model that are networks, by name."""
-    return {name: source for name, source in model.encoders.sources.items() if has_graph(source)}
+    return {name: source for name, source in model.encoders.sources.items() if source.is_network}
 
 
 def exchange(model: FusionModel, choice: Mapping[str, str], folder: Path) -> None:

@@ -4,16 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.nn.functional import normalize
 
 from lib.config import MODELS
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.fusion import FusionModel, model_logits
-from lib.modeling.stacking import NEIGHBOURS, SPACE, TEMPERATURE, VOTE, Neighbours
+from lib.modeling.stacking import SPACE, VOTE
 from lib.serving.engines.encoder_graphs import (
     EXAMPLES,
     EncoderGraph,
-    has_graph,
     reads_pixels_alone,
 )
 from lib.serving.engines.onnx_files import Axes
@@ -39,7 +37,7 @@ class WholeGraph(torch.nn.Module):
         self.example: dict[str, torch.Tensor] = {}
         self._axes: dict[str, Mapping[int, str]] = {}
         for source_name, source in model.encoders.sources.items():
-            if not has_graph(source):
+            if not source.is_network:
                 # Its score is an input: counting n-grams is no work for a graph.
                 self.inputs[source_name] = (source_name, "")
                 self.example[source_name] = source.prepare(EXAMPLES["text"])
@@ -63,7 +61,10 @@ class WholeGraph(torch.nn.Module):
         features = self._features(prepared)
         head = self.model.head
         if head.neighbours is not None:
-            features[VOTE] = _vote(head.neighbours, *(features[name] for name in SPACE))
+            text, vision = (features[name] for name in SPACE)
+            # Without `Neighbours.forward`'s loop over rows, which no graph can hold.
+            cosine = head.neighbours.text_cosine(text) + head.neighbours.vision_cosine(vision)
+            features[VOTE] = head.neighbours.vote(cosine)
         logits = model_logits(head, features)
         return tuple(logits[name] for name in self.outputs)
 
@@ -74,19 +75,10 @@ class WholeGraph(torch.nn.Module):
         features: dict[str, torch.Tensor] = {}
         for name, source in self.model.encoders.sources.items():
             given: Any = prepared[name]
-            alone = not has_graph(source) or reads_pixels_alone(source)
+            alone = not source.is_network or reads_pixels_alone(source)
             found = source(next(iter(given.values())) if alone else given, self.tokens)
             if name == "vision_expert":
                 found["vision_logits"] = source.logits(found["vision_pooled"])
             expert = name in EXPERTS
             features |= {k: v for k, v in found.items() if expert or not k.endswith("_logits")}
         return features
-
-
-def _vote(neighbours: Neighbours, text: torch.Tensor, vision: torch.Tensor) -> torch.Tensor:
-    """The nearest training memes' vote, without its loop over rows."""
-    halves = (text - neighbours.text_mean, vision - neighbours.vision_mean)
-    placed = torch.cat([normalize(half, dim=-1) for half in halves], dim=-1) / 2**0.5
-    kept: Any = neighbours.memes
-    near, which = (placed @ kept.T).topk(min(NEIGHBOURS, len(kept)), dim=1)
-    return (torch.softmax(near / TEMPERATURE, dim=1) * neighbours.labels[which]).sum(1)
