@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import cosine_similarity
 
 from lib.modeling.stacking import NEIGHBOURS, TEMPERATURE, Neighbours, Stack
 
@@ -105,3 +106,18 @@ def test_a_score_that_is_the_same_in_all_training_memes_does_not_explode_later()
     assert stack.std[1] == 1
     usual, other = stack(margin, torch.full((50,), 0.3)), stack(margin, torch.full((50,), 0.31))
     torch.testing.assert_close(usual, other, atol=0.05, rtol=0)
+
+
+def test_text_and_picture_add_their_halves_to_the_cosine():
+    torch.manual_seed(0)
+    text, vision, labels = torch.randn(20, 3), torch.randn(20, 5), torch.ones(20)
+    neighbours = Neighbours(20, 3, 5)
+    neighbours.keep(text, vision, labels)
+    new = torch.randn(4, 3), torch.randn(4, 5)
+    found = neighbours.text_cosine(new[0]) + neighbours.vision_cosine(new[1])
+    halves = [
+        cosine_similarity((mine - kept.mean(0)).numpy(), (kept - kept.mean(0)).numpy())
+        for mine, kept in zip(new, (text, vision), strict=True)
+    ]
+    np.testing.assert_allclose(found.numpy(), sum(halves) / 2, atol=1e-6)
+    torch.testing.assert_close(neighbours.vote(found), neighbours(*new))
