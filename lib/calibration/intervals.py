@@ -22,7 +22,7 @@ Statistic = str | Callable[[np.ndarray, np.ndarray], float | np.ndarray]
 
 # Above this many examples the AUROC and the average precision have their intervals in closed form:
 # they are equally wide there, and resampling so many takes minutes.
-LARGE = 50_000
+LARGE = 20_000
 
 
 def bootstrap_ci(
@@ -43,7 +43,7 @@ def bootstrap_ci(
 
     Resamples in which a statistic is undefined (NaN; for functions, those with one class only) are
     left out. The ends are resampled values, rounded outwards, so infinite ones are kept. The AUROC
-    and the average precision of more than 50,000 examples are not resampled: their intervals are
+    and the average precision of more than 20,000 examples are not resampled: their intervals are
     those of `auroc_interval` and `average_precision_interval`.
 
     Parameters

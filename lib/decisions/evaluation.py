@@ -129,10 +129,8 @@ def _evaluate(
     threshold = decision.thresholds[model] if decision else 0.5
     prob, labels = prob_hate(logits_of(rows, model), temperature), rows["label"]
     options: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed, "threshold": threshold}
-    intervals = {
-        name: bootstrap_ci(prob, labels, name, **options, groups=groups_of(rows))
-        for name in WITH_INTERVAL
-    }
+    options["groups"] = groups_of(rows)
+    intervals = {name: bootstrap_ci(prob, labels, name, **options) for name in WITH_INTERVAL}
     fixed = {"temperature": temperature, "threshold": threshold} if decision else {}
     return (
         classification_metrics(prob, labels, threshold)

@@ -97,14 +97,16 @@ def logits_of(frame: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 def groups_of(frame: pd.DataFrame) -> np.ndarray | None:
-    """The group of each row (N,), to be resampled and folded as a whole; None for memes apart.
+    """Each row's group (N,), to be resampled and folded as a whole; None for memes apart.
 
-    That is where each is a group alone, and where the groups are too few to be resampled: less
-    than ten in all, or one alone with a class.
+    Groups are numbers, in the order of their names. Memes are apart where each is a group alone,
+    and where the groups are too few to be resampled: less than ten in all, or one alone with a
+    class.
     """
-    of_class = frame.groupby("label")["group"].nunique()
-    few = frame["group"].nunique() < FEWEST_GROUPS or of_class.min() < 2
-    return None if few or frame["group"].is_unique else frame["group"].to_numpy()
+    numbers, names = pd.factorize(frame["group"], sort=True)
+    of_class = pd.Series(numbers).groupby(frame["label"].to_numpy()).nunique()
+    few = len(names) < FEWEST_GROUPS or of_class.min() < 2
+    return None if few or len(names) == len(frame) else numbers
 
 
 def resampled(frame: pd.DataFrame) -> str:
