@@ -16,7 +16,8 @@ def read_ahead(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[
     pictures does.
     """
     # A thread of its own for each call: none is left behind that a forked process would wait for.
-    with ThreadPoolExecutor(1, "reader") as reader:
+    reader = ThreadPoolExecutor(1, "reader")
+    try:
         coming: deque[Future[Read]] = deque()
         for item in items:
             coming.append(reader.submit(read, item))
@@ -24,3 +25,6 @@ def read_ahead(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[
                 yield coming.popleft()
         while coming:
             yield coming.popleft()
+    finally:
+        # A caller that gives up does not wait for what was not begun.
+        reader.shutdown(cancel_futures=True)
