@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from lib.calibration.temperature_problem import Problem
+from lib.calibration.temperature_problem import Problem, _sum_of_log1p
 
 quick = settings(deadline=None, max_examples=100, derandomize=True)
 
@@ -98,3 +98,11 @@ def test_shrinkage_moves_the_target_towards_chance():
         for s in (0, 1, 3):
             odds = (n - 1 + s / 2) / (1 + s / 2)
             assert problem.optimum(n, s)[0] == pytest.approx(2 / math.log(odds), rel=1e-14)
+
+
+@pytest.mark.parametrize("n", [1, 1023, 1024, 8192, 9999])
+@pytest.mark.parametrize("scale", [1e-6, 0.3, 2.0, 40.0])
+def test_logarithms_of_products_are_the_sum_of_logarithms(n, scale):
+    e = np.exp(-scale * np.random.default_rng(n).exponential(size=n))
+    exact = math.fsum(math.log1p(x) for x in e)
+    assert _sum_of_log1p(e) == pytest.approx(exact, rel=1e-14)
