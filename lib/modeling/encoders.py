@@ -10,6 +10,7 @@ import torch
 
 from lib.data.folding import folded
 from lib.data.text import words_of
+from lib.modeling import freed_memory
 from lib.modeling.device import default_device, moved, reads_in_bf16
 from lib.modeling.model_files import (
     fingerprint_of_processor,
@@ -136,6 +137,7 @@ class Encoders(torch.nn.Module):
 
     def __init__(self, sources: Mapping[str, Source], bf16: bool | None = None) -> None:
         super().__init__()
+        freed_memory.reuse()
         self.sources = torch.nn.ModuleDict(sources)
         self.bf16 = bf16
 

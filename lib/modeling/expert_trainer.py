@@ -24,6 +24,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lib.calibration import calibrated_loss, classification_metrics, prob_hate
 from lib.config import Settings
+from lib.modeling import freed_memory
 from lib.modeling.device import default_device, trains_in_bf16
 from lib.modeling.expert_inputs import ExpertInputs, frozen
 from lib.modeling.filled_batches import FilledUp, WithBlank
@@ -137,6 +138,7 @@ def make_trainer(
     Checkpoints go to `folder`. With memes to validate on, training stops early and ends with the
     best epoch by `settings.select_by`.
     """
+    freed_memory.reuse()
     chosen = range(len(inputs.train)) if rows is None else rows
     labels = [inputs.labels[row] for row in chosen]
     lengths = inputs.lengths and [inputs.lengths[row] for row in chosen]

@@ -1,7 +1,5 @@
 """Where features are kept: a file an encoder and shard, mapped into memory when it is read."""
 
-import contextlib
-import ctypes
 import os
 import shutil
 import time
@@ -14,6 +12,7 @@ from safetensors.torch import save_file
 
 from lib.artifacts import atomic_path
 from lib.data.shard_index import open_index
+from lib.modeling import freed_memory
 from lib.modeling.encoders import Encoders
 
 # What a cache file holds: token and patch states too, or one vector a meme and encoder.
@@ -56,7 +55,7 @@ class FeatureCache:
         """Keep an encoder's features of a shard."""
         with atomic_path(self.file(name, shard)) as new:
             save_file(dict(arrays), new)
-        _give_back()
+        freed_memory.give_back()
 
     def load(self, name: str, shard: str | Path) -> dict[str, torch.Tensor]:
         """An encoder's features of a shard, mapped: nothing is read before a row is used."""
@@ -82,15 +81,6 @@ class FeatureCache:
             for file in (file for kept in folders for file in kept.glob("*.safetensors")):
                 if _last_used(file) < oldest:
                     file.unlink(missing_ok=True)
-
-
-def _give_back() -> None:
-    """Give freed memory back to the system: glibc would keep the pieces of every shard, 4 MB each.
-
-    Of 100,000 memes that were 500 MB; other C libraries have no such call and need none.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _last_used(path: Path) -> float:
