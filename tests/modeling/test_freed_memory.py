@@ -4,22 +4,24 @@ import sys
 
 import pytest
 
-# Pages that the system had to map for a tensor that is made and freed again and again.
+# Pages that the system had to map for ten passes of a network with feature maps of 13 MB.
 PROGRAM = """
 import resource, sys, torch
 from lib.modeling import freed_memory
+
 if sys.argv[1] == "reuse":
     freed_memory.reuse()
-torch.ones(16_000_000)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
-    torch.ones(16_000_000)
-if sys.argv[2] == "give back":
-    freed_memory.give_back()
-    torch.ones(16_000_000)
+layers = [torch.nn.Conv2d(16, 16, 3, padding=1, groups=16) for _ in range(4)]
+network, pictures = torch.nn.Sequential(*layers), torch.zeros(16, 16, 112, 112)
+with torch.inference_mode():
+    for passed in range(13):
+        if passed == 3:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        network(pictures)
+        if sys.argv[2] == "give back":
+            freed_memory.give_back()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-PAGES = 64_000_000 // 4096
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
@@ -33,11 +35,9 @@ def mapped(*how):
 
 @glibc
 def test_memory_of_freed_tensors_is_mapped_once():
-    # A system with huge pages maps few either way, but never more.
-    assert mapped("reuse", "") < PAGES // 4
-    assert mapped("reuse", "") <= mapped("leave", "")
+    assert mapped("reuse", "") < mapped("leave", "") / 2
 
 
 @glibc
 def test_what_is_given_back_is_mapped_again():
-    assert mapped("reuse", "give back") > mapped("reuse", "")
+    assert mapped("reuse", "give back") > 2 * mapped("reuse", "")
