@@ -78,9 +78,9 @@ def _given(settings: Settings) -> Iterator[Path]:
 
 
 def _left(settings: Settings) -> Iterator[Path]:
-    """What the steps of this mode write; what Step 8's doors keep is none of it."""
+    """What the steps of this mode alone write; what Step 8's doors keep is none of it."""
     root, step3 = settings.root, settings.step3
-    yield from (settings.taxonomy, settings.settings_file, *settings.demo.glob("*.png"))
+    yield from (settings.taxonomy, settings.settings_file)
     yield from (path for path in step3.glob("*") if path != step3 / "full")
     yield from (settings.features, *map(settings.model_folder, MODELS))
     yield from root.glob(f"Step_[3-7]/*_{settings.mode}.*")

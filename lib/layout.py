@@ -53,11 +53,6 @@ class Layout(BaseModel):
         return self.root / "models" / self._own
 
     @property
-    def demo(self) -> Path:
-        """The pictures that Step 8's notebook judges."""
-        return self.root / "Step_8" / "demo" / self._own
-
-    @property
     def run_folder(self) -> Path:
         """The executed notebooks, and the settings that they were run with."""
         return self.root / "runs" / self.mode

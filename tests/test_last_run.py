@@ -41,7 +41,6 @@ def test_a_finished_run_is_unchanged_until_something_changes(ran):
         ("root/Step_7/thresholds_pilot.json", '{"edited": 1}'),
         ("root/Step_7/new_pilot.csv", "a\n"),
         ("root/Step_8/predictions_pilot.csv", "id\nx\n"),
-        ("root/Step_8/demo/0.png", "png"),
         ("root/models/mm_fusion/weights", "1" * 1_000_001),
         ("root/Step_3/shards/train-000000.tar", "rat"),
         ("root/Step_2/corrections.csv", "id,label\n"),
@@ -67,7 +66,7 @@ def test_a_file_that_is_gone_counts(ran):
         "Step_8/engines/pilot/a.onnx",
         "Step_8/histograms_pilot.json",
         "Step_7/x_full.json",
-        "Step_8/demo/full/0.png",
+        "Step_8/demo/0.png",
     ],
 )
 def test_what_other_runs_and_doors_leave_does_not_count(ran, name):

@@ -6,10 +6,9 @@ from lib.layout import ROOT, Layout
 
 def test_pilot_and_full_keep_apart_what_would_be_in_the_way(tmp_path):
     pilot, full = Settings(root=tmp_path), Settings(root=tmp_path, mode="full")
-    places = ["step3", "shards", "features", "models", "demo"]
-    documented = ["Step_3", "Step_3/shards", "Step_5/features", "models", "Step_8/demo"]
+    places = ["step3", "shards", "features", "models"]
+    documented = ["Step_3", "Step_3/shards", "Step_5/features", "models"]
     own = ["Step_3/full", "Step_3/full/shards", "Step_5/full/features", "models/full"]
-    own += ["Step_8/demo/full"]
     assert [getattr(pilot, place) for place in places] == [tmp_path / d for d in documented]
     assert [getattr(full, place) for place in places] == [tmp_path / d for d in own]
     assert pilot.taxonomy == full.taxonomy == tmp_path / "Step_3/label_taxonomy.json"

@@ -18,11 +18,12 @@ class Demo(NamedTuple):
 
 
 def demo_memes(settings: Settings, n: int = 6) -> Demo:
-    """Save the pictures of the first n packed memes to `settings.demo` and return them."""
+    """Save the pictures of the first n packed memes to `Step_8/demo/` and return them."""
     memes = MemeShards(shard_paths(settings.shards, settings.report_split))
     samples = [memes[i] for i in range(min(n, len(memes)))]
-    settings.demo.mkdir(parents=True, exist_ok=True)
-    paths = [settings.demo / f"{place}.png" for place in range(len(samples))]
+    folder = settings.root / "Step_8" / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{place}.png" for place in range(len(samples))]
     for path, sample in zip(paths, samples, strict=True):
         sample["image"].save(path)
     return Demo([s["text"] for s in samples], paths, [s["image"] for s in samples])
