@@ -1,3 +1,4 @@
+import functools
 import platform
 import subprocess
 import sys
@@ -26,6 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
 
+@functools.cache
 def mapped(*how):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *how], capture_output=True, text=True, check=True

@@ -4,22 +4,22 @@ import warnings
 
 import pytest
 
+from lib.artifacts import write_json
 from lib.data.packing.pack import pack
 from lib.data.sources import examples_for
 from lib.modeling.encoders import EXPERTS
-from lib.modeling.experts import expert_job, train_expert
+from lib.modeling.experts import expert_job
 from lib.modeling.fusion_inputs import load_encoders
 from lib.modeling.predictions import packed_splits, predict_shards
 from lib.modeling.trained_on import warn_of_other_shards
 
-QUICK = {"text_epochs": 1, "vision_epochs": 1}
-
 
 @pytest.fixture
-def trained(fresh):
-    settings = fresh(**QUICK)
+def trained(with_experts):
+    """Settings of a root with experts that say what they were trained on."""
+    settings = with_experts()
     for name in EXPERTS:
-        train_expert(name, settings)
+        write_json(settings.model_folder(name) / "training.json", expert_job(name, settings))
     return settings
 
 
