@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import imagehash
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 SIZE = 384
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
@@ -98,7 +98,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     # A camera's broken EXIF block says nothing about the pixels
     with contextlib.suppress(OSError, ValueError, SyntaxError, struct.error, KeyError, TypeError):
-        image = ImageOps.exif_transpose(image)
+        # Pillow copies a picture that it does not turn, too
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         return _from_deep(image)
     if image.has_transparency_data:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import shutil
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ from lib.modeling.expert_trainer import make_trainer
 from lib.modeling.experts import expert_job
 from lib.modeling.features import Features, encode_splits
 from lib.modeling.folds import folds_of_train, head_rows
+from lib.modeling.forks import in_forks
 from lib.modeling.ngrams import Ngrams, out_of_fold_ngrams
 from lib.modeling.stacking import NGRAMS, SPACE, VOTE, Neighbours
 from lib.modeling.trained_on import splits_of, warn_of_other_shards
@@ -185,18 +187,29 @@ def out_of_fold(name: str, settings: Settings, fold: np.ndarray) -> torch.Tensor
     """Logits (N, 2) of the N train memes, each by an expert trained without its fold.
 
     `fold` (N,) is that of `folds_of_train`. Each fold's logits are kept in the feature cache, so
-    that a killed run goes on with the folds that are missing.
+    that a killed run goes on with the folds that are missing. On a CPU of few cores the folds are
+    trained side by side.
     """
-    logits = torch.zeros(len(fold), 2)
-    job = _fold_job(name, settings)
-    for k, file in enumerate(tqdm(fold_files(name, settings), desc=f"folds of {name}")):
-        rows = np.flatnonzero(fold == k)
-        if not file.exists():
-            found = _fold_logits(name, settings, fold != k, rows, job | {"fold": k})
-            with atomic_path(file) as new:
-                save_file({"logits": found}, new)
-        logits[rows] = load_file(file)["logits"]
+    logits, files = torch.zeros(len(fold), 2), fold_files(name, settings)
+    missing = [k for k, file in enumerate(files) if not file.exists()]
+    keep = partial(_keep_fold, name, settings, fold)
+    # A thread for each fold trains them sooner than all threads one fold after the other.
+    beside = torch.get_num_threads() <= settings.workers
+    jobs = [(k,) for k in missing]
+    done = in_forks(keep, jobs, settings.workers) if beside else map(keep, missing)
+    for _ in tqdm(done, f"folds of {name}", total=len(files), initial=len(files) - len(missing)):
+        pass
+    for k, file in enumerate(files):
+        logits[fold == k] = load_file(file)["logits"]
     return logits
+
+
+def _keep_fold(name: str, settings: Settings, fold: np.ndarray, k: int) -> None:
+    """Train on the others and keep the logits of the fold `k` where `fold_files` says."""
+    job = _fold_job(name, settings) | {"fold": k}
+    found = _fold_logits(name, settings, fold != k, np.flatnonzero(fold == k), job)
+    with atomic_path(fold_files(name, settings)[k]) as new:
+        save_file({"logits": found}, new)
 
 
 def fold_files(name: str, settings: Settings) -> list[Path]:

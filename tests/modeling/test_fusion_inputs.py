@@ -37,7 +37,7 @@ def memes_of(settings, split="train"):
 
 
 def test_no_fold_model_is_trained_on_the_memes_it_speaks_of(fresh, monkeypatch):
-    settings = fresh(**QUICK)
+    settings = fresh(**QUICK, workers=1)
     fold, seen = folds_of_train(settings), []
     make = fusion_inputs.make_trainer
     monkeypatch.setattr(fusion_inputs, "make_trainer", lambda *a: seen.append(a[-1]) or make(*a))
@@ -48,8 +48,9 @@ def test_no_fold_model_is_trained_on_the_memes_it_speaks_of(fresh, monkeypatch):
 
 
 def test_a_killed_run_goes_on_with_the_missing_fold_and_ends_the_same(fresh, monkeypatch):
-    whole = out_of_fold("text_expert", fresh("whole", **QUICK))
-    settings, make, calls = fresh("killed", **QUICK), fusion_inputs.make_trainer, []
+    # Both folds side by side, each in a process of its own.
+    whole = out_of_fold("text_expert", fresh("whole", **QUICK, workers=2))
+    settings, make, calls = fresh("killed", **QUICK, workers=1), fusion_inputs.make_trainer, []
 
     def killed_in_the_second_fold(*arguments):
         if calls:
