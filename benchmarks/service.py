@@ -14,6 +14,7 @@ results/service.csv: medians over the rounds and their ratios.
 
 import argparse
 import base64
+import contextlib
 import http.client
 import io
 import json
@@ -33,6 +34,7 @@ from typing import NamedTuple
 
 import litserve
 import pandas as pd
+import psutil
 from tqdm import tqdm
 
 from lib.artifacts import write_csv
@@ -246,10 +248,15 @@ def measure(options: argparse.Namespace, bodies: list[bytes]) -> dict[str, list[
             wait_for(address, bodies[0])
         return rounds(options, bodies, servers, asked, told)
     finally:
+        # LitServe's workers outlive the process that started them.
+        workers = psutil.Process().children(recursive=True)
         service.terminate()
         for process in processes:
             process.terminate()
             process.join()
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
 
 
 def rounds(options: argparse.Namespace, bodies, servers, asked, told) -> dict[str, list[float]]:
