@@ -4,12 +4,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+# No test needs a hub, and where there is none each call would wait for it for half a minute.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import pandas as pd
 import pytest
 import sentencepiece
 import torch
+from filelock import FileLock
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import (
     BertConfig,
@@ -55,14 +60,38 @@ def chromium() -> Iterator:
 
 
 @pytest.fixture(scope="session")
-def tiny_backbones(tmp_path_factory) -> dict[str, Path]:
+def made_once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Call it with a name and what fills a folder: several test processes have it made by one.
+
+    It returns that folder, which all of them share and none may change.
+    """
+    base = tmp_path_factory.getbasetemp()
+    common = base if worker_id == "master" else base.parent
+
+    def folder(name: str, fill: Callable[[Path], None]) -> Path:
+        made = common / name
+        with FileLock(common / f"{name}.lock"):
+            if not made.exists():
+                scratch = common / f"{name}-unfinished"
+                fill(scratch)
+                scratch.rename(made)
+        return made
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_backbones(made_once) -> dict[str, Path]:
     """A DebertaV2 and a Siglip of a few thousand weights, with real tokenizer and processor."""
-    folder = tmp_path_factory.mktemp("backbones")
+    folder = made_once("backbones", _tiny_backbones)
+    return {"text_model": folder / "deberta", "vision_model": folder / "siglip"}
+
+
+def _tiny_backbones(folder: Path) -> None:
+    folder.mkdir()
     torch.manual_seed(0)
-    return {
-        "text_model": _tiny_deberta(folder / "deberta"),
-        "vision_model": _tiny_siglip(folder / "siglip"),
-    }
+    _tiny_deberta(folder / "deberta")
+    _tiny_siglip(folder / "siglip")
 
 
 def _tiny_deberta(folder: Path) -> Path:
@@ -152,12 +181,10 @@ def _save_tiny_bert(folder: Path, words: Sequence[str] = ()) -> Path:
 
 
 @pytest.fixture(scope="session")
-def full_root(tiny_backbones, tmp_path_factory) -> Settings:
+def full_root(tiny_backbones, made_once, tmp_path_factory) -> Settings:
     """Settings of a root in which a full run on 150 generated memes has finished."""
-    root = tmp_path_factory.mktemp("full")
-    parameters = {
+    parameters: dict[str, Any] = {
         "mode": "full",
-        "root": str(root),
         "dataset": "confounders",
         "n_memes": 150,
         "fusion_members": 2,
@@ -169,8 +196,11 @@ def full_root(tiny_backbones, tmp_path_factory) -> Settings:
         "robustness_memes": 12,
         "workers": 0,
     } | {name: str(folder) for name, folder in tiny_backbones.items()}
-    run_steps(parameters)
-    return Settings(**parameters)
+    made = made_once("full", lambda root: run_steps(parameters | {"root": str(root)}))
+    # Of its own, since tests run steps in it again.
+    root = tmp_path_factory.mktemp("full") / "root"
+    shutil.copytree(made, root, symlinks=True)
+    return Settings(**parameters, root=root)
 
 
 @pytest.fixture(scope="session")

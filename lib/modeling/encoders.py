@@ -1,6 +1,7 @@
 """Frozen encoders of memes: the two experts, and what else fusion reads."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -295,7 +296,14 @@ def encode_image(
 @contextlib.contextmanager
 def _input_of(layer: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
     seen: list[torch.Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    own = threading.get_ident()
+
+    def see(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        # Another thread may have the layer read logits off features meanwhile.
+        if threading.get_ident() == own:
+            seen.append(inputs[0])
+
+    handle = layer.register_forward_pre_hook(see)
     try:
         yield seen
     finally:

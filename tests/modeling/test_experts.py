@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -211,10 +212,13 @@ def test_two_processes_equal_one(fresh, name):
     assert_close(weights(two, name), weights(one, name), 1e-3)
 
 
-def test_a_batch_that_the_processes_cannot_share_is_refused(fresh):
-    ended = launched(fresh(text_epochs=1, batch_size=5), "text_expert")
-    assert ended.returncode != 0
-    assert "batch_size=5 cannot be shared evenly by 2 processes" in ended.stderr
+def test_a_batch_that_the_processes_cannot_share_is_refused(fresh, monkeypatch):
+    settings = fresh(batch_size=5)
+    inputs = expert_inputs("text_expert", settings, evaluate=False)
+    state = SimpleNamespace(num_processes=2)
+    monkeypatch.setattr(expert_trainer, "PartialState", lambda cpu: state)
+    with pytest.raises(ValueError, match="batch_size=5 cannot be shared evenly by 2 processes"):
+        expert_trainer.make_trainer("text_expert", settings, inputs, settings.root / "c")
 
 
 def launched(settings, name):

@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -68,6 +69,14 @@ def test_every_common_kind_of_picture_is_judged(classifier, tmp_path):
         assert 0 < alone["prob_hate"] < 1
         assert alone["label"] == int(alone["prob_hate"] >= alone["threshold"])
         assert set(alone["experts"]) == {"text_expert", "vision_expert"}
+
+
+def test_threads_may_share_a_classifier(classifier, tmp_path):
+    paths = pictures(tmp_path)
+    alone = [classifier.predict(TEXT, path)["logits"] for path in paths]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda path: classifier.predict(TEXT, path)["logits"], paths))
+    assert np.array(together) == pytest.approx(np.array(alone), abs=1e-5)
 
 
 def test_columns_of_pandas_are_taken_in_their_order(classifier, tmp_path):
