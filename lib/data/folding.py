@@ -17,11 +17,12 @@ from lib.data.leetspeak import without_leetspeak
 from lib.data.spaced_letters import rejoined, without_separators
 from lib.data.spelling import respelt
 from lib.data.text import is_marker
-from lib.data.watermarks import is_watermark
+from lib.data.watermarks import is_watermark, says_a_word
 
 # The version of `folded`: to be raised when any text would come out otherwise. 0: not folded.
-# Version 1, which models of before read, has no spelling and no watermarks.
-TEXT_FOLDING = 2
+# Models of before read version 1, without spelling and watermarks, or 2, which took words for
+# watermarks and numbers before words for letters.
+TEXT_FOLDING = 3
 
 # Unicode's default ignorable characters, controls, and marks of the direction of writing.
 _HIDDEN = re.compile(
@@ -89,22 +90,28 @@ def _folded_once(text: str, version: int) -> str:
         text = "".join(c if c.isascii() else _lettered(c) for c in text)
     words = text.split()
     if version > 1:
-        words = [w for w in words if is_marker(w) or len(w) > _MOST_WORD or not is_watermark(w)]
-    read = partial(_folded_word, kept=_true_scripts(words), spelt=version > 1)
+        words = [w for w in words if not _is_left_out(w, version)]
+    read = partial(_folded_word, kept=_true_scripts(words), version=version)
     return " ".join(word if is_marker(word) else read(word) for word in rejoined(words, read))
 
 
+def _is_left_out(word: str, version: int) -> bool:
+    if is_marker(word) or len(word) > _MOST_WORD or not is_watermark(word):
+        return False
+    return version < 3 or not says_a_word(word)
+
+
 @lru_cache(maxsize=50_000)
-def _folded_word(word: str, kept: frozenset[str], spelt: bool) -> str:
+def _folded_word(word: str, kept: frozenset[str], version: int) -> str:
     if len(word) > _MOST_WORD:
         return word
     if not word.isascii():
         word = _RUN.sub(lambda run: _latin_run(run[0], kept), word)
     word = without_separators(word)
     word = _RUN.sub(lambda run: _one_case(run[0]), word)
-    word = without_leetspeak(word)
+    word = without_leetspeak(word, version)
     word = _RUN.sub(lambda run: _shortened(run[0]), word)
-    return respelt(word) if spelt else word
+    return respelt(word) if version > 1 else word
 
 
 def _one_case(run: str) -> str:

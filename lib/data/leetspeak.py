@@ -1,6 +1,9 @@
 """Digits and signs that stand for letters, `h4te` and `$hame`, put back; numbers stay numbers."""
 
 import re
+from functools import partial
+
+from lib.data.english import known_words
 
 # What each sign stands for. 2 is left out: `face2face`, `b2b`.
 SIGNS = dict(zip("013456789@$€!|", "oieasgtbgaseil", strict=True))
@@ -41,17 +44,31 @@ _ADDRESS = re.compile(
 _PAIRS = frozenset(("0f", "0n", "0r", "0h", "1f", "1n", "1t", "7o"))
 
 
-def without_leetspeak(word: str) -> str:
-    """A word with the letters that its digits and signs stand for.
+def without_leetspeak(word: str, version: int) -> str:
+    """A word with the letters that its digits and signs stand for, by that version of the folding.
 
     Only within words that have letters, and not in ordinary ones: `2nd`, `covid19`, `mp3`, `h2o`,
     `$5k`, addresses. One sign between letters is read as a letter, at an end where no number is
-    usual; several blocks of them in one word are no accident.
+    usual; several blocks of them in one word are no accident. Since version 3 `3days` stays, a number
+    and a word of English, and `@sians` is no account.
     """
-    return word if _ADDRESS.search(word) else _TOKEN.sub(_read, word)
+    if _ADDRESS.search(word) and not (version > 2 and begins_with_a(word)):
+        return word
+    return _TOKEN.sub(partial(_read, version=version), word)
 
 
-def _read(match: re.Match[str]) -> str:
+def begins_with_a(word: str) -> bool:
+    """Whether a word's first sign is an `@` that makes a word of English of it, read as an a."""
+    found = re.fullmatch(r"\W*?@(\w+)\W*", word)
+    return found is not None and "a" + plain_letters(found[1]) in known_words()
+
+
+def plain_letters(name: str) -> str:
+    """A name in small letters, with those that its digits and signs stand for."""
+    return name.lower().translate(_AS_LETTERS)
+
+
+def _read(match: re.Match[str], version: int) -> str:
     token = match[0]
     low = token.lower()
     blocks = list(_BLOCK.finditer(low))
@@ -65,6 +82,8 @@ def _read(match: re.Match[str]) -> str:
         return token
     if any(not set(block[0]) <= SIGNS.keys() for block in blocks):
         return token
+    if version > 2 and _is_counted(low, blocks):
+        return token
     several = len(blocks) > 1
     spelt = _BLOCK.sub(lambda b: _letters(b, low, letters, several), low)
     # The case of what was there stays: only the signs are replaced.
@@ -73,6 +92,15 @@ def _read(match: re.Match[str]) -> str:
         old if old.isalpha() else (new.upper() if upper else new)
         for old, new in zip(token, spelt, strict=True)
     )
+
+
+def _is_counted(word: str, blocks: list[re.Match[str]]) -> bool:
+    """`3days`, `1million`: digits before a word, which with letters for them is none."""
+    first = blocks[0]
+    if len(blocks) > 1 or first.start() or not first[0].isdigit():
+        return False
+    counted, read = word[first.end() :], plain_letters(word)
+    return len(counted) > 2 and counted in known_words() and read not in known_words()
 
 
 def _letters(block: re.Match[str], word: str, letters: int, several: bool) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from lib.data.pictures import PADDING
+from lib.data.pictures import PADDING, shrunk_line
 from lib.data.reading_order import reading_order
 
 # Lines that the recogniser is less sure of are most often no letters at all, or misread.
@@ -59,7 +59,7 @@ def read_text(image: Image.Image) -> str:
 def _sized(image: Image.Image) -> Image.Image:
     """At most `LARGEST_SIDE` pixels a side, and no strip: padded at the right or the foot."""
     if max(image.size) > LARGEST_SIDE:
-        image = ImageOps.contain(image, (LARGEST_SIDE, LARGEST_SIDE))
+        image = ImageOps.contain(shrunk_line(image, LARGEST_SIDE), (LARGEST_SIDE, LARGEST_SIDE))
     least = max(32, -(-max(image.size) // _THINNEST))
     if min(image.size) >= least:
         return image

@@ -52,11 +52,18 @@ def letterbox(image: Image.Image, size: int = SIZE) -> Image.Image:
 
     Overlaid text sits at the edges of a meme: cropping would cut it off.
     """
-    thinnest = math.ceil(max(image.size) / size)
-    if min(image.size) < thinnest:
-        # ImageOps.pad would round the shorter side of a line to no pixel at all.
-        image = image.resize((max(image.width, thinnest), max(image.height, thinnest)))
+    image = shrunk_line(image, size)
     return ImageOps.pad(image, (size, size), color=PADDING)
+
+
+def shrunk_line(image: Image.Image, size: int) -> Image.Image:
+    """A line of pixels, whose shorter side would round to none in `size` pixels, `size` x 1.
+
+    Any other picture is left as it is.
+    """
+    if min(image.size) >= math.ceil(max(image.size) / size):
+        return image
+    return image.resize((size, 1) if image.width > image.height else (1, size))
 
 
 def blank_picture(size: int = SIZE) -> Image.Image:
@@ -112,9 +119,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _from_deep(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey from its full range; 32-bit and float have none, so from their extremes."""
-    pixels = np.asarray(image, dtype=np.float64)
-    low, high = 0.0, 65535.0
-    if image.mode == "F" or pixels.min() < low or pixels.max() > high:
-        low, high = float(pixels.min()), float(pixels.max())
-    grey = (pixels - low) * (255.0 / max(high - low, 1e-12))
-    return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
+    pixels = np.asarray(image)
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError("it holds numbers that are not finite")
+    if image.mode != "F" and low >= 0 and high <= 65535:
+        low, high = 0.0, 65535.0
+    scale = 255.0 / max(high - low, 1e-12)
+    grey = np.empty(pixels.shape, np.uint8)
+    # A row at a time: as a whole it would take many times the picture's memory.
+    for row, deep in zip(grey, pixels, strict=True):
+        row[:] = ((deep.astype(np.float64) - low) * scale).round()
+    return Image.fromarray(grey).convert("RGB")

@@ -41,7 +41,7 @@ MISREAD = (
 )
 
 # What a text reader also finds on a picture: the mark of a site, one thing more at each severity.
-MARKS = ("memes.example", "@memes_example", "follow for more", "posted by a friend")
+MARKS = ("memepage.example", "@memes_example", "follow for more", "posted by a friend")
 
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 NEIGHBOUR_KEYS = {

@@ -2,12 +2,37 @@
 
 import re
 
+from lib.data.english import known_words
+from lib.data.leetspeak import begins_with_a, plain_letters
+
 # Endings of sites' names; a dot within a word is mostly a space that a reader has missed.
 _ENDINGS = "com|net|org|example|co|cc|tv|io|me|info|cm|us|uk|in|app|gg|de|fr|es|it|ru|br"
 _MARK = re.compile(
     rf"\W*(?:(?:https?://|www\.)\S+|@\w[\w.]{{4,}}|(?:[a-z0-9-]+\.)+(?:{_ENDINGS})(?:/\S*)?)\W*",
     re.IGNORECASE,
 )
+
+
+# An account's name, and the name of a site that is nothing but a name and an ending.
+_ACCOUNT = re.compile(r"\W*@(\w+)\W*")
+_SITE = re.compile(rf"\W*([a-z]+)\.(?:{_ENDINGS})\W*", re.IGNORECASE)
+
+
+def says_a_word(mark: str) -> bool:
+    """Whether a mark's name is a word: `@5ylum`, `@sians`, `kill.me`.
+
+    A writer has hidden that, or a reader has missed a space; few sites and accounts are named by a
+    word alone. Digits stand at the end of an account's name, anywhere else they stand for letters.
+    """
+    if account := _ACCOUNT.fullmatch(mark):
+        name = account[1].lower()
+        return (
+            begins_with_a(mark)
+            or re.search(r"\d[a-z]", name) is not None
+            or plain_letters(name) in known_words()
+        )
+    site = _SITE.fullmatch(mark)
+    return site is not None and site[1].lower() in known_words()
 
 
 def is_watermark(word: str) -> bool:

@@ -26,7 +26,7 @@ from lib.modeling import trainable_layers
 from lib.modeling.checkpoints import last_checkpoint, same_job
 from lib.modeling.device import default_device
 from lib.modeling.encoders import EXPERTS
-from lib.modeling.expert_inputs import ExpertInputs, expert_inputs, text_folding
+from lib.modeling.expert_inputs import ExpertInputs, expert_inputs, frozen, text_folding
 from lib.modeling.expert_trainer import make_trainer
 from lib.modeling.folds import head_rows
 from lib.modeling.model_files import save_processor
@@ -90,6 +90,9 @@ def expert_job(name: str, settings: Settings) -> dict[str, Any]:
     if settings.fusion_features == "held_out":
         knobs += ("fusion_features", "folds")
     backbone = settings.text_model if text else settings.vision_model
+    if not text and not frozen(name, settings):
+        # Each of the loader's workers flips pictures by random numbers of its own.
+        knobs += ("workers",)
     return {
         "mode": settings.mode,
         "backbone": backbone,

@@ -45,5 +45,25 @@ def assign_folds(labels: Sequence[int], groups: Sequence[str], folds: int, seed:
 
 
 def head_rows(settings: Settings) -> np.ndarray:
-    """With "held_out" the rows of train that the head learns from, one fold of `settings.folds`."""
-    return np.flatnonzero(folds_of_train(settings) == 0)
+    """With "held_out" the rows of train that the head learns from: `richest_fold`."""
+    memes = MemeShards(shard_paths(settings.shards, "train"), pictures=False)
+    fold = assign_folds(memes.labels, memes.groups, settings.folds, settings.seed)
+    return np.flatnonzero(fold == richest_fold(memes.labels, memes.groups, fold))
+
+
+def richest_fold(labels: Sequence[int], groups: Sequence[str], fold: np.ndarray) -> int:
+    """The fold of both labels that has most groups, each counted by its share, or the first such.
+
+    That is 1 / sum of the squared shares (Simpson 1949, Measurement of diversity): a fold may be
+    one large group of near duplicates and little else, of which a head would learn one template.
+    Raises ValueError if no fold has both labels.
+    """
+    y, names = np.asarray(labels), np.asarray(groups)
+    both = [k for k in range(fold.max() + 1) if len(set(y[fold == k])) == 2]
+    if not both:
+        raise ValueError(
+            "no fold of train has memes of both labels, which a head needs to learn from; set "
+            "fusion_features=experts, or fewer folds"
+        )
+    shares = [np.unique(names[fold == k], return_counts=True)[1] / (fold == k).sum() for k in both]
+    return both[int(np.argmax([1 / (share**2).sum() for share in shares]))]

@@ -65,10 +65,11 @@ def save_fusion(trained: TrainedHead, settings: Settings, encoders: Encoders) ->
     The experts stay where Step 4 saved them. `encoders/` holds those encoders of fusion's own that
     the head reads; the config holds the fingerprints of both. The weights of tuned encoders stand
     beside the head's in `fusion_model.pt`.
-    Raises FileExistsError where a full run's model from other experts would be lost.
+    Raises FileExistsError where a full run's model would be lost whose experts were trained from
+    other data or backbones.
     """
     folder = settings.model_folder("mm_fusion")
-    origin = {"mode": settings.mode, "experts": trained.head.config.experts}
+    origin = {"mode": settings.mode, "experts": _made_from(settings, trained.head.config)}
     guard_overwrite(folder / "made_from.json", origin, settings.overwrite)
     with atomic_path(folder) as new:
         new.mkdir()
@@ -87,6 +88,18 @@ def save_fusion(trained: TrainedHead, settings: Settings, encoders: Encoders) ->
         write_json(new / "history.json", trained.history)
         write_json(new / "made_from.json", origin)
     return folder
+
+
+def _made_from(settings: Settings, config: FusionConfig) -> dict[str, Any]:
+    """What each expert was made from; its fingerprint where nothing says that.
+
+    Experts trained anew, from the same data and backbones, come with a fusion of their own.
+    """
+    files = {name: settings.model_folder(name) / "made_from.json" for name in config.experts}
+    return {
+        name: read_json(file, "Step 4") if file.exists() else config.experts[name]
+        for name, file in files.items()
+    }
 
 
 def load_fusion(models: str | Path, device: str | None = None) -> FusionModel:

@@ -207,9 +207,11 @@ def out_of_fold(name: str, settings: Settings, fold: np.ndarray) -> torch.Tensor
 def _keep_fold(name: str, settings: Settings, fold: np.ndarray, k: int) -> None:
     """Train on the others and keep the logits of the fold `k` where `fold_files` says."""
     job = _fold_job(name, settings) | {"fold": k}
-    found = _fold_logits(name, settings, fold != k, np.flatnonzero(fold == k), job)
+    folder = settings.models / ".training" / f"{name}-fold-{k}"
+    found = _fold_logits(name, settings, fold != k, np.flatnonzero(fold == k), job, folder)
     with atomic_path(fold_files(name, settings)[k]) as new:
         save_file({"logits": found}, new)
+    shutil.rmtree(folder)
 
 
 def fold_files(name: str, settings: Settings) -> list[Path]:
@@ -232,16 +234,19 @@ def _pretrained(name: str, settings: Settings) -> tuple:
 
 
 def _fold_logits(
-    name: str, settings: Settings, others: np.ndarray, rows: np.ndarray, job: dict
+    name: str,
+    settings: Settings,
+    others: np.ndarray,
+    rows: np.ndarray,
+    job: dict[str, Any],
+    folder: Path,
 ) -> torch.Tensor:
     """Logits of the memes `rows` by an expert trained on the `others` (N,) of the train memes."""
     transformers.set_seed(settings.seed)
-    folder = settings.models / ".training" / f"{name}-fold-{job['fold']}"
     resume = last_checkpoint(folder, job)
     inputs = expert_inputs(name, settings, evaluate=settings.mode == "full")
     chosen = [place for place, row in enumerate(inputs.rows) if others[row]]
     trainer = make_trainer(name, settings, inputs, folder, chosen)
     trainer.train(resume_from_checkpoint=resume)
     predicted = trainer.predict(Subset(inputs.plain, rows.tolist())).predictions
-    shutil.rmtree(folder)
     return torch.from_numpy(predicted).float()

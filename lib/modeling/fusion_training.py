@@ -53,7 +53,7 @@ def fusion_config(features: Features, settings: Settings, **choice: str) -> Fusi
     unseen = settings.fusion_features != "experts"
     kind["stack"] = unseen or head_class(kind["head"]).is_stack
     kind["ngrams"] = NGRAMS in features.arrays
-    # The weights of scores alone come out the same from any seed.
+    # The few weights of scores alone hardly differ from seed to seed.
     kind["members"] = 1 if head_class(kind["head"]).is_stack else settings.fusion_members
     if VOTE in features.arrays:
         kind["voters"] = min(settings.retrieval_memes, len(features))

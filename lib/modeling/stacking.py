@@ -55,7 +55,7 @@ class Neighbours(nn.Module):
         """The votes (B,) on B memes of these text and picture features.
 
         With `groups` the memes are those that were given to `keep`, in that order, and a meme's own
-        group has no vote on it.
+        group has no vote on it. Where there is no other, the vote is the share of hate among all.
         """
         kin = None if groups is None else np.unique(groups, return_inverse=True)[1]
         numbers = None if kin is None else torch.from_numpy(kin)
@@ -109,9 +109,12 @@ class Neighbours(nn.Module):
         for start in range(0, len(text), rows):
             part = slice(start, start + rows)
             cosine = self.text_cosine(text[part]) + self.vision_cosine(vision[part])
-            if kin is not None:
-                cosine[kin[part, None] == voters] = -torch.inf
-            votes.append(self.vote(cosine))
+            if kin is None:
+                votes.append(self.vote(cosine))
+                continue
+            own = kin[part, None] == voters
+            found = self.vote(cosine.masked_fill(own, -torch.inf))
+            votes.append(torch.where(own.all(dim=1), self.labels.mean(), found))
         return torch.cat(votes)
 
 

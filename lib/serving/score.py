@@ -1,6 +1,7 @@
 """Score many memes: `python -m lib.serving.score INPUT --out scores.parquet`."""
 
 import argparse
+import contextlib
 import hashlib
 import json
 import sys
@@ -62,7 +63,10 @@ def score(
     counts = output.finished()
     if counts is not None and not overwrite:
         _say(f"{out} is finished already; to score all of it again say --overwrite")
-        output.remove_parts()
+        if output.folder.exists():
+            # Another call may be scoring all of it again just now.
+            with contextlib.suppress(ValueError), output.claimed():
+                output.remove_parts()
         return counts
     if output.file.exists() and not overwrite:
         raise ValueError(

@@ -115,11 +115,34 @@ def test_a_sign_between_letters_is_a_letter_again(word, data):
 def test_a_model_of_before_is_shown_what_it_was_trained_on():
     text = "tihs is @memepage1 l0ve thankyou"
     assert folded(text, 1) == "tihs is @memepage1 love thankyou"
-    assert folded(text) == "this is love thank you"
+    assert folded(text, 2) == folded(text) == "this is love thank you"
+    text = "3days of @5ylum die.in"
+    assert folded(text, 2) == "days of"
+    assert folded(text) == "3days of asylum die.in"
+
+
+@pytest.mark.parametrize(
+    ("disguised", "plain"),
+    [
+        ("@5ylum @bu53r5 and an @b50lu73 joke", "asylum abusers and an absolute joke"),
+        ("@nimals @sians", "animals asians"),
+        ("kill.it join.us @friends friends.com", "kill.it join.us @friends friends.com"),
+        ("0bama 1diot 5lam 1slam", "obama idiot slam islam"),
+    ],
+)
+def test_a_word_is_not_lost_as_a_mark_or_a_number(disguised, plain):
+    assert folded(disguised) == plain
+
+
+@pytest.mark.parametrize(
+    "text", ["3days 5dollars 7days", "1million 4white 3men in 1room", "100days 2nd 24hours"]
+)
+def test_a_number_before_a_word_stays(text):
+    assert folded(text) == text
 
 
 def test_an_unknown_version_is_refused_by_name():
-    assert [check_folding(version, "x") for version in range(TEXT_FOLDING + 1)] == [0, 1, 2]
+    assert [check_folding(version, "x") for version in range(TEXT_FOLDING + 1)] == [0, 1, 2, 3]
     with pytest.raises(ValueError, match=r"models/text_expert: text_folding is 99.*train the mod"):
         check_folding(99, "models/text_expert")
 

@@ -195,9 +195,19 @@ def test_letterbox_keeps_everything_in_proportion(size, box):
     assert np.array_equal(np.asarray(out), np.asarray(expected))
 
 
-def test_letterbox_of_a_line_keeps_a_pixel_of_it():
-    column = letterbox(red(size=(5000, 1))).crop((200, 0, 201, SIZE))
+# A square of the longest one's sides would fill ten gigabytes.
+@pytest.mark.parametrize("size", [(5000, 1), (5000, 13), (1_000_000, 1)])
+def test_letterbox_of_a_line_keeps_a_pixel_of_it(size):
+    column = letterbox(red(size=size)).crop((200, 0, 201, SIZE))
     assert sorted(column.getcolors()) == [(1, (200, 10, 10)), (SIZE - 1, PADDING)]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_make_no_picture(value):
+    pixels = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8).copy()
+    pixels[3, 3] = value
+    with pytest.raises(ValueError, match="not finite"):
+        load_picture(Image.fromarray(pixels))
 
 
 def test_letterbox_leaves_a_packed_picture_as_it_is():

@@ -212,6 +212,16 @@ def test_two_processes_equal_one(fresh, name):
     assert_close(weights(two, name), weights(one, name), 1e-3)
 
 
+def test_workers_are_part_of_the_job_where_they_flip_pictures(fresh):
+    def jobs(**changed):
+        return [experts.expert_job(n, fresh(**changed)) for n in ("text_expert", "vision_expert")]
+
+    one, two = jobs(workers=1), jobs(workers=2)
+    assert one[0] == two[0] and one[1] != two[1]
+    still = {"vision_tuning": "top_k", "top_k": 0}
+    assert jobs(workers=1, **still)[1] == jobs(workers=2, **still)[1]
+
+
 def test_a_batch_that_the_processes_cannot_share_is_refused(fresh, monkeypatch):
     settings = fresh(batch_size=5)
     inputs = expert_inputs("text_expert", settings, evaluate=False)

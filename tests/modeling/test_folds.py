@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.modeling.folds import assign_folds, folds_of_train, head_rows
+from lib.modeling.folds import assign_folds, folds_of_train, head_rows, richest_fold
 
 
 @given(st.integers(2, 5), st.integers(0, 9))
@@ -34,5 +34,18 @@ def test_too_few_of_a_label_say_what_to_set(labels):
 def test_the_packed_memes_are_folded_and_one_fold_is_for_the_head(fresh):
     settings = fresh(fusion_features="held_out")
     fold = folds_of_train(settings)
-    assert np.array_equal(head_rows(settings), np.flatnonzero(fold == 0))
+    assert len(set(fold[head_rows(settings)])) == 1
     assert 0 < len(head_rows(settings)) < len(fold) / 2
+
+
+def test_a_head_does_not_learn_from_one_large_group():
+    labels = [0, 1] * 500
+    groups = ["template"] * 400 + [f"g{row}" for row in range(600)]
+    fold = assign_folds(labels, groups, 4, 0)
+    chosen = richest_fold(labels, groups, fold)
+    assert "template" not in {groups[row] for row in np.flatnonzero(fold == chosen)}
+    # Of equal ones the first; one of a single label is none.
+    assert richest_fold([0, 1, 0, 1], list("abcd"), np.array([0, 0, 1, 1])) == 0
+    assert richest_fold([0, 0, 0, 1], list("abcd"), np.array([0, 0, 1, 1])) == 1
+    with pytest.raises(ValueError, match=r"both labels.*fusion_features=experts"):
+        richest_fold([0, 0, 1, 1], list("abcd"), np.array([0, 0, 1, 1]))

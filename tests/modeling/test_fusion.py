@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
-from lib.artifacts import fingerprint
+from lib.artifacts import fingerprint, write_json
 from lib.config import Settings
 from lib.modeling import fusion, fusion_training
 from lib.modeling.encoders import EXPERTS, Encoders
@@ -344,13 +344,18 @@ def test_a_head_is_refused_on_other_experts(settings):
 def test_a_full_runs_fusion_is_not_replaced_unasked(settings):
     found = features()
     run = train_fusion(found, fusion_config(found, settings), settings)
+    origins = [settings.model_folder(name) / "made_from.json" for name in EXPERTS]
+    for file in origins:
+        write_json(file, {"mode": "full", "backbone": "minilm", "data": "these"})
     save_fusion(run, settings, NO_ENCODERS)
-    other = train_fusion(found, fusion_config(found, settings), settings)
+    # Trained anew from the same, with another learning rate say: fusion goes with them.
     experts = dict.fromkeys(EXPERTS, "others")
-    other.head.config = other.head.config.model_copy(update={"experts": experts})
+    run.head.config = run.head.config.model_copy(update={"experts": experts})
+    save_fusion(run, settings, NO_ENCODERS)
+    write_json(origins[0], {"mode": "full", "backbone": "minilm", "data": "others"})
     with pytest.raises(FileExistsError, match="overwrite=true"):
-        save_fusion(other, settings, NO_ENCODERS)
-    save_fusion(other, settings.model_copy(update={"overwrite": True}), NO_ENCODERS)
+        save_fusion(run, settings, NO_ENCODERS)
+    save_fusion(run, settings.model_copy(update={"overwrite": True}), NO_ENCODERS)
 
 
 @pytest.mark.parametrize(

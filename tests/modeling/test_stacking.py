@@ -53,6 +53,14 @@ def test_a_meme_and_its_group_have_no_vote_on_it():
     assert found[0].item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_where_only_kin_could_vote_it_is_the_share_of_hate():
+    text, vision, labels = memes(80)
+    found = neighbours()(text, vision, ["one template"] * 79 + ["another"])
+    assert found[:79].tolist() != pytest.approx([labels.float().mean().item()] * 79)
+    alone = neighbours()(text, vision, ["one template"] * 80)
+    assert alone.tolist() == pytest.approx([labels.float().mean().item()] * 80)
+
+
 def test_fewer_memes_than_neighbours_all_vote():
     text, vision, labels = memes(4)
     kept = Neighbours(4, 6, 6)

@@ -505,6 +505,42 @@ def test_two_runs_at_once_are_refused(full_root, memes, tmp_path):
         score(memes / "memes.csv", output.file, root=full_root.root, mode="full", workers=1)
 
 
+def test_asking_again_leaves_the_parts_of_a_run_that_scores_all_again(scored, memes, tmp_path):
+    from lib.serving.scoring.output import Output
+
+    scored(memes / "memes.csv")
+    out = tmp_path / "scores.parquet"
+    again = Output(out, json.loads(pq.read_schema(out).metadata[b"made_from"]))
+    assert again.finished() is not None
+    with again.claimed():
+        again.keep("0", pa.table({"a": [1]}))
+        scored(memes / "memes.csv")
+        assert again.done() == {"0": 1}
+    scored(memes / "memes.csv")
+    assert not again.folder.exists()
+
+
+def test_parts_that_were_used_up_are_not_taken_for_new_ones(tmp_path, monkeypatch):
+    from lib.serving.scoring import output as output_module
+
+    output = output_module.Output(tmp_path / "s.parquet", {"fingerprint": "f"})
+    output.keep("0", pa.table({"a": [1]}))
+    with monkeypatch.context() as killed:
+        killed.setattr(output_module.shutil, "rmtree", lambda *_, **__: None)
+        output.remove_parts()
+    assert output.done() == {} and not output.drop_others()
+
+
+@pytest.mark.parametrize(
+    "image", [{"path": 5}, {"path": ["x"]}, {"bytes": "abc", "path": 5}, {"bytes": 7}, 7, [1]]
+)
+def test_a_row_whose_picture_is_none_costs_no_other(scored, memes, image):
+    rows = [{"text": "monday", "image": "pics/001.jpg"}, {"text": "again", "image": image}]
+    (memes / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(scored(memes / "odd.jsonl")) == 1
+    assert "picture" in scored.rejected["reason"].item()
+
+
 def test_a_folder_that_is_a_link_is_looked_into_once(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/a.png").touch()

@@ -20,6 +20,8 @@ from lib.serving.scoring.tasks import ANSWER, NAMED, REASON
 # The key of the files' metadata under which stands what they were made from.
 MADE_FROM = b"made_from"
 ROW_GROUP = 65_536
+# The folder of parts that the output has been made of.
+_USED = "used"
 
 
 class Counts(NamedTuple):
@@ -69,7 +71,7 @@ class Output:
         others = [path for path in self.folder.iterdir() if path.is_dir() and path != self.parts]
         for path in others:
             shutil.rmtree(path)
-        return bool(others)
+        return any(path.name != _USED for path in others)
 
     def done(self) -> dict[str, int]:
         """The number of rows of each part there is, by the name of its task."""
@@ -84,6 +86,11 @@ class Output:
             pq.write_table(rows, new)
 
     def remove_parts(self) -> None:
+        # All at once, or some that a kill leaves would be taken for those of a run begun anew.
+        used = self.folder / _USED
+        shutil.rmtree(used, ignore_errors=True)
+        if self.parts.is_dir():
+            self.parts.rename(used)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def finish(self, n_parts: int, models: Mapping[str, str], of_shards: bool) -> Counts:

@@ -183,6 +183,9 @@ def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> R
     image, text = given.get("image"), given.get("text")
     if isinstance(image, Mapping):  # as the library `datasets` writes pictures
         content, name = image.get("bytes"), image.get("path")
+        if not isinstance(content, bytes | None) or not isinstance(name, str | None):
+            fault = "the picture's 'bytes' and 'path' are no bytes and no file's path"
+            return Row(id_, fault=fault)
         return Row(id_, name, content or (name and _place(address, name)), text)
     if isinstance(image, bytes):
         return Row(id_, None, image, text)

@@ -1,6 +1,7 @@
 """What Prometheus is told, and what `lib.serving.drift` reads: numbers, no content of memes."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -51,24 +52,29 @@ class KeptHistograms:
     def __init__(self, file: Path, models: dict[str, str]) -> None:
         self._file, self._models = file, models
         self._new = Histograms(models)
+        # Answers are counted by one thread and written by another.
+        self._counting = threading.Lock()
 
     def add(self, answers: Sequence[dict[str, Any]]) -> None:
         """Count answers of the classifier."""
         if answers:
-            self._new.add(answers)
+            with self._counting:
+                self._new.add(answers)
 
     def write(self) -> None:
         """Add what was counted since the last time to the file, begun anew for other models.
 
         Raises OSError where it cannot be written; the counts are then kept for the next time.
         """
-        new, self._new = self._new, Histograms(self._models)
+        with self._counting:
+            new, self._new = self._new, Histograms(self._models)
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with _alone(self._file.with_name(f".{self._file.name}.lock")):
                 _together(self._file, new).write(self._file)
         except OSError:
-            self._new += new
+            with self._counting:
+                self._new += new
             raise
 
 

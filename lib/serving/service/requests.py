@@ -82,6 +82,14 @@ class _WholeForm(MultiPartParser):
     def on_end(self) -> None:
         self.ended = True
 
+    def on_part_end(self) -> None:
+        part = self._current_part
+        if part.file is not None:
+            super().on_part_end()
+            return
+        # The parser would read as Latin-1 what is no UTF-8, and judge that.
+        self.items.append((part.field_name, bytes(part.data).decode("utf-8")))
+
 
 async def _form(request: Request, files: int) -> dict[str, list[Any]]:
     """The values of each field, pictures as bytes."""
@@ -92,6 +100,8 @@ async def _form(request: Request, files: int) -> dict[str, list[Any]]:
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(400, f"not a multipart form: {error.message}") from None
+    except UnicodeError:
+        raise HTTPException(400, "not a multipart form: a field or its name is not UTF-8") from None
     if not parser.ended:
         raise HTTPException(400, "not a multipart form: its last boundary is missing")
     found: dict[str, list[Any]] = {name: [] for name in FIELDS}
