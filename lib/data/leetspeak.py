@@ -49,8 +49,8 @@ def without_leetspeak(word: str, version: int) -> str:
 
     Only within words that have letters, and not in ordinary ones: `2nd`, `covid19`, `mp3`, `h2o`,
     `$5k`, addresses. One sign between letters is read as a letter, at an end where no number is
-    usual; several blocks of them in one word are no accident. Since version 3 `3days` stays, a number
-    and a word of English, and `@sians` is no account.
+    usual; several blocks of them in one word are no accident. Since version 3 `3days` stays, a
+    number and a word of English, and `@sians` is no account.
     """
     if _ADDRESS.search(word) and not (version > 2 and begins_with_a(word)):
         return word
