@@ -22,13 +22,13 @@ def says_a_word(mark: str) -> bool:
     """Whether a mark's name is a word: `@5ylum`, `@sians`, `kill.me`.
 
     A writer has hidden that, or a reader has missed a space; few sites and accounts are named by a
-    word alone. Digits in several places of an account's name stand for letters.
+    word alone. Digits within an account's name, or two at its head, stand for letters.
     """
     if account := _ACCOUNT.fullmatch(mark):
         name = account[1].lower()
         return (
             begins_with_a(mark)
-            or re.search(r"\d[a-z]+\d", name) is not None
+            or re.search(r"^\d\d|[a-z]\d+[a-z]", name) is not None
             or plain_letters(name) in known_words()
         )
     site = _SITE.fullmatch(mark)

@@ -125,8 +125,8 @@ def test_a_model_of_before_is_shown_what_it_was_trained_on():
     ("disguised", "plain"),
     [
         ("@5ylum @bu53r5 and an @b50lu73 joke", "asylum abusers and an absolute joke"),
-        ("@nimals @sians", "animals asians"),
-        ("kill.it join.us @friends friends.com", "kill.it join.us @friends friends.com"),
+        ("@nimals @sians @55h013", "animals asians asshoie"),
+        ("kill.it @friends friends.com @1amamemer", "kill.it @friends friends.com"),
         ("0bama 1diot 5lam 1slam", "obama idiot slam islam"),
     ],
 )
