@@ -42,13 +42,14 @@ def read_corrections(folders: Iterable[Path]) -> list[Correction]:
     """The corrections in `Step_2/corrections.csv` of each folder that has one, in their order.
 
     Raises ValueError naming file, line and field where a file is not text or has other columns,
-    where a label is not 0 or 1, and where an id occurs twice.
+    where a label is not 0 or 1, and where an id occurs twice with another label or reason: what the
+    report's page exports holds the corrections made before, too.
     """
     found: dict[str, Correction] = {}
     for path in dict.fromkeys(folder / CORRECTIONS for folder in folders):
         for correction in _rows(path) if path.is_file() else ():
             before = found.setdefault(correction.id, correction)
-            if before is not correction:
+            if replace(before, where=correction.where) != correction:
                 raise ValueError(
                     f"{correction.where}: field id: {correction.id!r} has a correction already, "
                     f"{before.where}; keep one of them"

@@ -61,6 +61,8 @@ def robustness(settings: Settings, decision: DecisionBundle) -> pd.DataFrame:
         sample = [memes[row] for row in rows]
         model = load_fusion(settings.models)
         table = robustness_table(model, sample, decision, settings.seed, settings.workers)
+        # Killed between the two, a table must not be taken for what it was before.
+        made_from.unlink(missing_ok=True)
         write_csv(file, table)
         write_json(made_from, job)
     # Read back even so: the figures are the same whether kept or new.

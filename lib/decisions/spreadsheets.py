@@ -33,8 +33,12 @@ def as_met(path: str | Path) -> pd.DataFrame:
     names = dict.fromkeys(_NAMES, str)
     table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
     for name in table.select_dtypes(["object", "string"]):
-        table[name] = table[name].fillna("").str.removeprefix("'")
+        table[name] = table[name].fillna("").map(_as_met)
     return table
+
+
+def _as_met(value: object) -> object:
+    return value.removeprefix("'") if isinstance(value, str) else value
 
 
 def _cell(value: object) -> object:

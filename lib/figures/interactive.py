@@ -14,6 +14,7 @@ from lib.commands import GIVEN
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibrated
+from lib.decisions.spreadsheets import as_met
 
 # More than that of a table is sampled for the page: a browser would choke on it.
 SHOWN_BYTES = "2MB"
@@ -94,7 +95,7 @@ def sortable(table: pd.DataFrame | Path, rows: int = 5) -> Any:
     Works without a network: the script that sorts comes with the itables package. Of a table over
     2 MB a sample is shown, and said to be one.
     """
-    shown = pd.read_csv(table) if isinstance(table, Path) else table
+    shown = as_met(table) if isinstance(table, Path) else table
     if is_batch():
         return shown.head(rows)
     from IPython.display import HTML

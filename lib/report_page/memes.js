@@ -17,14 +17,27 @@ const link = (id) => {
 };
 
 // ---- Verdicts ----------------------------------------------------------------------------------
-const verdicts = (() => {
-  try { return new Map(Object.entries(JSON.parse(storage.get(data.key) || "{}"))); }
-  catch { return new Map(); }
-})();
+const stored = () => {
+  try { return Object.entries(JSON.parse(storage.get(data.key) || "{}")); }
+  catch { return []; }
+};
+const verdicts = new Map(stored());
+
+// Another tab with this page may have kept verdicts meanwhile.
+function readAgain() {
+  const found = stored();
+  if (!storage.works) return;
+  verdicts.clear();
+  for (const [id, kept] of found) verdicts.set(id, kept);
+}
+addEventListener("storage", (event) => {
+  if (event.key === data.key) { readAgain(); showProgress(); }
+});
 
 const keep = (row, change) => keepOf(rows.id[row], rows.label[row], change);
 
 function keepOf(id, label, change) {
+  readAgain();
   const before = verdicts.get(id) || { verdict: "", reason: "" };
   const after = { ...before, ...change, label };
   if (after.verdict || after.reason) verdicts.set(id, after);

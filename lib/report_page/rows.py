@@ -28,8 +28,8 @@ CHUNK = 16_384
 ROWS = 5_000
 # Of texts and of what else is told of a meme: the first lengths at which all rows fit are taken.
 LENGTHS = ((400, 160), (240, 80), (160, 60), (110, 40))
-# Numbers, codes of filters and commas of a row.
-ROW_BYTES = 60
+# Numbers and commas of a row, and the code and comma of a filter in it.
+ROW_BYTES, FILTER_BYTES = 30, 3
 # More values than these are told of a meme, but not offered as a filter.
 MOST_VALUES = 20
 
@@ -109,7 +109,7 @@ def _within(room: int, best: pd.DataFrame) -> pd.DataFrame:
         told = words.assign(text=[_short(text, longest_text) for text in words["text"]])
         told[beside] = told[beside].map(partial(_short, most=longest))
         written = told[["id", "text", *_details(told)]].map(lambda s: len(safe_json(s).encode()))
-        sizes = written.sum(axis=1) + ROW_BYTES
+        sizes = written.sum(axis=1) + ROW_BYTES + FILTER_BYTES * len(_filters(told))
         if sizes.sum() <= room:
             break
     return told[sizes.cumsum() <= room]

@@ -121,6 +121,17 @@ def test_step_3_finds_the_file_in_the_root_and_in_the_folder_of_the_data(tmp_pat
     assert [c.id for c in examples_for(beside) if not isinstance(c, Example)] == [first.id, "other"]
 
 
+def test_what_stands_in_both_folders_alike_counts_once(tmp_path):
+    # The page of the report exports the corrections made before, too.
+    written(tmp_path / "data", "m0,1,an insult")
+    written(tmp_path / "root", "m0,1,an insult", "m1,0,a joke")
+    folders = [tmp_path / "root", tmp_path / "data"]
+    assert [(c.id, c.label) for c in read_corrections(folders)] == [("m0", 1), ("m1", 0)]
+    written(tmp_path / "data", "m0,0,an insult")
+    with pytest.raises(ValueError, match="'m0' has a correction already"):
+        read_corrections(folders)
+
+
 def test_excel_s_byte_order_mark_and_blank_lines_are_read(tmp_path):
     (found,) = written(tmp_path, "", "m0,1,x", "", header="\ufeffid,label,reason")
     assert (found.id, found.label) == ("m0", 1)

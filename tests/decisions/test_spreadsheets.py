@@ -36,3 +36,10 @@ def test_numbers_stay_numbers_and_ids_keep_their_zeros(tmp_path):
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\u2028", "\v"])
 def test_a_text_of_several_lines_is_one_row(end):
     assert for_spreadsheets(pd.DataFrame({"text": [f"a{end}b"]}))["text"].tolist() == ["a b"]
+
+
+def test_what_is_true_of_some_rows_only_stays_so(tmp_path):
+    pd.DataFrame({"id": ["a", "b", "c"], "seen": [True, None, False]}).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    assert as_met(tmp_path / "t.csv")["seen"].tolist() == [True, "", False]

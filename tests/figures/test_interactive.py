@@ -88,6 +88,8 @@ def test_a_csv_file_becomes_a_page_that_needs_no_network(tmp_path, monkeypatch):
     assert "<script>alert(1)" not in page
     monkeypatch.setenv(GIVEN, "python -m lib.run")
     assert sortable(file, rows=1)["id"].tolist() == ["a"]
+    pd.DataFrame({"id": ["01"], "text": ["'=1+1"]}).to_csv(file, index=False)
+    assert sortable(file).iloc[0].tolist() == ["01", "=1+1"]
 
 
 def test_a_large_table_is_sampled(monkeypatch):

@@ -201,6 +201,20 @@ def test_a_suspect_of_train_is_called_wrong_and_exported(opened, report, tmp_pat
     assert (found.id, found.label, found.reason) == ("007", 0, "harmless")
 
 
+def test_verdicts_of_two_tabs_are_all_kept(opened, report):
+    page = opened(report)
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.wait_for_selector("#list tbody tr a")
+    for tab, keys in ((other, "jjd"), (page, "ja")):
+        for key in keys:
+            tab.keyboard.press(key)
+    for tab in (page, other):
+        tab.wait_for_function("document.querySelector('#progress').textContent.startsWith('1 agr')")
+        assert "1 agreed, 1 disagreed" in tab.inner_text("#progress")
+    other.close()
+
+
 def test_letters_typed_into_a_field_are_no_verdicts(opened, report):
     page = opened(report)
     page.keyboard.press("j")
