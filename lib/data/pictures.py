@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import os
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -28,7 +29,8 @@ def load_picture(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.I
     of one of `FORMATS`, is empty, broken or truncated, or has more than `MAX_PIXELS` pixels.
     """
     name = source if isinstance(source, str | Path) else "picture"
-    if isinstance(source, str | Path) and not Path(source).is_file():
+    # Unlike Path.is_file it knows that there is no file of a name of 5,000 characters.
+    if isinstance(source, str | Path) and not os.path.isfile(source):
         raise FileNotFoundError(f"{name}: there is no such picture file")
     try:
         if isinstance(source, Image.Image):

@@ -176,6 +176,8 @@ def test_a_large_picture_is_refused_before_it_warns_or_is_decoded(tmp_path, monk
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         load_picture(tmp_path / "gone.png")
+    with pytest.raises(FileNotFoundError, match="no such picture"):
+        load_picture("a" * 5_000)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from lib.decisions.bundle import DecisionBundle
-from lib.serving.memes import Meme, read_meme
 from lib.serving.page.answer import (
     bars_html,
     fault_html,
@@ -25,7 +24,8 @@ TITLE = "Calibrated memes"
 _KEPT, _SWEPT = 3600, 600
 # Events that may wait at once; more are told that it is busy.
 _WAITING = 64
-Judge = Callable[[Meme], dict[str, Any]]
+# Answers on a text, None to read it off the picture, and the picture's content.
+Judge = Callable[[str | None, bytes | None], dict[str, Any]]
 
 
 class Seen(NamedTuple):
@@ -145,7 +145,7 @@ class _Acts:
         # An answer to the picture before would stand beside this one for seconds.
         yield gr.skip(), gr.skip(), *_said("", nothing_html("Reading the picture …"))[1:]
         try:
-            answer = self._judge(read_meme(None, _content(path)))
+            answer = self._judge(None, _content(path))
         except Exception as error:
             yield "", *_said("", _fault(error))
         else:
@@ -159,7 +159,7 @@ class _Acts:
         if path is None and not text.strip():
             return _said(text, nothing_html())
         try:
-            answer = self._judge(read_meme(text, None if path is None else _content(path)))
+            answer = self._judge(text, None if path is None else _content(path))
         except Exception as error:
             return _said(text, _fault(error))
         return self._shown(Seen(text, answer), cut)

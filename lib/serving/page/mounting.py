@@ -1,17 +1,15 @@
 """The page on an application of FastAPI."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI, Response
 
 from lib.serving.classifier import MemeClassifier
-from lib.serving.memes import Meme
+from lib.serving.memes import read_meme
 from lib.serving.page.examples import draw_examples
-from lib.serving.page.layout import build_page
+from lib.serving.page.layout import Judge, build_page
 
 PATH = "/page"
 MOST_MB = 20
@@ -20,18 +18,19 @@ MOST_MB = 20
 def mount(
     app: FastAPI,
     classifier: MemeClassifier,
-    judge: Callable[[Meme], dict[str, Any]] | None = None,
+    judge: Judge | None = None,
     max_upload_mb: float = MOST_MB,
 ) -> FastAPI:
     """Serve the page of a classifier at `PATH` of `app`; returns `app`.
 
-    `judge` answers one meme in the form of `MemeClassifier.predict`; by default the classifier
-    does at once, a service may have its queue do it. Larger files than `max_upload_mb` are refused.
+    `judge` answers one text and picture in the form of `MemeClassifier.predict`; by default the
+    classifier does at once, a service has its queue and its limits do it. Larger files than
+    `max_upload_mb` are refused.
     """
     # Held by the application, and gone with it.
     app.state.examples = tempfile.TemporaryDirectory()
     examples = draw_examples(Path(app.state.examples.name))
-    judge = judge or (lambda meme: classifier.judge([meme])[0])
+    judge = judge or (lambda text, image: classifier.judge([read_meme(text, image)])[0])
     page = build_page(judge, classifier.decision, examples)
     fonts = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Arial", "sans-serif")]
     code = [gr.themes.Font(name) for name in ("ui-monospace", "monospace")]

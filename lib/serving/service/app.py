@@ -37,13 +37,13 @@ def create_app(classifier: MemeClassifier, settings: ServiceSettings | None = No
     Its lifespan starts and ends the model's thread, so that nothing is answered before or after.
     """
     settings = settings or ServiceSettings()
-    judging = Judging(classifier, settings)
     place = Layout.model_validate(
         {"mode": settings.mode} | ({"root": settings.root} if settings.root else {})
     )
     histograms = KeptHistograms(
         place.artifact(8, "histograms.json"), classifier.decision.fingerprints
     )
+    judging = Judging(classifier, settings, histograms.add)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -65,25 +65,22 @@ def create_app(classifier: MemeClassifier, settings: ServiceSettings | None = No
     # Added last, so outermost: it counts and logs what the limits refuse, too.
     app.add_middleware(RequestLog, metrics=judging.metrics)
     app.add_exception_handler(StarletteHTTPException, _as_json)
-    _add_memes(app, judging, histograms, settings)
+    _add_memes(app, judging, settings)
     _add_model(app, judging, classifier, settings)
     if settings.page:
         from lib.serving.page import mount
 
-        app = mount(app, classifier, judging.one, settings.max_upload_mb)
+        app = mount(app, classifier, judging.ask, settings.max_upload_mb)
     return app
 
 
-def _add_memes(
-    app: FastAPI, judging: Judging, histograms: KeptHistograms, settings: ServiceSettings
-) -> None:
+def _add_memes(app: FastAPI, judging: Judging, settings: ServiceSettings) -> None:
     """The routes that judge memes."""
     options: dict[str, Any] = {"dependencies": [_token(settings)], "responses": schema.ERRORS}
 
     async def answers(request: Request, sent: list[Any]) -> list[Any]:
         found = await judging.answer(sent)
         request.scope[FACTS].update(facts_of(found))
-        histograms.add([item for item in found if not isinstance(item, Fault)])
         return found
 
     @app.post("/predict", response_model=schema.Answer, openapi_extra=schema.ONE, **options)

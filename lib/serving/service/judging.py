@@ -5,7 +5,7 @@ import contextlib
 import functools
 import importlib.util
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,10 +28,18 @@ NO_OCR = (
 
 
 class Judging:
-    """Takes memes in up to `queue` at once, has them read, and judged by one thread."""
+    """Takes memes in up to `queue` at once, has them read, and judged by one thread.
 
-    def __init__(self, classifier: MemeClassifier, settings: ServiceSettings) -> None:
-        self._settings = settings
+    `seen` is told of all answers.
+    """
+
+    def __init__(
+        self,
+        classifier: MemeClassifier,
+        settings: ServiceSettings,
+        seen: Callable[[Sequence[Answer]], None] = lambda answers: None,
+    ) -> None:
+        self._settings, self._seen = settings, seen
         self.metrics = Metrics(lambda: self.accepted)
         self.accepted = 0
         self._reading = 0
@@ -44,6 +52,8 @@ class Judging:
         )
 
     def start(self) -> None:
+        """Begin to judge; to be called where the loop runs that `answer` is awaited in."""
+        self._loop = asyncio.get_running_loop()
         self._model.start()
 
     @property
@@ -78,12 +88,19 @@ class Judging:
         self._count(found)
         return found
 
-    def one(self, meme: Meme) -> Answer:
-        """The answer on a meme that was read elsewhere, for callers in threads of their own.
+    def ask(self, text: str | None, image: bytes | None) -> Answer:
+        """The answer on one meme, for a caller in a thread of its own.
 
-        Raises what the model raises, and TimeoutError.
+        Raises ValueError saying why there is none, TimeoutError where there is no room or no time.
         """
-        return self._model.submit(meme).result(self._settings.request_timeout)
+        asked = asyncio.run_coroutine_threadsafe(self.answer([Sent(text, image)]), self._loop)
+        try:
+            (found,) = asked.result()
+        except HTTPException as error:
+            raise TimeoutError(error.detail) from None
+        if not isinstance(found, Fault):
+            return found
+        raise TimeoutError(found.said) if found.status == 504 else ValueError(found.said)
 
     def _take_in(self, memes: int) -> None:
         if not self.ready:
@@ -137,6 +154,7 @@ class Judging:
         return Fault(504, f"no answer within {self._settings.request_timeout:g} seconds")
 
     def _count(self, found: Sequence[Answer | Fault]) -> None:
+        self._seen([item for item in found if not isinstance(item, Fault)])
         for item in found:
             if isinstance(item, Fault):
                 self.metrics.faults.labels(item.status).inc()

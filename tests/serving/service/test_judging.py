@@ -1,10 +1,13 @@
+import asyncio
 import json
 import logging
 import threading
 
 import pytest
 
+from lib.serving.service.judging import Judging
 from lib.serving.service.logs import JsonLines
+from lib.serving.service.settings import ServiceSettings
 from tests.serving.bad_inputs import TEXT, noise, saved
 
 
@@ -101,6 +104,26 @@ def test_a_program_that_breaks_is_a_500_in_json(client_of, monkeypatch, caplog):
     assert found.status_code == 500
     assert found.json() == {"error": "something broke; it is in the service's log"}
     assert "fridge" not in found.text
+
+
+def test_who_asks_from_a_thread_keeps_to_the_limits_and_is_counted(slow):
+    counted, limits = [], ServiceSettings(max_text=10, queue=1, max_items=1)
+
+    async def asked():
+        judging = Judging(slow, limits, counted.extend)
+        judging.start()
+        first = asyncio.create_task(asyncio.to_thread(judging.ask, "monday", None))
+        await asyncio.to_thread(slow.asked.wait, 20)
+        with pytest.raises(TimeoutError, match="too many memes"):
+            await asyncio.to_thread(judging.ask, "again", None)
+        slow.on.set()
+        answer = await first
+        with pytest.raises(ValueError, match="at most 10"):
+            await asyncio.to_thread(judging.ask, "x" * 11, None)
+        await asyncio.to_thread(judging.close)
+        return answer
+
+    assert [asyncio.run(asked())] == counted
 
 
 def test_lower_limits_are_kept(client_of, as_json):
