@@ -11,6 +11,10 @@ import yaml
 from lib.artifacts import write_text
 from lib.layout import ROOT
 
+# The settings that name folders, and those that may.
+FOLDERS = {"root", "data"}
+BACKBONES = {"text_model", "vision_model", "dual_encoder"}
+
 MEND = "delete the file and give the settings once more"
 
 
@@ -30,13 +34,15 @@ def read_parameters(path: str | Path) -> dict[str, Any]:
 
 
 def in_project(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same settings, relative folders taken from the project's and never from the caller's."""
-    folders = {
-        name: str(ROOT / Path(values[name]).expanduser())
-        for name in ("root", "data")
-        if isinstance(values.get(name), str)
-    }
-    return {**values, **folders}
+    """The same settings, relative folders taken from the project's and never from the caller's.
+
+    A backbone's name that is such a folder is taken for that, any other for one of the hub's.
+    """
+    given = {name: value for name, value in values.items() if isinstance(value, str)}
+    places = {name: ROOT / Path(given[name]).expanduser() for name in given.keys() & FOLDERS}
+    models = {name: ROOT / Path(given[name]).expanduser() for name in given.keys() & BACKBONES}
+    places |= {name: place for name, place in models.items() if place.is_dir()}
+    return {**values, **{name: str(place) for name, place in places.items()}}
 
 
 def read_saved(file: Path, known: Collection[str]) -> dict[str, Any]:

@@ -42,3 +42,11 @@ def test_folders_in_a_file_are_the_project_s_or_absolute_or_the_user_s(tmp_path,
         "data": str(tmp_path),
         "root": None,
     }
+
+
+def test_a_backbone_in_a_folder_is_found_from_any_other(tmp_path, monkeypatch):
+    (tmp_path / "backbones/mine").mkdir(parents=True)
+    monkeypatch.setattr("lib.settings_files.ROOT", tmp_path)
+    given = {"text_model": "backbones/mine", "vision_model": "google/siglip", "dual_encoder": None}
+    found = {"text_model": str(tmp_path / "backbones/mine")}
+    assert in_project(given) == given | found
