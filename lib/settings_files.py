@@ -38,11 +38,13 @@ def in_project(values: Mapping[str, Any]) -> dict[str, Any]:
 
     A backbone's name that is such a folder is taken for that, any other for one of the hub's.
     """
-    given = {name: value for name, value in values.items() if isinstance(value, str)}
-    places = {name: ROOT / Path(given[name]).expanduser() for name in given.keys() & FOLDERS}
-    models = {name: ROOT / Path(given[name]).expanduser() for name in given.keys() & BACKBONES}
-    places |= {name: place for name, place in models.items() if place.is_dir()}
-    return {**values, **{name: str(place) for name, place in places.items()}}
+    places = {
+        name: ROOT / Path(value).expanduser()
+        for name, value in values.items()
+        if name in FOLDERS | BACKBONES and isinstance(value, str)
+    }
+    found = {n: str(place) for n, place in places.items() if n in FOLDERS or place.is_dir()}
+    return {**values, **found}
 
 
 def read_saved(file: Path, known: Collection[str]) -> dict[str, Any]:

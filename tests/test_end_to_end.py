@@ -141,11 +141,11 @@ def test_one_word_switches_between_pilot_and_full(full_root, tiny_backbones, tmp
     shutil.copytree(full_root.root, root)
     full = full_root.model_copy(update={"root": root})
     before = artifacts(full)
-    given = {"root": str(root), "n_memes": 12, "fusion_epochs": 2, "workers": 0}
+    given = {"root": str(root), "n_memes": 9, "fusion_epochs": 2, "workers": 0}
     given |= {"robustness_memes": 4}
     run_steps(given | {name: str(folder) for name, folder in tiny_backbones.items()})
     pilot = Settings(root=root, **Settings(root=root).saved())
-    assert (pilot.n_memes, pilot.text_model) == (12, str(tiny_backbones["text_model"]))
+    assert (pilot.n_memes, pilot.text_model) == (9, str(tiny_backbones["text_model"]))
     assert artifacts(full) == before, "the pilot touched what the full run had made"
 
     of_pilot = artifacts(pilot)
@@ -153,7 +153,7 @@ def test_one_word_switches_between_pilot_and_full(full_root, tiny_backbones, tmp
     assert artifacts(full) == before, "nothing but the mode was given, and nothing else came out"
     assert artifacts(pilot) == of_pilot
     loaded = {mode: MemeClassifier.load(root, mode).decision for mode in ("pilot", "full")}
-    assert (loaded["pilot"].n, loaded["pilot"].fit_split) == (12, "train")
+    assert (loaded["pilot"].n, loaded["pilot"].fit_split) == (9, "train")
     assert loaded["full"].fit_split == "val"
     assert loaded["pilot"].fingerprints["text_expert"] != loaded["full"].fingerprints["text_expert"]
 

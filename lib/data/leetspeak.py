@@ -40,6 +40,8 @@ _COUNTED = frozenset(
 _ADDRESS = re.compile(
     r"://|\bwww\.|\w\.\w+/\w|\w@[\w-]+\.\w|^\W*@(?:\W*[^\W\d_]){5}", re.IGNORECASE
 )
+# An account, and its name.
+ACCOUNT = re.compile(r"\W*@(\w+)\W*")
 # One sign and one letter: most such pairs are names (`4k`, `5g`), these are words.
 _PAIRS = frozenset(("0f", "0n", "0r", "0h", "1f", "1n", "1t", "7o"))
 
@@ -59,7 +61,7 @@ def without_leetspeak(word: str, version: int) -> str:
 
 def begins_with_a(word: str) -> bool:
     """Whether a word's first sign is an `@` that makes a word of English of it, read as an a."""
-    found = re.fullmatch(r"\W*?@(\w+)\W*", word)
+    found = ACCOUNT.fullmatch(word)
     return found is not None and "a" + plain_letters(found[1]) in known_words()
 
 

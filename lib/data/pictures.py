@@ -54,8 +54,7 @@ def letterbox(image: Image.Image, size: int = SIZE) -> Image.Image:
 
     Overlaid text sits at the edges of a meme: cropping would cut it off.
     """
-    image = shrunk_line(image, size)
-    return ImageOps.pad(image, (size, size), color=PADDING)
+    return ImageOps.pad(shrunk_line(image, size), (size, size), color=PADDING)
 
 
 def shrunk_line(image: Image.Image, size: int) -> Image.Image:

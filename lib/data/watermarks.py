@@ -3,7 +3,7 @@
 import re
 
 from lib.data.english import known_words
-from lib.data.leetspeak import begins_with_a, plain_letters
+from lib.data.leetspeak import ACCOUNT, begins_with_a, plain_letters
 
 # Endings of sites' names; a dot within a word is mostly a space that a reader has missed.
 _ENDINGS = "com|net|org|example|co|cc|tv|io|me|info|cm|us|uk|in|app|gg|de|fr|es|it|ru|br"
@@ -13,8 +13,7 @@ _MARK = re.compile(
 )
 
 
-# An account's name, and the name of a site that is nothing but a name and an ending.
-_ACCOUNT = re.compile(r"\W*@(\w+)\W*")
+# The name of a site that is nothing but a name and an ending.
 _SITE = re.compile(rf"\W*([a-z]+)\.(?:{_ENDINGS})\W*", re.IGNORECASE)
 
 
@@ -24,7 +23,7 @@ def says_a_word(mark: str) -> bool:
     A writer has hidden that, or a reader has missed a space; few sites and accounts are named by a
     word alone. Digits within an account's name, or two at its head, stand for letters.
     """
-    if account := _ACCOUNT.fullmatch(mark):
+    if account := ACCOUNT.fullmatch(mark):
         name = account[1].lower()
         return (
             begins_with_a(mark)

@@ -1,6 +1,5 @@
 """What the models say of memes, and what fusion would say without the text or the picture."""
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -31,8 +30,6 @@ class Evidence:
 
     def __init__(self, model: FusionModel) -> None:
         self.model = model
-        # What runs an encoder takes one batch at a time, and callers may have threads.
-        self._running = threading.Lock()
 
     def prepared(self, memes: Sequence[Meme]) -> dict[str, Any]:
         """What the encoders of pictures are given of memes, and the n-grams of their texts.
@@ -54,10 +51,9 @@ class Evidence:
         encoders, tokens = self.model.encoders, self.model.head.reads_tokens
         sources = encoders.of_modality("text")
         tokenised = {name: source.prepare(texts) for name, source in sources if source.is_network}
-        with self._running:
-            said = encoders.encode_prepared(tokenised, tokens)
-            encoded = encoders.named(said | encoders.encode_prepared(rest(), tokens))
-            return self._asked(self._with_cosines(encoded), len(texts))
+        said = encoders.encode_prepared(tokenised, tokens)
+        encoded = encoders.named(said | encoders.encode_prepared(rest(), tokens))
+        return self._asked(self._with_cosines(encoded), len(texts))
 
     def _asked(self, encoded: Encoded, memes: int) -> Encoded:
         without_text = encoded | _repeated(self._no_text, memes)

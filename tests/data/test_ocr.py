@@ -63,7 +63,7 @@ def test_two_panels_are_read_one_after_the_other():
     assert read_text(picture).lower() == "one day the cat came to the dog"
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 2000), (64, 48)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 2000), (64, 48), (5000, 1), (1, 3000)])
 def test_a_picture_without_words_has_an_empty_text(size):
     assert read_text(Image.new("RGB", size, "white")) == ""
 

@@ -263,3 +263,13 @@ def test_an_equal_table_is_not_made_again(full_root, tmp_path, monkeypatch):
     monkeypatch.setattr(robustness_module, "CODE", (edited,))
     robustness(settings, moved)
     assert len(made) == 3
+    # Killed before it says what the new table was made from, it is not taken for the one before.
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(robustness_module, "write_json", interrupted)
+        robustness(settings, decision)
+    robustness(settings, moved)
+    assert len(made) == 5
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt

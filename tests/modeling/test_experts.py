@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -222,13 +221,10 @@ def test_workers_are_part_of_the_job_where_they_flip_pictures(fresh):
     assert jobs(workers=1, **still)[1] == jobs(workers=2, **still)[1]
 
 
-def test_a_batch_that_the_processes_cannot_share_is_refused(fresh, monkeypatch):
-    settings = fresh(batch_size=5)
-    inputs = expert_inputs("text_expert", settings, evaluate=False)
-    state = SimpleNamespace(num_processes=2)
-    monkeypatch.setattr(expert_trainer, "PartialState", lambda cpu: state)
-    with pytest.raises(ValueError, match="batch_size=5 cannot be shared evenly by 2 processes"):
-        expert_trainer.make_trainer("text_expert", settings, inputs, settings.root / "c")
+def test_a_batch_that_the_processes_cannot_share_is_refused(fresh):
+    ended = launched(fresh(text_epochs=1, batch_size=5), "text_expert")
+    assert ended.returncode != 0
+    assert "batch_size=5 cannot be shared evenly by 2 processes" in ended.stderr
 
 
 def launched(settings, name):

@@ -10,6 +10,7 @@ from lib.decisions.error_analysis import error_table
 from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import logits_of, read_predictions
 from lib.report_page import rows as rows_module
+from lib.report_page.embedding import safe_json
 from lib.report_page.rows import page_rows
 
 N = 300
@@ -69,6 +70,19 @@ def test_what_does_not_fit_is_cut_short_then_left_out(small, monkeypatch):
     assert few.places == everything.places[: len(few.places)] and 20 < len(few.places) < 90
     monkeypatch.setattr(rows_module, "ROWS", 50)
     assert page_rows(settings, report, decision, 10**7).places == everything.places[:50]
+
+
+def test_filters_count_towards_the_room(small, tmp_path, monkeypatch):
+    settings, report, decision = small
+    table = pd.read_csv(settings.artifact(7, "errors.csv"), dtype=str, keep_default_na=False)
+    for k in range(30):
+        table[f"seen_{k}"] = [str((row + k) % 3) for row in range(N)]
+    table.to_csv(tmp_path / "errors.csv", index=False)
+    monkeypatch.setattr(Settings, "artifact", lambda self, step, name: tmp_path / name)
+    content, places = page_rows(settings, report, decision, 30_000)
+    assert 50 < len(places) < N
+    # Names and values of filters are written once.
+    assert len(safe_json(content).encode()) < 30_000 + 4_000
 
 
 def test_nothing_to_show_is_no_error(small):

@@ -7,6 +7,7 @@ name alone.
 import importlib
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -152,14 +153,18 @@ class OpenVinoSession:
             },
         )
         self._request = self._model.create_infer_request()
+        # Which takes one batch at a time, and callers may have threads.
+        self._running = threading.Lock()
         self.inputs = [entry.any_name for entry in self._model.inputs]
         self.outputs = [entry.any_name for entry in self._model.outputs]
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """The outputs for inputs that are tensors or arrays."""
-        found = self._request.infer({name: _array(inputs[name]) for name in self.inputs})
-        # Copies: the request writes its next outputs into the same memory.
-        arrays = (torch.from_numpy(np.array(found[name])) for name in self.outputs)
+        given = {name: _array(inputs[name]) for name in self.inputs}
+        with self._running:
+            found = self._request.infer(given)
+            # Copies: the request writes its next outputs into the same memory.
+            arrays = [torch.from_numpy(np.array(found[name])) for name in self.outputs]
         return dict(zip(self.outputs, arrays, strict=True))
 
 

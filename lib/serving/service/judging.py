@@ -37,7 +37,7 @@ class Judging:
         self,
         classifier: MemeClassifier,
         settings: ServiceSettings,
-        seen: Callable[[Sequence[Answer]], None] = lambda answers: None,
+        seen: Callable[[Sequence[Answer]], None],
     ) -> None:
         self._settings, self._seen = settings, seen
         self.metrics = Metrics(lambda: self.accepted)

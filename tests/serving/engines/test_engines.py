@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -57,7 +58,9 @@ def test_float32_graphs_give_the_answers_of_pytorch(root, kept, memes, engine):
     classifier = MemeClassifier.load(root.root, "full", engine=engine)
     together = classifier.predict_batch(*memes)
     alone = [classifier.predict(*meme) for meme in zip(*memes, strict=True)]
-    for answers in (together, alone):
+    with ThreadPoolExecutor(3) as pool:
+        in_threads = list(pool.map(classifier.predict, *memes))
+    for answers in (together, alone, in_threads):
         for answer, other in zip(answers, expected, strict=True):
             assert answer["decision"] == other["decision"]
             assert answer["prob_hate"] == pytest.approx(other["prob_hate"], abs=1e-5)
