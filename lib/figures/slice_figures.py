@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.config import MODELS
+from lib.decisions.fairness import RATES
 from lib.decisions.modalities import CHANGES, Modalities
 from lib.decisions.pairs import KINDS
 from lib.decisions.report import described
@@ -26,24 +27,35 @@ def slices_figure(table: pd.DataFrame, split: str) -> Figure:
     shown = judged[judged["n"].rank(ascending=False, method="first") <= MOST_ROWS]
     figure, ax = plt.subplots(figsize=(8, 1.6 + 0.28 * max(len(shown), 3)), layout="constrained")
     places = np.arange(len(shown)) + _gaps(shown["slice"])
-    worse = (shown["verdict"] != "").to_numpy()
-    for rows, color, marker, label in (
-        (~worse, INK, "o", "error rate"),
-        (worse, WORSE, "D", "worse than the rest"),
-    ):
-        part, at = shown[rows], places[rows]
-        ax.hlines(at, part["low"], part["high"], color=color, linewidth=2)
-        if len(part):
-            ax.plot(part["error_rate"], at, marker, color=color, label=label)
+    _rates(ax, shown["error_rate"], shown, places, "error rate", "worse than the rest")
     ax.plot(shown["rest_error_rate"], places, "|", color=GREY, markersize=11, label="the rest's")
-    names = [f"{s}: {v}  ({n})" for s, v, n in shown[["slice", "value", "n"]].to_numpy()]
-    ax.set_yticks(places, names)
-    ax.set(xlabel="error rate of fusion, with 95% intervals", xlim=(0, None))
-    ax.set_ylim(places.max(initial=0) + 0.7, -0.7)
-    ax.tick_params(axis="y", length=0)
+    _named(ax, shown[["slice", "value", "n"]], places)
+    ax.set(xlabel="error rate of fusion, with 95% intervals")
     left = len(table) - len(judged)
     figure.suptitle(f"{described(split)}: {len(shown)} slices, {left} too small to judge")
     if len(shown):
+        share_legend(figure)
+    return figure
+
+
+def fairness_figure(table: pd.DataFrame, split: str) -> Figure:
+    """Fusion's rates of both kinds of error by target, language and so on, with 95% intervals.
+
+    `table` is that of `lib.decisions.fairness`, of `split`'s memes; what is too small to judge is
+    left out, and rates higher than the rest's stand out.
+    """
+    judged = table[table["rate"].notna()]
+    parts = [judged[judged["metric"] == metric] for metric in RATES]
+    rows = max(3, *map(len, parts))
+    figure, axes = plt.subplots(1, 2, figsize=(12, 1.6 + 0.28 * rows), layout="constrained")
+    for ax, metric, part in zip(axes, RATES, parts, strict=True):
+        places = np.arange(len(part)) + _gaps(part["attribute"])
+        _rates(ax, part["rate"], part, places, "rate", "higher than the rest")
+        _named(ax, part[["attribute", "value", "n"]], places)
+        ax.set(xlabel=f"{metric.replace('_', '-', 1).replace('_', ' ')}, with 95% intervals")
+    left = int((table["verdict"] == "insufficient").sum())
+    figure.suptitle(f"{described(split)}: {len(judged)} rates of fusion, {left} too small to judge")
+    if len(judged):
         share_legend(figure)
     return figure
 
@@ -68,6 +80,29 @@ def modalities_figure(found: Modalities, split: str) -> Figure:
     figure.suptitle(f"{described(split)}, n = {n}: what text and picture bring")
     share_legend(figure)
     return figure
+
+
+def _rates(
+    ax: Axes, rates: pd.Series, shown: pd.DataFrame, places: np.ndarray, name: str, worse: str
+) -> None:
+    """Marks on their intervals; where a verdict says that it is `worse`, in another colour."""
+    stands_out = (shown["verdict"] != "").to_numpy()
+    for rows, color, marker, label in (
+        (~stands_out, INK, "o", name),
+        (stands_out, WORSE, "D", worse),
+    ):
+        part, at = shown[rows], places[rows]
+        ax.hlines(at, part["low"], part["high"], color=color, linewidth=2)
+        if len(part):
+            ax.plot(rates[rows], at, marker, color=color, label=label)
+
+
+def _named(ax: Axes, names: pd.DataFrame, places: np.ndarray) -> None:
+    """The names of rows from above: slice, value and number of memes."""
+    ax.set_yticks(places, [f"{s}: {v}  ({n})" for s, v, n in names.to_numpy()])
+    ax.set_xlim(0, None)
+    ax.set_ylim(places.max(initial=0) + 0.7, -0.7)
+    ax.tick_params(axis="y", length=0)
 
 
 def _bars(ax: Axes, table: pd.DataFrame, groups: tuple[str, ...]) -> None:

@@ -6,11 +6,12 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from lib.config import MODELS
+from lib.decisions.fairness import fairness
 from lib.decisions.modalities import CHANGES, INTACT, Modalities
 from lib.decisions.modalities import COLUMNS as EFFECTS
 from lib.decisions.pairs import KINDS
 from lib.decisions.slices import slices
-from lib.figures.slice_figures import WORSE, modalities_figure, slices_figure
+from lib.figures.slice_figures import WORSE, fairness_figure, modalities_figure, slices_figure
 
 
 @pytest.fixture
@@ -79,3 +80,32 @@ def test_what_is_undefined_has_no_bar(found):
     figure = modalities_figure(Modalities(pairs, found.effects[:0]), "train")
     assert all(np.isnan(patch.get_height()) for ax in figure.axes for patch in ax.patches)
     figure.draw_without_rendering()
+
+
+def test_a_rate_is_a_mark_on_its_interval_and_the_higher_stands_out(legend_stands_apart):
+    cells = {"a": (90, 80, 20, 10), "b": (80, 5, 95, 20), "few": (3, 1, 2, 3)}
+    counts = [
+        {"slice": "target_type", "value": value, "tp": tp, "fp": fp, "tn": tn, "fn": fn}
+        for value, (tp, fp, tn, fn) in cells.items()
+    ]
+    figure = fairness_figure(fairness(pd.DataFrame(counts)), "test")
+    false_positives, false_negatives = figure.axes
+    marks = {line.get_label(): line for line in false_positives.get_lines()}
+    assert marks["rate"].get_xdata().tolist() == [0.05]
+    assert marks["higher than the rest"].get_xdata().tolist() == [0.8]
+    assert marks["higher than the rest"].get_color() == WORSE
+    assert [t.get_text() for t in false_positives.get_yticklabels()] == [
+        "target_type: a  (100)",
+        "target_type: b  (100)",
+    ]
+    assert false_negatives.get_xlabel() == "false-negative rate, with 95% intervals"
+    assert "4 rates of fusion, 2 too small to judge" in figure.get_suptitle()
+    assert legend_stands_apart(figure)
+
+
+def test_without_rates_that_can_be_judged_the_figure_says_so():
+    counts = pd.DataFrame(
+        [{"slice": "language", "value": "en", "tp": 3, "fp": 1, "tn": 3, "fn": 1}]
+    )
+    figure = fairness_figure(fairness(counts), "train")
+    assert "0 rates of fusion, 2 too small to judge" in figure.get_suptitle()
