@@ -63,7 +63,11 @@ def slice_columns(
             columns[name] = [None if value in ("", None) else str(value) for value in table[name]]
         else:
             found = (meta.get(name, (meta.get("labels") or {}).get(name)) for meta in metas)
-            columns[name] = [None if value is None else str(value) for value in found]
+            # A field of one's own may hold half a character, which no CSV can.
+            columns[name] = [
+                None if value is None else str(value).encode(errors="replace").decode()
+                for value in found
+            ]
     return pd.DataFrame(columns, index=table.index, dtype=object)
 
 

@@ -41,6 +41,13 @@ def test_reads_every_field(tmp_path):
     assert example.labels == {"abuse_hate": 1, "offensive": None, "target_type": None}
 
 
+def test_fields_of_ones_own_are_packed_with_the_meme(tmp_path):
+    rows = [row("a", source="forum", year=2024), row("b")]
+    own, plain = read_manifest(lay_out(tmp_path, rows))
+    assert own.extra == {"source": "forum", "year": 2024}
+    assert plain.extra is None
+
+
 def test_text_falls_back_from_ocr_to_manifest_to_nothing(tmp_path):
     rows = [row("a", text="own"), row("b", text="own"), row("c")]
     examples = list(read_manifest(lay_out(tmp_path, rows, ocr={"a": "read"})))

@@ -128,6 +128,12 @@ def test_memes_without_a_value_are_in_no_slice_of_it():
     assert found[["value", "n"]].to_numpy().tolist() == [["a", 1], ["b", 1]]
 
 
+def test_a_field_with_half_a_character_can_be_written():
+    metas = [{"kind": "half \ud83d"}, {"kind": None}, {"kind": ["a", 1]}]
+    found = slice_columns(table_of(["TP", "FN", "TN"]), metas, ["kind"])["kind"]
+    assert found.tolist() == ["half ?", None, "['a', 1]"]
+
+
 def test_the_rare_of_very_many_values_are_counted_together():
     metas = [{"kind": f"v{i % 80:02}" if i < 400 else "often"} for i in range(480)]
     found = slices([slice_counts(table_of(["TP", "FN"] * 240), metas, ["kind"])])

@@ -48,8 +48,8 @@ def read_manifest(data_dir: str | Path) -> Iterator[Example | Rejected]:
     The overlaid text is the OCR line's; without one (or without `ocr.jsonl`) the manifest's own
     `text`. A transcript in `Step_2/asr.jsonl` joins it. A row without `image` is a meme of which
     there is no picture. Rows that share `group` never straddle two splits. Labels hold `abuse_hate`
-    or the own fields of a data set that `UNIFIED` maps. A row that breaks this is yielded as
-    `Rejected` with file, line, field and reason.
+    or the own fields of a data set that `UNIFIED` maps. Fields of other names are packed as they
+    are. A row that breaks this is yielded as `Rejected` with file, line, field and reason.
     Raises FileNotFoundError without a manifest, and ValueError if an id occurs twice or a file is
     not text: then no row can be trusted.
     """
@@ -109,6 +109,7 @@ def _example(
         lang=row.lang or "en",
         group=row.group,
         split=row.split,
+        extra=row.model_extra or None,
         asr=asr.get(row.id, ""),
     )
 
