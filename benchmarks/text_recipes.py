@@ -97,7 +97,7 @@ def margins(encoder: TextEncoder, texts: list[str]) -> np.ndarray:
 def rows_of(runs: dict[str, list[dict]], memes: dict[str, MemeShards]) -> pd.DataFrame:
     """A row a recipe, as the module says."""
     labels = {split: np.array(memes[split].labels) for split in memes}
-    groups = np.array(memes["test"].groups)
+    groups = {split: np.array(memes[split].groups) for split in memes}
     rows, averaged = [], {}
     for name, seeds in runs.items():
         judged = []
@@ -112,17 +112,20 @@ def rows_of(runs: dict[str, list[dict]], memes: dict[str, MemeShards]) -> pd.Dat
                 | {"log_loss_uncalibrated": before["nll"], "ece_uncalibrated": before["ece"]}
             )
         table = pd.DataFrame(judged)
-        averaged[name] = np.mean([found["test"] for found in seeds], axis=0)
-        row = {"recipe": name, "seeds": len(seeds), "n_test": len(groups), **table.mean()}
+        averaged[name] = {s: np.mean([found[s] for found in seeds], axis=0) for s in memes}
+        row = {"recipe": name, "seeds": len(seeds), "n_test": len(labels["test"]), **table.mean()}
         row |= {
             "auroc_std": table["auroc"].std(ddof=0),
             "log_loss_std": table["log_loss"].std(ddof=0),
         }
         first = next(iter(averaged.values()))
-        gap = bootstrap_difference(
-            prob_hate(averaged[name]), prob_hate(first), labels["test"], "auroc", groups=groups
-        )
-        row |= {"auroc_gap": gap.point, "auroc_gap_low": gap.low, "auroc_gap_high": gap.high}
+        for column, parts in {"auroc_gap": ["test"], "auroc_gap_val_and_test": list(memes)}.items():
+            own, base, y, names = (
+                np.concatenate([of[split] for split in parts])
+                for of in (averaged[name], first, labels, groups)
+            )
+            gap = bootstrap_difference(prob_hate(own), prob_hate(base), y, "auroc", groups=names)
+            row |= {column: gap.point, f"{column}_low": gap.low, f"{column}_high": gap.high}
         rows.append(row)
     return pd.DataFrame(rows)
 
