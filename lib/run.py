@@ -48,9 +48,9 @@ def run_steps(
     settings = Settings.checked(parameters, "settings")
     if "fusion_head" in parameters and settings.fusion_head != "auto":
         # Here, since loading the heads takes seconds; known too late, it would cost the experts.
-        from lib.modeling.heads import head_class
+        from lib.modeling.heads import check_head
 
-        head_class(settings.fusion_head)
+        check_head(settings.fusion_head, settings.token_heads)
     # The kernel starts elsewhere: what it gets must not depend on the caller's folder.
     given = {**parameters, "mode": settings.mode, "root": str(settings.root)}
     if settings.data:

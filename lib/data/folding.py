@@ -20,9 +20,9 @@ from lib.data.text import is_marker
 from lib.data.watermarks import is_watermark, says_a_word
 
 # The version of `folded`: to be raised when any text would come out otherwise. 0: not folded.
-# Models of before read version 1, without spelling and watermarks, or 2, which took words for
-# watermarks and numbers before words for letters.
-TEXT_FOLDING = 3
+# Models of before read version 1, without spelling and watermarks, 2, which took words for
+# watermarks and numbers before words for letters, or 3, which mended every language as English.
+TEXT_FOLDING = 4
 
 # Unicode's default ignorable characters, controls, and marks of the direction of writing.
 _HIDDEN = re.compile(
@@ -31,9 +31,9 @@ _HIDDEN = re.compile(
     "\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
 )
 # Joiners belong to Persian, to Indic scripts and to emoji; beside the letters of Europe they hide.
-_JOINERS = re.compile(
-    "(?<=[!-\u052f])[\u200c\u200d\ufe00-\ufe0f]+|[\u200c\u200d\ufe00-\ufe0f]+(?=[!-\u052f])"
-)
+# A run is tried at its first one alone: from each in turn would take minutes over thousands.
+_JOINER = "[\u200c\u200d\ufe00-\ufe0f]"
+_JOINERS = re.compile(f"(?<=[!-\u052f]){_JOINER}+|(?<!{_JOINER}){_JOINER}+(?=[!-\u052f])")
 # Lines through and around letters, and marks heaped on one letter; é and ế are one character each.
 _STRUCK = re.compile(
     "[\u0300-\u036f]*[\u0334-\u0338\u035c-\u0362\u0488\u0489\u20d0-\u20f0][\u0300-\u036f]*"
@@ -62,8 +62,9 @@ def folded(text: str, version: int = TEXT_FOLDING) -> str:
     scripts, and in words of look-alikes alone where the text has Latin letters and no true word of
     that script; letters of random case made small; digits and signs within words read as letters
     (`lib.data.leetspeak`); three and more equal letters made two; words run together parted, words
-    mistyped by a letter mended (`lib.data.spelling`); marks of sites and accounts left out
-    (`lib.data.watermarks`). Folding twice changes nothing.
+    mistyped by a letter mended (`lib.data.spelling`), unless the text's `<lang=…>` says that it is
+    not English; marks of sites and accounts left out (`lib.data.watermarks`). Folding twice changes
+    nothing.
     """
     while (once := _folded_once(text, version)) != text:
         text = once
@@ -91,8 +92,16 @@ def _folded_once(text: str, version: int) -> str:
     words = text.split()
     if version > 1:
         words = [w for w in words if not _is_left_out(w, version)]
-    read = partial(_folded_word, kept=_true_scripts(words), version=version)
-    return " ".join(word if is_marker(word) else read(word) for word in rejoined(words, read))
+    english = version < 4 or _is_english(words)
+    read = partial(_folded_word, kept=_true_scripts(words), version=version, english=english)
+    joined = rejoined(words, read, english)
+    return " ".join(word if is_marker(word) else read(word) for word in joined)
+
+
+def _is_english(words: Sequence[str]) -> bool:
+    """Whether a text's last marker calls it English, or no marker says what it is."""
+    said = next((word for word in reversed(words) if word.startswith("<lang=")), "<lang=en>")
+    return re.split("[-_]", said[6:-1].lower())[0] in ("en", "eng", "english", "und", "")
 
 
 def _is_left_out(word: str, version: int) -> bool:
@@ -102,7 +111,7 @@ def _is_left_out(word: str, version: int) -> bool:
 
 
 @lru_cache(maxsize=50_000)
-def _folded_word(word: str, kept: frozenset[str], version: int) -> str:
+def _folded_word(word: str, kept: frozenset[str], version: int, english: bool) -> str:
     if len(word) > _MOST_WORD:
         return word
     if not word.isascii():
@@ -111,7 +120,7 @@ def _folded_word(word: str, kept: frozenset[str], version: int) -> str:
     word = _RUN.sub(lambda run: _one_case(run[0]), word)
     word = without_leetspeak(word, version)
     word = _RUN.sub(lambda run: _shortened(run[0]), word)
-    return respelt(word) if version > 1 else word
+    return respelt(word) if version > 1 and english else word
 
 
 def _one_case(run: str) -> str:

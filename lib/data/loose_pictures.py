@@ -21,7 +21,7 @@ def loose_pictures(data_dir: str | Path) -> dict[str, Path]:
 
     Where `Datasets/` has none, those of the folder itself are linked into it, or copied if the disk
     knows no links. `Step_2/data_manifest.draft.jsonl` gets a line for each that it lacks, its label
-    null. Raises FileNotFoundError if there is no picture.
+    null, but for names that are not UTF-8. Raises FileNotFoundError if there is no picture.
     """
     data_dir = Path(data_dir)
     datasets = data_dir / "Datasets"
@@ -37,9 +37,18 @@ def loose_pictures(data_dir: str | Path) -> dict[str, Path]:
     known = ids_in(data_dir / DRAFT)
     with growing_jsonl(data_dir / DRAFT) as add:
         for name in names:
-            if name not in known:
+            if name not in known and is_utf8(name):
                 add(_draft_row(name, own))
     return {name: datasets / name for name in names}
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file's name can be written; older archives hold names in other encodings."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _draft_row(name: str, own: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from lib.artifacts import write_text
 from lib.data.example import Example
 from lib.data.growing_jsonl import growing_jsonl
-from lib.data.loose_pictures import DRAFT, loose_pictures
+from lib.data.loose_pictures import DRAFT, is_utf8, loose_pictures
 from lib.data.ocr import engine_of_ocr, read_text
 from lib.data.packing.workers import ordered_map
 from lib.data.pictures import load_picture
@@ -96,6 +96,8 @@ def _memes(data_dir: Path) -> list[Task]:
 
 
 def _read(task: Task) -> Read:
+    if not is_utf8(task.id):
+        return Read(task.id, "", f"{task.id!a}: the file's name is not UTF-8; rename it")
     try:
         return Read(task.id, read_text(load_picture(task.picture)), "")
     except (ValueError, OSError) as error:

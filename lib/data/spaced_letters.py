@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from lib.data.english import known_words, segmented
 from lib.data.leetspeak import SIGNS
@@ -12,11 +13,13 @@ _DOTTED = re.compile(r"(?<![^\W_])[^\W\d_](?:([-_.*·•~|/+])[^\W\d_])(?:\1[^\W
 _SHORTEST_ROW = 6
 
 
-def rejoined(words: Sequence[str], read: Callable[[str], str]) -> list[str]:
+def rejoined(words: Sequence[str], read: Callable[[str], str], english: bool = True) -> list[str]:
     """Words with each row of three and more single letters made the words it spells.
 
     `read` undoes other tricks in a joined row, among whose letters there may be signs for such.
+    A row that is not `english` becomes one word.
     """
+    spelt = partial(_spelt, read=read, divided=_divided if english else lambda letters: [letters])
     joined: list[str] = []
     row: list[str] = []
     for word in words:
@@ -24,9 +27,9 @@ def rejoined(words: Sequence[str], read: Callable[[str], str]) -> list[str]:
             row.append(word)
             continue
         last = _LAST_OF_WORD.fullmatch(word) is not None
-        joined += _spelt([*row, word], read) if last else [*_spelt(row, read), word]
+        joined += spelt([*row, word]) if last else [*spelt(row), word]
         row = []
-    return joined + _spelt(row, read)
+    return joined + spelt(row)
 
 
 def without_separators(word: str) -> str:
@@ -39,12 +42,14 @@ def _without(match: re.Match[str]) -> str:
     return match[0] if abbreviated else match[0].replace(match[1], "")
 
 
-def _spelt(row: Sequence[str], read: Callable[[str], str]) -> list[str]:
+def _spelt(
+    row: Sequence[str], read: Callable[[str], str], divided: Callable[[str], list[str]]
+) -> list[str]:
     places = [place for place, letter in enumerate(row) if _cased(letter[0])]
     if len(places) < 3:
         return list(row)
     start, end = places[0], places[-1] + 1
-    return [*row[:start], *_divided(read("".join(row[start:end]))), *row[end:]]
+    return [*row[:start], *divided(read("".join(row[start:end]))), *row[end:]]
 
 
 def _divided(letters: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The unified label schema: its labels and values, and how a data set's own are translated."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -142,7 +143,7 @@ def _meanings(
 def _as_key(value: Any) -> str:
     if value is None or value != value:  # NaN, as pandas reads an empty cell
         return ""
-    if isinstance(value, bool | float) and value == int(value):
+    if isinstance(value, bool | float) and math.isfinite(value) and value == int(value):
         value = int(value)
     key = str(value).strip().casefold()
     return key.removesuffix(".0") if key.removesuffix(".0").isdigit() else key

@@ -10,6 +10,7 @@ import torch
 from lib.modeling.encoders import Source, folding_of, shown_texts
 from lib.modeling.model_files import (
     fingerprint_of_processor,
+    fingerprint_of_tokenizer,
     save_model,
     save_processor,
     weights_fingerprint,
@@ -48,6 +49,7 @@ class DualText(Source):
     def fingerprint(self) -> str:
         """What tells this tower and its inputs from others."""
         prepared = f"{self.length} tokens" + (f", folding {self.folding}" if self.folding else "")
+        prepared += f", tokenizer {fingerprint_of_tokenizer(self.tokenizer)}"
         return weights_fingerprint(self.model, OF_PICTURES, prepared)
 
     def save(self, folder: Path, weights: bool = True) -> None:

@@ -15,6 +15,7 @@ from lib.modeling import freed_memory
 from lib.modeling.device import default_device, moved, reads_in_bf16
 from lib.modeling.model_files import (
     fingerprint_of_processor,
+    fingerprint_of_tokenizer,
     load_expert,
     save_model,
     save_processor,
@@ -87,6 +88,7 @@ class TextEncoder(Source):
         prepared = f"{shown}, {self.tokenizer.model_max_length} tokens"
         if self.folding:
             prepared += f", folding {self.folding}"
+        prepared += f", tokenizer {fingerprint_of_tokenizer(self.tokenizer)}"
         return weights_fingerprint(self.model, prepared=prepared)
 
     def save(self, folder: Path, weights: bool = True) -> None:

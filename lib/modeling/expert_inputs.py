@@ -95,6 +95,8 @@ def classifier(name: str, settings: Settings) -> tuple[Any, Any]:
     """
     head = {
         "num_labels": len(ID2LABEL),
+        # A backbone that was trained for several labels says otherwise.
+        "problem_type": "single_label_classification",
         "id2label": ID2LABEL,
         "label2id": {label: index for index, label in ID2LABEL.items()},
         "ignore_mismatched_sizes": True,
@@ -102,7 +104,15 @@ def classifier(name: str, settings: Settings) -> tuple[Any, Any]:
         "dtype": torch.float32,
     }
     if name == "text_expert":
-        model = backbones.load(AutoModelForSequenceClassification, settings.text_model, **head)
+        loaded = backbones.load(
+            AutoModelForSequenceClassification,
+            settings.text_model,
+            output_loading_info=True,
+            **head,
+        )
+        model, found = loaded
+        # Layers that the backbone lacks have to learn, whatever else does.
+        model.newly_drawn = sorted(found["missing_keys"])
         # Kept with the model, so that it is always shown what it was trained on.
         model.config.text_markers = settings.text_markers
         model.config.text_folding = text_folding(settings)
@@ -144,7 +154,11 @@ def text_lengths(settings: Settings) -> pd.DataFrame:
 
 def _text_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> ExpertInputs:
     model, tokenizer = classifier("text_expert", settings)
+    newly_drawn = model.newly_drawn
     model = _trainable(model, settings.text_tuning, settings)
+    if settings.text_tuning == "top_k":
+        for parameter in map(model.get_parameter, newly_drawn):
+            parameter.requires_grad_(True)
     sets, lengths = {}, {}
     for split, shards in splits.items():
         memes = MemeShards(shards, pictures=False)

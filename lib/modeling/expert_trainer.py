@@ -20,7 +20,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
 from lib.calibration import calibrated_loss, classification_metrics, prob_hate
 from lib.config import Settings
@@ -121,6 +121,11 @@ class _Bar(TrainerCallback):
         if state.is_world_process_zero:
             self.bar.update(1)
 
+    def on_epoch_end(self, args, state, control, **kwargs):
+        # A checkpoint keeps no running mean of the loss, so none may be open when it is written.
+        control.should_log = True
+        return control
+
     def on_train_end(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             self.bar.close()
@@ -165,6 +170,17 @@ def make_trainer(
     return trainer
 
 
+def train_on(trainer: Trainer, checkpoint: str | None) -> None:
+    """Train, from a checkpoint on if there is one; no further, if patience had ended it there."""
+    if checkpoint is not None:
+        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        control = state.stateful_callbacks.get("TrainerControl", {})
+        if control.get("args", {}).get("should_training_stop"):
+            # Trainer would forget it and train an epoch more.
+            trainer.args.num_train_epochs = round(state.epoch or 0)
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+
 def _arguments(
     name: str, settings: Settings, checkpoints: Path, evaluate: bool
 ) -> TrainingArguments:
@@ -193,6 +209,8 @@ def _arguments(
         per_device_eval_batch_size=4 * settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
         activation_checkpointing=settings.gradient_checkpointing,
+        # SigLIP has a pooling layer that its classifier does not read.
+        ddp_find_unused_parameters=True,
         bf16=trains_in_bf16(settings.bf16, device, convolutions=not text),
         use_cpu=device == "cpu",
         dataloader_pin_memory=device != "cpu",

@@ -27,7 +27,7 @@ from lib.modeling.checkpoints import last_checkpoint, same_job
 from lib.modeling.device import default_device
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.expert_inputs import ExpertInputs, expert_inputs, frozen, text_folding
-from lib.modeling.expert_trainer import make_trainer
+from lib.modeling.expert_trainer import make_trainer, train_on
 from lib.modeling.folds import head_rows
 from lib.modeling.model_files import save_processor
 
@@ -53,17 +53,21 @@ def train_expert(name: str, settings: Settings) -> Expert:
     job = expert_job(name, settings)
     folder = settings.model_folder(name)
     finished = same_job(folder / "training.json", job)
+    checkpoints = settings.models / ".training" / name
     if settings.mode == "full" and not settings.overwrite and finished:
+        # Left by a kill just before they were removed.
+        shutil.rmtree(checkpoints, ignore_errors=True)
         return Expert(folder, read_json(folder / "history.json", "Step 4"))
     origin = {key: job[key] for key in ("mode", "backbone", "data")}
     guard_overwrite(folder / "made_from.json", origin, settings.overwrite)
-    checkpoints = settings.models / ".training" / name
     with PartialState(cpu=default_device() == "cpu").main_process_first():
         resume = last_checkpoint(checkpoints, job)
     inputs = expert_inputs(name, settings, evaluate=settings.mode == "full")
     trainer = make_trainer(name, settings, inputs, checkpoints, _rows(settings, inputs))
-    trainer.train(resume_from_checkpoint=resume)
-    history = [_epoch_log(entry) for entry in trainer.state.log_history]
+    train_on(trainer, resume)
+    # The last entry is of this call alone: a mean over the steps since a kill.
+    entries = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
+    history = [_epoch_log(entry) for entry in entries]
     if trainer.is_world_process_zero():
         _save(inputs, trainer, folder, origin, job, history)
         shutil.rmtree(checkpoints)

@@ -30,7 +30,7 @@ def assign_folds(labels: Sequence[int], groups: Sequence[str], folds: int, seed:
         if n < folds:
             raise ValueError(
                 f"fusion_features needs {folds} groups of label {label} in train, one a fold, and "
-                f"there are {n}: set fusion_features=experts, or folds to at most {max(n, 2)}"
+                f"there are {n}: set fusion_features=experts" + f", or folds={n}" * (n > 1)
             )
     fold = np.zeros(len(y), dtype=int)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)

@@ -49,7 +49,7 @@ from lib.modeling.encoders import (
     VisionEncoder,
 )
 from lib.modeling.expert_inputs import classifier, expert_inputs, frozen, text_folding
-from lib.modeling.expert_trainer import make_trainer
+from lib.modeling.expert_trainer import make_trainer, train_on
 from lib.modeling.experts import expert_job
 from lib.modeling.features import Features, encode_splits
 from lib.modeling.folds import folds_of_train, head_rows
@@ -201,13 +201,19 @@ def out_of_fold(name: str, settings: Settings, fold: np.ndarray) -> torch.Tensor
         pass
     for k, file in enumerate(files):
         logits[fold == k] = load_file(file)["logits"]
+        # Left by a kill just before they were removed.
+        shutil.rmtree(_fold_checkpoints(name, settings, k), ignore_errors=True)
     return logits
+
+
+def _fold_checkpoints(name: str, settings: Settings, k: int) -> Path:
+    return settings.models / ".training" / f"{name}-fold-{k}"
 
 
 def _keep_fold(name: str, settings: Settings, fold: np.ndarray, k: int) -> None:
     """Train on the others and keep the logits of the fold `k` where `fold_files` says."""
     job = _fold_job(name, settings) | {"fold": k}
-    folder = settings.models / ".training" / f"{name}-fold-{k}"
+    folder = _fold_checkpoints(name, settings, k)
     found = _fold_logits(name, settings, fold != k, np.flatnonzero(fold == k), job, folder)
     with atomic_path(fold_files(name, settings)[k]) as new:
         save_file({"logits": found}, new)
@@ -247,6 +253,6 @@ def _fold_logits(
     inputs = expert_inputs(name, settings, evaluate=settings.mode == "full")
     chosen = [place for place, row in enumerate(inputs.rows) if others[row]]
     trainer = make_trainer(name, settings, inputs, folder, chosen)
-    trainer.train(resume_from_checkpoint=resume)
+    train_on(trainer, resume)
     predicted = trainer.predict(Subset(inputs.plain, rows.tolist())).predictions
     return torch.from_numpy(predicted).float()

@@ -30,6 +30,7 @@ from lib.modeling.heads import (
     FusionConfig,
     FusionHead,
     build_head,
+    check_head,
     head_class,
 )
 from lib.modeling.predictions import feature_logits
@@ -49,6 +50,7 @@ def fusion_config(features: Features, settings: Settings, **choice: str) -> Fusi
         "text_feature": settings.text_feature,
         "vision_feature": settings.vision_feature,
     } | choice
+    check_head(kind["head"], settings.token_heads)
     # Stacking pays where the head learns from logits of experts that have not seen the memes.
     unseen = settings.fusion_features != "experts"
     kind["stack"] = unseen or head_class(kind["head"]).is_stack

@@ -31,6 +31,12 @@ def head_class(name: str) -> type["FusionHead"]:
     return HEADS[name]
 
 
+def check_head(name: str, token_heads: bool) -> None:
+    """Raise ValueError for an unknown head, or one that reads tokens where none are encoded."""
+    if head_class(name).reads_tokens and not token_heads:
+        raise ValueError(f"fusion_head={name} reads tokens: set token_heads=true, or another head")
+
+
 class FusionConfig(BaseModel):
     """What rebuilds a fusion model: the head, what it reads, and the experts it was trained on."""
 

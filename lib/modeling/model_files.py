@@ -82,6 +82,14 @@ def fingerprint_of_processor(processor: Any) -> str:
     return json.dumps(processor.to_dict(), sort_keys=True, default=str)
 
 
+def fingerprint_of_tokenizer(tokenizer: Any) -> str:
+    """All that decides the tokens of a text, but for how it was last cut and padded."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
+    kept = {name: value for name, value in content.items() if name not in ("truncation", "padding")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def save_processor(processor: Any, folder: Path) -> None:
     """Write an image processor, or a tokenizer as it is before its first use.
 

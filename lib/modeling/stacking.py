@@ -5,6 +5,7 @@ training memes by text and picture features together, in the manner of retrieval
 hateful memes (Mei et al. 2024, RGCL).
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -144,11 +145,21 @@ class Stack(nn.Module):
         columns = self._columns(*scores)
         self.mean.copy_(columns.mean(0))
         self.std.copy_(columns.std(0).clamp_min(1e-6).masked_fill(constant(columns), 1.0))
+        if len(labels.unique()) == 1:
+            self._know_one_class(labels)
+            return
         found = LogisticRegression(C=strength)
         found.fit(((columns - self.mean) / self.std).numpy(), labels.numpy())
         with torch.no_grad():
             self.weights.weight.copy_(torch.from_numpy(found.coef_))
             self.weights.bias.copy_(torch.from_numpy(found.intercept_))
+
+    def _know_one_class(self, labels: torch.Tensor) -> None:
+        """No score tells more than the class does: Laplace's rule of succession."""
+        hateful = float(labels.sum())
+        with torch.no_grad():
+            self.weights.weight.zero_()
+            self.weights.bias.fill_(math.log((hateful + 1) / (len(labels) - hateful + 1)))
 
     def forward(self, *scores: torch.Tensor) -> torch.Tensor:
         hate = self.weights((self._columns(*scores) - self.mean) / self.std) / 2

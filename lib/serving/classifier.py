@@ -103,7 +103,8 @@ class MemeClassifier:
         if len(texts) != len(image_paths):
             raise ValueError(f"{len(texts)} texts but {len(image_paths)} pictures; give one each")
         # Texts of like length together: the models pad each to the longest of its batch.
-        order = sorted(range(len(texts)), key=lambda row: len(str(texts[row] or "")))
+        lengths = [len(text) if isinstance(text, str) else 0 for text in texts]
+        order = sorted(range(len(texts)), key=lengths.__getitem__)
         answers: list[dict[str, Any]] = [{}] * len(order)
         batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
         coming = read_ahead(partial(self._read, texts, image_paths), batches)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lib.data.confounders.design import generate
 from lib.data.folding import TEXT_FOLDING, check_folding, folded
 from lib.data.leetspeak import SIGNS
-from lib.data.text import combined_text, is_marker
+from lib.data.text import combined_text, is_marker, words_of
 
 # What tricks are made of, so that random texts hold many of them.
 ALPHABET = st.one_of(
@@ -141,8 +141,39 @@ def test_a_number_before_a_word_stays(text):
     assert folded(text) == text
 
 
+@pytest.mark.parametrize(
+    ("lang", "words"),
+    [
+        ("de", "die tiere sind nicht da weil es regnet"),
+        ("fr", "vous etes dans votre maison comme moi"),
+        ("it", "questi animali devono tornare"),
+        ("id", "dari sini karena hujan"),
+        ("hi-Latn", "hamare ghar"),
+    ],
+)
+def test_words_of_other_languages_are_not_mended_as_english(lang, words):
+    text = combined_text(words, lang=lang)
+    assert folded(text) == text
+    assert folded(text, version=3) != text
+
+
+def test_tricks_are_undone_in_any_language_and_english_is_mended_in_its_own():
+    assert words_of(folded(combined_text("h a l l o w e l t", lang="de"))) == "hallowelt"
+    assert words_of(folded(combined_text("tihs is s\u043e\u043e g00d", lang="en-GB"))) == (
+        words_of(folded("tihs is s\u043e\u043e g00d"))
+    )
+    assert folded("tihs is") == "this is"
+
+
+@pytest.mark.parametrize("hidden", ["\u200d", "\ufe0f", "\u200c\U0001f3fb", "\u0301", "\u0336"])
+def test_thousands_of_hidden_characters_take_no_longer_than_letters(hidden):
+    # A pattern that starts again at each of them would take hours.
+    found = folded("a " + 100_000 * hidden + " b")
+    assert found.startswith("a") and found.endswith("b")
+
+
 def test_an_unknown_version_is_refused_by_name():
-    assert [check_folding(version, "x") for version in range(TEXT_FOLDING + 1)] == [0, 1, 2, 3]
+    assert [check_folding(version, "x") for version in range(TEXT_FOLDING + 1)] == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match=r"models/text_expert: text_folding is 99.*train the mod"):
         check_folding(99, "models/text_expert")
 

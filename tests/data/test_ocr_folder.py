@@ -152,6 +152,18 @@ def test_a_plain_folder_of_pictures_gets_the_layout_and_a_draft_to_label(tmp_pat
     assert pack(examples_for(settings), settings.step3)["splits"]["train"]["examples"] == 3
 
 
+def test_a_name_that_is_no_utf8_costs_its_picture_alone(tmp_path, quick):
+    picture = Image.effect_noise((20, 20), 60)
+    for name in (b"caf\xe9.png", b"tea.png"):
+        picture.save(tmp_path / os.fsdecode(name))
+    assert main(["--data", str(tmp_path), "--workers", "1"]) == 0
+    own = tmp_path.name
+    assert rows_of(tmp_path / OCR) == [{"id": f"{own}/tea.png", "text": "words"}]
+    assert [row["id"] for row in rows_of(tmp_path / DRAFT)] == [f"{own}/tea.png"]
+    (rejected,) = rows_of(tmp_path / REJECTED)
+    assert "caf" in rejected["reason"] and "not UTF-8; rename it" in rejected["reason"]
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [

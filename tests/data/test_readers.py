@@ -48,6 +48,11 @@ def test_fields_of_ones_own_are_packed_with_the_meme(tmp_path):
     assert plain.extra is None
 
 
+def test_an_empty_group_is_none(tmp_path):
+    found = read_manifest(lay_out(tmp_path, [row("a", group=""), row("b", group="g")]))
+    assert [example.group for example in found] == [None, "g"]
+
+
 def test_text_falls_back_from_ocr_to_manifest_to_nothing(tmp_path):
     rows = [row("a", text="own"), row("b", text="own"), row("c")]
     examples = list(read_manifest(lay_out(tmp_path, rows, ocr={"a": "read"})))
@@ -103,6 +108,7 @@ def test_labels_of_a_known_data_set_are_mapped(tmp_path):
             ["data_manifest.jsonl:2", "abuse_hate", "2", "[0, 1]"],
         ),
         (row("b", labels={"hate": 1}), ["data_manifest.jsonl:2", "abuse_hate", "hate"]),
+        (row("b", labels={"abuse_hate": float("inf")}), ["data_manifest.jsonl:2", "abuse_hate"]),
         (row("b", image="../secret.png"), ["data_manifest.jsonl:2", "image", "Datasets/"]),
         (row("b", image="x/../../secret.png"), ["image", "Datasets/"]),
         (row("b", image="/etc/secret.png"), ["image", "Datasets/"]),

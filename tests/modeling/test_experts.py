@@ -1,9 +1,11 @@
+import json
 import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -162,8 +164,16 @@ def test_a_killed_training_goes_on_to_the_same_weights(fresh):
     torn.mkdir()
     (torn / "model.safetensors").write_bytes((first / "model.safetensors").read_bytes()[:100])
     resumed, undisturbed = (train_expert("text_expert", s) for s in (killed, whole))
-    assert len(resumed.history) == len(undisturbed.history)
-    assert_close(weights(killed), weights(whole), 1e-7)
+    assert resumed.history == undisturbed.history
+    assert_same_bytes(killed, whole)
+
+
+def assert_same_bytes(ours, theirs):
+    """All files of the text expert, but for where its backbone lies."""
+    one, two = (settings.model_folder("text_expert") for settings in (ours, theirs))
+    assert {f.name for f in one.iterdir()} == {f.name for f in two.iterdir()}
+    for file in one.iterdir():
+        assert file.read_bytes() == (two / file.name).read_bytes(), file.name
 
 
 def test_patience_remembers_the_epochs_before_a_kill(fresh, monkeypatch):
@@ -186,7 +196,52 @@ def test_patience_remembers_the_epochs_before_a_kill(fresh, monkeypatch):
             train_expert("text_expert", killed)
     script(monkeypatch, [0.3, 0.2, 0.1])
     assert evaluations(train_expert("text_expert", killed)) == 3
-    assert_close(weights(killed), weights(whole), 1e-7)
+    assert_same_bytes(killed, whole)
+
+
+@pytest.mark.parametrize("scores", [[0.5, 0.4, 0.3, 0.9], [0.3, 0.4, 0.5]])
+def test_a_training_killed_before_it_was_saved_ends_as_it_had(fresh, monkeypatch, scores):
+    """Once patience had ended it, once all epochs were done."""
+    common = {"text_epochs": 5 if len(scores) > 3 else 3, "patience": 2, "select_by": "macro_f1"}
+    whole, killed = (fresh(name, **common) for name in ("whole", "killed"))
+    script(monkeypatch, scores)
+    assert evaluations(train_expert("text_expert", whole)) == 3
+    script(monkeypatch, scores)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(experts, "_save", Mock(side_effect=KeyboardInterrupt))
+        train_expert("text_expert", killed)
+    script(monkeypatch, [0.9, 0.9])
+    assert evaluations(train_expert("text_expert", killed)) == 3
+    assert_same_bytes(killed, whole)
+
+
+def test_what_a_kill_left_of_a_finished_training_goes(fresh):
+    settings = fresh(text_epochs=1)
+    train_expert("text_expert", settings)
+    left = settings.models / ".training" / "text_expert"
+    (left / "checkpoint-1").mkdir(parents=True)
+    train_expert("text_expert", settings)
+    assert not left.exists()
+
+
+def test_a_backbone_for_several_labels_learns_one(fresh, tiny_backbones, tmp_path):
+    folder = shutil.copytree(tiny_backbones["text_model"], tmp_path / "several")
+    config = json.loads((folder / "config.json").read_text())
+    several = config | {"problem_type": "multi_label_classification"}
+    (folder / "config.json").write_text(json.dumps(several))
+    train_expert("text_expert", fresh(text_model=str(folder), text_epochs=1))
+
+
+def test_layers_that_the_backbone_lacks_learn_with_the_top_ones(fresh, tiny_backbones, tmp_path):
+    folder = shutil.copytree(tiny_backbones["text_model"], tmp_path / "lacking")
+    state = load_file(folder / "model.safetensors")
+    pooler = [name for name in state if "pooler" in name]
+    kept = {name: tensor for name, tensor in state.items() if name not in pooler}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    for model, learns in ((tiny_backbones["text_model"], False), (folder, True)):
+        settings = fresh(text_model=str(model), text_tuning="top_k", top_k=1)
+        found = expert_inputs("text_expert", settings, evaluate=False).model
+        assert pooler and found.pooler.dense.weight.requires_grad == learns
 
 
 def script(monkeypatch, scores):

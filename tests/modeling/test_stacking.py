@@ -107,6 +107,13 @@ def test_a_stack_is_logistic_regression_on_standardised_margins():
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
 
 
+def test_of_one_class_a_stack_knows_that_it_is_the_one():
+    stack = Stack(1)
+    stack.fit(torch.ones(8, dtype=torch.long), torch.randn(8, 2))
+    logits = stack(torch.tensor([[5.0, -5.0], [-5.0, 5.0]]))
+    np.testing.assert_allclose((logits[:, 1] - logits[:, 0]).detach(), np.log(9), rtol=1e-6)
+
+
 def test_a_score_that_is_the_same_in_all_training_memes_does_not_explode_later():
     margin = torch.randn(50, generator=torch.Generator().manual_seed(0))
     stack = Stack(2)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 
 import fsspec
 import numpy as np
@@ -147,6 +148,45 @@ def test_shards_of_others_at_any_address(scored, memes, tmp_path):
     local = scored(f"file://{tmp_path}/s-000000.tar", "file")
     for one in (remote, local, both[:N], both[N:].reset_index(drop=True)):
         pd.testing.assert_frame_equal(as_answers(one), as_answers(table))
+
+
+def test_shards_reached_through_another_address(scored, memes, tmp_path):
+    table = scored(memes / "memes.csv")
+    shard = foreign_shard(memes, tmp_path / "s.tar")
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(shard, "inside/s.tar")
+    cached, within = f"simplecache::file://{shard}", f"zip://inside/s.tar::{tmp_path}/all.zip"
+    for name, place in (("cached", cached), ("within", within)):
+        pd.testing.assert_frame_equal(as_answers(scored(place, name)), as_answers(table))
+    with pytest.raises(FileNotFoundError, match=r"\$\{HERE\}/s\.tar does not exist"):
+        Input.of([str(tmp_path / "${HERE}/s.tar")], USUAL)
+    signed = Input.of(["https://host/s-{0..1}.tar?signed=1"], USUAL)
+    assert signed.places == ["https://host/s-0.tar?signed=1", "https://host/s-1.tar?signed=1"]
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "s.tgz").touch()
+    assert Input.of([str(tmp_path / "packed")], USUAL).kind == "shards"
+
+
+def shard_of(file, **members):
+    """A shard of these members; a dot in a name is written __."""
+    with tarfile.open(file, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name.replace("__", "."))
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return str(file)
+
+
+def test_of_several_members_a_meme_is_the_plainest(tmp_path):
+    whole = {"a__png": b"meme", "a__seg__png": b"mask", "a__depth__jpg": b"depth"}
+    texts = {"a__txt": b"said", "a__caption__txt": b"described"}
+    only = {"b__thumb__jpg": b"small", "b__said__txt": b"only"}
+    two = {"c__1__jpg": b"one", "c__2__jpg": b"two"}
+    shard = shard_of(tmp_path / "s.tar", **whole, **texts, **only, **two)
+    first, second, third = tars.shard_rows(shard, tars.Part(), USUAL)
+    assert (first.id, first.image, first.picture, first.text) == ("a", "a.png", b"meme", "said")
+    assert (second.picture, second.text) == (b"small", "only")
+    assert third.fault == "several members could be meant: 1.jpg, 2.jpg"
 
 
 def test_our_own_shards(scored, full_root):

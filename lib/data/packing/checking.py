@@ -41,13 +41,18 @@ class Found:
                 id=example.id,
                 dataset=example.dataset,
                 label=example.labels["abuse_hate"],
-                text="" if _all_ties_known(example) else example.ocr,
+                text="" if _all_ties_known(example) else _words(example),
                 picture=self.hashes[example.id],
                 group=example.group,
                 split=example.split,
             )
             for example in self.good
         ]
+
+
+def _words(example: Example) -> str:
+    """What makes two texts equal: what is on the picture, else said, else the text there is."""
+    return example.ocr or example.asr or (example.caption if example.image is None else "")
 
 
 def collect(

@@ -107,7 +107,8 @@ def _example(
         caption=row.caption or "",
         labels=labels,
         lang=row.lang or "en",
-        group=row.group,
+        # A cell that a table left empty is no name.
+        group=row.group or None,
         split=row.split,
         extra=row.model_extra or None,
         asr=asr.get(row.id, ""),

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lib.artifacts import fingerprint, read_json
+from lib.artifacts import fingerprint, read_json, write_text
 from lib.config import MODELS, Settings
 from lib.layout import Layout
 from lib.modeling.fusion import FusionModel
@@ -63,6 +63,8 @@ def use_engine(
     saying how a runtime is installed that is not.
     """
     fingerprints = {name: fingerprints[name] for name in MODELS}
+    # On an accelerator too the runtime says what is computed in bfloat16, unless a user did.
+    model.encoders.bf16 = bool(model.encoders.bf16)
     try:
         if engine is None:
             choice = _kept(model, settings, fingerprints)
@@ -79,23 +81,24 @@ def write_graphs(
     model: FusionModel, choice: dict[str, str], folder: Path, fingerprints: dict[str, str]
 ) -> None:
     """Write those graphs that the runtimes need and that are not there of these models."""
+    if not any(RUNTIMES[runtime].ending for runtime in choice.values()):
+        return
     origin = folder / "graphs_made_from.txt"
     said = repr(sorted(fingerprints.items()))
-    same = origin.exists() and origin.read_text(encoding="utf-8") == said
+    if not (origin.exists() and origin.read_text(encoding="utf-8") == said):
+        # All of other models go first, so that a kill leaves none that is taken for these.
+        for stale in folder.glob("*.onnx"):
+            stale.unlink()
+        write_text(origin, said)
     for name, runtime in choice.items():
         file, ending = folder / f"{name}.onnx", RUNTIMES[runtime].ending
         if not ending:
             continue
-        if not (same and file.exists()):
+        if not file.exists():
             export_encoder(networks(model)[name], model.head.reads_tokens, file)
         small = folder / f"{name}.int8.onnx"
-        if ending == ".int8.onnx" and not (same and small.exists()):
+        if ending == ".int8.onnx" and not small.exists():
             quantised(file, small)
-    if any(RUNTIMES[runtime].ending for runtime in choice.values()) and not same:
-        for stale in folder.glob("*.onnx"):
-            if stale.name.split(".")[0] not in choice:
-                stale.unlink()
-        origin.write_text(said, encoding="utf-8")
 
 
 def _forced(model: FusionModel, engine: str) -> dict[str, str]:

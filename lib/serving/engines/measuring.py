@@ -7,6 +7,7 @@ feature, an expert's own logits hardly do.
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from lib.calibration import prob_hate
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.decisions.bundle import DecisionBundle
+from lib.modeling.device import moved
 from lib.modeling.encoders import Source
 from lib.modeling.fusion import FusionModel, load_fusion, model_logits
 from lib.serving.engines.kept import engine_folder, threads, versions, write_graphs
@@ -117,8 +119,9 @@ def _measured(
         items = [s["text" if source.modality == "text" else "image"] for s in samples]
         prepared = _prepared(source, items)
         tokens, passes[name] = model.head.reads_tokens, {}
+        run = partial(_run, batches=prepared[0], singles=prepared[1], tokens=tokens)
         if name not in found:
-            passes[name][FLOAT32] = _run(source, *prepared, tokens)
+            passes[name][FLOAT32] = run(source, model.device)
             continue
         for runtime in RUNTIMES:
             bar.set_postfix_str(f"{name}: {runtime}")
@@ -128,10 +131,12 @@ def _measured(
                 try:
                     write_graphs(model, {name: runtime}, folder, fingerprints)
                     ran_by = run_by(source, runtime, folder / name)
-                    passes[name][runtime] = _run(ran_by, *prepared, tokens)
+                    passes[name][runtime] = run(ran_by, model.device)
                 except ModuleNotFoundError as error:
                     why = str(error)
                 except Exception as error:  # exporters raise whatever they meet in a model
+                    if runtime == FLOAT32:
+                        raise
                     why = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
             table.append({"encoder": name, "runtime": runtime, "refused": why})
     bar.close()
@@ -148,23 +153,27 @@ def _alone(memes: int) -> list[int]:
     return sorted({int(row) for row in np.linspace(0, memes - 1, min(ALONE, memes))})
 
 
-def _run(source: Source, batches: list[Any], singles: list[Any], tokens: bool) -> Pass:
+def _run(
+    source: Source, device: torch.device, batches: list[Any], singles: list[Any], tokens: bool
+) -> Pass:
     source.eval()
-    for inputs in (batches[0], singles[0]):
-        source(inputs, tokens)
-    batched, alone = _timed(source, batches, tokens), _timed(source, singles, tokens)
+    _timed(source, device, [batches[0], singles[0]], tokens)
+    batched = _timed(source, device, batches, tokens)
+    alone = _timed(source, device, singles, tokens)
     of_batch = median([seconds for _, seconds in batched][: len(batches) - 1 or 1]) / BATCH
     of_one = median(seconds for _, seconds in alone)
     return Pass([found for found, _ in batched], [found for found, _ in alone], (of_batch, of_one))
 
 
 def _timed(
-    source: Source, inputs: list[Any], tokens: bool
+    source: Source, device: torch.device, inputs: list[Any], tokens: bool
 ) -> list[tuple[dict[str, torch.Tensor], float]]:
     found = []
     for each in inputs:
         start = time.perf_counter()
-        encoded = source(each, tokens)
+        encoded = source(moved(each, device), tokens)
+        if device.type not in ("cpu", "meta"):
+            torch.accelerator.synchronize()
         seconds = time.perf_counter() - start
         found.append(({name: tensor.float() for name, tensor in encoded.items()}, seconds))
     return found

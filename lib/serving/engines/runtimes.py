@@ -74,10 +74,10 @@ def refusal(name: str, modality: str, device: str) -> str:
     runtime = RUNTIMES[name]
     if modality not in runtime.modalities:
         return f"not for {modality} encoders"
-    if name == "bfloat16" or name.endswith("bf16"):
-        return "" if bf16_pays(device) else "no bfloat16 in this processor"
     if runtime.load is not None and device != "cpu":
         return f"the models are on {device}"
+    if name == "bfloat16" or name.endswith("bf16"):
+        return "" if bf16_pays(device) else "no bfloat16 in this processor"
     return ""
 
 

@@ -37,7 +37,7 @@ def mount(
     theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=code)
     # Browsers ask for it of whatever is there.
     app.add_api_route("/favicon.ico", lambda: Response(status_code=204), include_in_schema=False)
-    return gr.mount_gradio_app(
+    gr.mount_gradio_app(
         app,
         page,
         PATH,
@@ -53,3 +53,6 @@ def mount(
         pwa=False,
         show_error=False,
     )
+    # Gradio's own application, whose streams end with the service (`lib.serving.service.server`).
+    app.state.page = next(r.app for r in app.routes if getattr(r, "path", None) == PATH)
+    return app

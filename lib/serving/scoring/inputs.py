@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
+from braceexpand import braceexpand
 from tqdm import tqdm
-from webdataset.shardlists import expand_urls
 
 from lib.artifacts import fingerprint
 from lib.serving.scoring import folders, tables, tars
@@ -57,7 +57,7 @@ class Input(NamedTuple):
                 raise FileNotFoundError(f"{place} does not exist; give {KINDS}")
         if len(places) == 1 and local and Path(places[0]).is_dir():
             return cls._folder(places[0], columns)
-        if places and all(place.lower().endswith(tars.SUFFIXES) for place in places):
+        if places and all(tars.is_shard(place) for place in places):
             return cls("shards", places, columns)
         if len(places) == 1 and tables.suffix_of(places[0]) in tables.SUFFIXES:
             return cls("table", places, columns)
@@ -69,9 +69,11 @@ class Input(NamedTuple):
             folder = str(Path(folder) / "Datasets")
         if next(folders.pictures_in(folder), None) is not None:
             return cls("folder", [folder], columns)
-        shards = sorted(str(path) for path in Path(folder).glob("*.tar"))
+        shards = sorted(str(path) for path in Path(folder).iterdir() if tars.is_shard(path.name))
         if not shards:
-            raise ValueError(f"{folder} holds no pictures and no .tar shards")
+            raise ValueError(
+                f"{folder} holds no pictures and no shards ({', '.join(tars.SUFFIXES)})"
+            )
         return cls("shards", shards, columns)
 
     @property
@@ -112,7 +114,7 @@ class Input(NamedTuple):
 
 
 def _expanded(pattern: str) -> list[str]:
-    found = [pattern] if Path(pattern).exists() else expand_urls(pattern)
+    found = [pattern] if Path(pattern).exists() else braceexpand(pattern)
     return [place.removeprefix("file://") for place in found]
 
 

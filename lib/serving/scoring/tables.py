@@ -15,7 +15,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib.serving.scoring.rows import NOT_READ, Columns, Row, is_address
+from lib.serving.scoring.rows import NOT_READ, Columns, Row, file_of, is_address
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".jsonl", ".ndjson", ".parquet")
@@ -44,7 +44,7 @@ def table_rows(address: str, columns: Columns) -> Iterator[Row]:
 
 def suffix_of(address: str) -> str:
     """The suffix of a table's address, without that of a compression."""
-    name = posixpath.basename(address).lower()
+    name = posixpath.basename(file_of(address)).lower()
     for compressed in (".gz", ".bz2", ".xz", ".zst"):
         name = name.removesuffix(compressed)
     return posixpath.splitext(name)[1]

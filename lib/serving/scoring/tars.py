@@ -5,14 +5,14 @@ import gzip
 import json
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import fsspec
 from webdataset.tariterators import base_plus_ext
 
-from lib.serving.scoring.rows import BLOCK, NOT_READ, Columns, Row, is_address
+from lib.serving.scoring.rows import BLOCK, NOT_READ, Columns, Row, file_of, is_address
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 PICTURES = ("jpg", "jpeg", "jfif", "mpo", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
@@ -25,6 +25,10 @@ class Part(NamedTuple):
 
     start: int = 0
     memes: int | None = None
+
+
+def is_shard(place: str) -> bool:
+    return file_of(place).lower().endswith(SUFFIXES)
 
 
 def parts_of(shard: str) -> Iterator[Part]:
@@ -49,9 +53,10 @@ def parts_of(shard: str) -> Iterator[Part]:
 def shard_rows(shard: str, part: Part, columns: Columns) -> Iterator[Row]:
     """The memes of a part of a shard.
 
-    A picture is a member such as `key.jpg` or `key.png`; the text is `key.txt`, or a field of
-    `key.json`; the id is that file's `id`, or the key. Where the shard is broken the last row has
-    a `fault`. Raises OSError where it cannot be read.
+    A picture is a member such as `key.jpg` or `key.png`, else the only one such as
+    `key.thumb.jpg`; the text is `key.txt`, or a field of `key.json`; the id is that file's `id`, or
+    the key. Where the shard is broken the last row has a `fault`. Raises OSError where it cannot
+    be read.
     """
     given = 0
     try:
@@ -70,7 +75,7 @@ def shard_rows(shard: str, part: Part, columns: Columns) -> Iterator[Row]:
 def _opened(shard: str, start: int = 0) -> Iterator[tarfile.TarFile]:
     with fsspec.open(shard, "rb") as file:
         file.seek(start)
-        mode: Any = "r:" if shard.lower().endswith(".tar") else "r|gz"
+        mode: Any = "r:" if file_of(shard).lower().endswith(".tar") else "r|gz"
         with tarfile.open(fileobj=file, mode=mode) as tar:
             yield tar
 
@@ -96,12 +101,13 @@ def _starts(tar: tarfile.TarFile) -> Iterator[int]:
 
 
 def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Key and members of each meme, these by the last of their suffixes."""
+    """Key and members of each meme, these by their suffixes in small letters."""
     for key, members in groupby(_members(tar), key=lambda found: found[0]):
         found = {}
         for _, member in members:
             content = tar.extractfile(member)
-            found[member.name.rpartition(".")[2].lower()] = content.read() if content else b""
+            suffix = base_plus_ext(member.name)[1] or ""
+            found[suffix.lower()] = content.read() if content else b""
         yield key, found
 
 
@@ -114,12 +120,28 @@ def _refuse_torn(tar: tarfile.TarFile) -> None:
             raise tarfile.ReadError("garbled header")
 
 
-def _row(key: str, members: dict[str, bytes], columns: Columns) -> Row:
-    suffix = next((suffix for suffix in PICTURES if suffix in members), None)
+def _member(members: Mapping[str, bytes], *suffixes: str) -> str | None:
+    """The member of one of these suffixes, the first that is there, or the only `x.suffix`.
+
+    Raises ValueError where several are as good.
+    """
+    if exact := next((suffix for suffix in suffixes if suffix in members), None):
+        return exact
+    longer = [name for name in members if name.rpartition(".")[2] in suffixes]
+    if len(longer) > 1:
+        raise ValueError(f"several members could be meant: {', '.join(longer)}")
+    return longer[0] if longer else None
+
+
+def _row(key: str, members: Mapping[str, bytes], columns: Columns) -> Row:
+    try:
+        suffix, words, fields = (_member(members, *of) for of in (PICTURES, ("txt",), ("json",)))
+    except ValueError as error:
+        return Row(key, fault=str(error))
     image = None if suffix is None else f"{key}.{suffix}"
     picture = None if suffix is None else members[suffix]
     try:
-        meta = json.loads(members.get("json", b"{}"))
+        meta = json.loads(members[fields]) if fields else {}
         fault = None if isinstance(meta, dict) else "not an object"
     except (ValueError, RecursionError) as error:
         fault = str(error)
@@ -128,7 +150,7 @@ def _row(key: str, members: dict[str, bytes], columns: Columns) -> Row:
     text = None
     if columns.text != NOT_READ:
         text = meta.get(columns.text or "text")
-        if columns.text is None and "txt" in members:
-            text = members["txt"].decode("utf-8-sig", errors="surrogateescape")
+        if columns.text is None and words:
+            text = members[words].decode("utf-8-sig", errors="surrogateescape")
     id_ = meta.get(columns.id or "id")
     return Row(key if id_ is None else str(id_), image, picture, text)

@@ -38,6 +38,7 @@ def serve(settings: ServiceSettings) -> None:
     from lib.serving.service.app import create_app
     from lib.serving.service.limits import ImpatientProtocol
     from lib.serving.service.logs import LOGGER, log_as_json
+    from lib.serving.service.server import Server
 
     with _listening(settings) as listener:
         classifier = MemeClassifier.load(settings.root, settings.mode, settings.device)
@@ -55,7 +56,7 @@ def serve(settings: ServiceSettings) -> None:
         host, port = listener.getsockname()[:2]
         facts = {"mode": settings.mode, "host": host, "port": port}
         LOGGER.info("serving", extra={"facts": facts})
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config).run(sockets=[listener])
 
 
 def _listening(settings: ServiceSettings) -> socket.socket:

@@ -97,5 +97,7 @@ def _number(scope: Scope) -> str:
 
 def _path(scope: Scope) -> str:
     """The path of a route; what else a client asks for could hold anything."""
-    route = scope.get("route")
-    return str(getattr(route, "path", "other"))
+    # What is refused before it is routed has none yet.
+    known = [getattr(route, "path", "") for route in scope["app"].routes]
+    route = scope["path"] if scope["path"] in known else "other"
+    return str(getattr(scope.get("route"), "path", route))

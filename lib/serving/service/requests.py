@@ -54,14 +54,20 @@ async def many_memes(request: Request, at_most: int) -> list[Sent | Fault]:
     if _is_form(request):
         form = await _form(request, files=at_most)
         found = _paired(form["text"], form["image"])
+        _check_number(len(found), at_most)
     else:
         content = await _json(request)
         if not isinstance(content, list):
             raise HTTPException(422, f"expected a JSON list of memes, got {_kind(content)}")
+        # Before they are looked at: a small body may list millions.
+        _check_number(len(content), at_most)
         found = [_from_json(item, f"meme {place}: ") for place, item in enumerate(content)]
-    if len(found) > at_most:
-        raise HTTPException(422, f"{len(found)} memes; at most {at_most} a request are taken")
     return found
+
+
+def _check_number(memes: int, at_most: int) -> None:
+    if memes > at_most:
+        raise HTTPException(422, f"{memes} memes; at most {at_most} a request are taken")
 
 
 def _is_form(request: Request) -> bool:

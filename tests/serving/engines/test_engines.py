@@ -7,14 +7,17 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from lib.artifacts import write_json
 from lib.config import Settings
+from lib.modeling.fusion import load_fusion
 from lib.serving import MemeClassifier
 from lib.serving.demo import demo_memes
 from lib.serving.engines import kept as kept_module
-from lib.serving.engines.kept import engine_folder
-from lib.serving.engines.measuring import Gate, measure
+from lib.serving.engines.kept import engine_folder, write_graphs
+from lib.serving.engines.measuring import Gate, _timed, measure
+from lib.serving.engines.runtimes import RUNTIMES, networks, refusal
 
 # Every graph takes PyTorch's exporter several seconds.
 pytestmark = pytest.mark.slow
@@ -94,6 +97,20 @@ def test_the_kept_engine_is_taken_and_one_of_other_models_is_not(root, kept, mem
     write_json(file, kept)
 
 
+def test_graphs_of_other_models_go_before_those_of_new_ones_are_written(root, tmp_path):
+    model = load_fusion(root.models, "cpu")
+    for models in ("old", "new"):
+        of = {"text_expert": models}
+        write_graphs(model, {"text_expert": "onnxruntime"}, tmp_path, of)
+        write_graphs(model, {"text_expert": "onnxruntime-int8"}, tmp_path, of)
+        if models == "old":
+            before = (tmp_path / "text_expert.int8.onnx").read_bytes()
+            with torch.no_grad():
+                for weight in networks(model)["text_expert"].parameters():
+                    weight.mul_(2)
+    assert (tmp_path / "text_expert.int8.onnx").read_bytes() != before
+
+
 def test_a_graph_that_was_changed_is_not_run(root, kept):
     file = engine_folder(root) / "text_expert.onnx"
     whole = file.read_bytes()
@@ -109,6 +126,21 @@ def test_an_engine_whose_runtime_is_missing_names_the_extra(root, kept, monkeypa
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ValueError, match=r"pip install 'calibrated-memes\[export\]'"):
         MemeClassifier.load(root.root, "full", engine="onnxruntime")
+
+
+def test_on_an_accelerator_its_own_runtimes_are_measured_where_the_model_is():
+    def source(inputs, tokens):
+        assert inputs["pixels"].device.type == "meta"
+        return {"pooled": inputs["pixels"]}
+
+    _timed(source, torch.device("meta"), [{"pixels": torch.ones(2)}], False)
+    for name, runtime in RUNTIMES.items():
+        if runtime.load is not None:
+            assert refusal(name, "text", "meta") == "the models are on meta"
+
+
+def test_what_no_engine_is_named_for_is_computed_in_float32_on_an_accelerator_too(root, kept):
+    assert MemeClassifier.load(root.root, "full").model.encoders.bf16 is False
 
 
 def test_an_unknown_engine_is_named_with_the_known_ones(root):

@@ -189,6 +189,7 @@ def test_a_batch_that_cannot_be_read_is_told_why(client):
     for body, status, said in (
         ({"text": "a"}, 422, "expected a JSON list of memes, got an object"),
         ([{"text": "a"}] * 65, 422, "65 memes; at most 64 a request"),
+        ([0] * 100_000, 422, "100000 memes; at most 64 a request"),
     ):
         found = client.post("/predict_batch", json=body)
         assert (found.status_code, said in found.json()["error"]) == (status, True)
