@@ -140,6 +140,12 @@ def test_every_mode_has_a_time_limit_for_its_cells():
     assert runner.CELL_TIMEOUT_S.keys() == PRESETS.keys()
 
 
+def test_a_head_whose_tokens_are_not_encoded_is_refused_before_anything_runs(tmp_path, capsys):
+    options = ["--root", str(tmp_path / "root"), "-p", "token_heads", "false"]
+    assert main([*options, "-p", "fusion_head", "cross_attention"]) == 2
+    assert "set token_heads=true, or another head" in capsys.readouterr().err
+
+
 def test_an_unknown_head_is_refused_before_anything_runs(tmp_path, capsys):
     options = ["--root", str(tmp_path / "root"), "-p", "fusion_head", "concta"]
     assert main(options) == 2

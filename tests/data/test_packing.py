@@ -118,6 +118,20 @@ def test_memes_that_share_a_text_carry_one_group(tmp_path):
     assert one == two != zero
 
 
+def test_memes_of_sound_or_description_alone_share_a_group_if_these_are_equal(tmp_path):
+    spoken = [meme(k, ocr="", asr="spoken") for k in (1, 2)]
+    described = [meme(k, ocr="", caption="a dog", image=None) for k in (3, 4)]
+    pack([meme(0), *spoken, *described], tmp_path)
+    zero, one, two, three, four = (meta["group"] for meta in metas_of(tmp_path))
+    assert one == two and three == four and len({zero, one, three}) == 3
+
+
+def test_a_name_that_no_file_can_have_is_left_out(tmp_path):
+    stats = pack([*memes(2), meme(2, image=tmp_path / "a\0.png")], tmp_path)
+    assert stats["splits"]["train"]["examples"] == 2
+    assert stats["skipped"]["count"] == 1
+
+
 def test_text_without_caption():
     assert combined_text("hi") == "[OCR] hi [/OCR] [CAP] [/CAP] <lang=en>"
 

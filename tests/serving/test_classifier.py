@@ -91,6 +91,7 @@ def test_columns_of_pandas_are_taken_in_their_order(classifier, tmp_path):
     ("text", "picture", "said"),
     [
         (float("nan"), "a.png", "text is float"),
+        (pd.NA, "a.png", "text is NAType"),
         (TEXT, float("nan"), "the picture is float"),
         (TEXT, Image.new("RGB", (0, 0)), "0 x 0 pixels"),
         (TEXT, "gone.png", "no such picture"),

@@ -8,6 +8,7 @@ answers are read.
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ GRAPH = "meme_classifier.onnx"
 # Disguised texts, to try another language's folding on; Cyrillic letters stand as their numbers.
 _DISGUISED = (
     *("h3llo w0rld", "l o o k here", "s\u043e\u043e\u043e g\u043e\u043ed", "\u0455t\u043ep"),
-    *("hApPy dAyS", "plain words stay"),
+    *("hApPy dAyS", "plain words stay", "tihs was thoughtof", "3days left", "seen on @funnysite"),
+    *(combined_text("tihs was thoughtof"), combined_text("die tiere sind da", lang="de")),
 )
 
 
@@ -57,13 +59,23 @@ def export(settings: Settings) -> Path:
             "text_form": combined_text("the overlaid text"),
             "picture": {"size": SIZE, "padding": list(PADDING), "resample": "bicubic"},
             "decision": _decision(decision),
-            "folding_examples": [{"text": text, "folded": folded(text)} for text in _DISGUISED],
+            "folding_examples": _folding_examples(model.encoders.sources.values()),
             "models": {name: decision.fingerprints[name] for name in MODELS},
             "versions": versions(),
         }
         write_json(new / "card.json", card)
         write_text(new / "README.md", readme(card))
     return engine_folder(settings) / "onnx"
+
+
+def _folding_examples(sources: Iterable[Source]) -> list[dict[str, Any]]:
+    """Texts as each version of the folding that one of the encoders reads makes them."""
+    versions = sorted({source.folding for source in sources} - {0})
+    return [
+        {"folding": version, "text": text, "folded": folded(text, version)}
+        for version in versions
+        for text in _DISGUISED
+    ]
 
 
 def _save_texts_preparation(name: str, source: Source, folder: Path) -> None:

@@ -30,10 +30,14 @@ alone, picture alone, both. `card.json` holds all that stands here, for programs
 {texts}
 
 The markers are `[OCR]`, `[/OCR]`, `[CAP]`, `[/CAP]`, `[ASR]`, `[/ASR]` and `<lang=...>`.
-Folding 1 is `folded` in `lib/data/folding.py`: NFKC; hidden characters removed; letters set apart
-rejoined; look-alike letters of other scripts made Latin; letters of random case made small; digits
-and signs within words read as letters; three and more equal letters made two. It changes nothing in
-plainly written words. `folding_examples` in `card.json` are pairs to test your own by.
+Folding 0 is none. Folding N is `folded(text, N)` in `lib/data/folding.py`: NFKC; hidden characters
+removed; letters set apart rejoined; look-alike letters of other scripts made Latin; letters of
+random case made small; digits and signs within words read as letters; three and more equal letters
+made two. From 2 on words that English does not know are parted or mended by a letter, by the list
+of words and counts in the package symspellpy, and marks of sites and accounts left out; from 3 on
+less is taken for such marks and for numbers; from 4 on no word is parted or mended in texts whose
+`<lang=...>` is not English. Known words that are plainly written stay. `folding_examples` in
+`card.json` hold texts and what each version makes of them, to test your own by.
 {ngrams}
 ## The picture
 

@@ -138,6 +138,7 @@ def test_lower_limits_are_kept(client_of, as_json):
         found = client.post("/predict", files={"image": ("a", b"x" * 60_000)})
         assert found.status_code == 413
         assert found.json() == {"error": "the request is too large; at most 0.05 MB are taken"}
+        assert 'path="/predict",status="413"' in client.get("/metrics").text
         assert client.post("/predict_batch", json=[{}] * 3).status_code == 422
 
 

@@ -223,6 +223,15 @@ def test_impossible_settings_are_named(monkeypatch, capsys, options, environment
     assert "short" not in message
 
 
+def test_a_page_that_is_open_somewhere_does_not_hold_up_the_end(root, tmp_path):
+    pytest.importorskip("gradio", reason="the extra page is not installed")
+    # What is not let go would be waited for longer than `stop` waits.
+    service = Served(root, tmp_path / "log", "--page", "--read-timeout", "100")
+    with httpx.stream("GET", f"{service.url}/page/gradio_api/heartbeat/tab") as beats:
+        assert "ALIVE" in next(beats.iter_lines())
+        assert service.stop() == 0
+
+
 def test_a_port_that_is_taken_is_named(full_root, monkeypatch, capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
