@@ -517,6 +517,27 @@ def test_a_killed_run_goes_on_and_scores_each_row_once(scored, memes, full_root,
     assert not parts.exists()
 
 
+def peak_of(table, full_root, out):
+    """The largest resident memory of a run of the program, in kB."""
+    command = [sys.executable, "-m", "lib.serving.score", table, "--out", out, "--workers", "1"]
+    command += ["--root", full_root.root, "--mode", "full"]
+    run = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(run.pid, 0)
+    assert status == 0
+    return usage.ru_maxrss
+
+
+@pytest.mark.slow
+def test_many_rows_take_no_more_memory_than_a_few(memes, full_root, tmp_path):
+    """20,000 rows; SCORED_ROWS=1000000 makes them a million."""
+    most = int(os.environ.get("SCORED_ROWS", "20000"))
+    few, all_of_them = (
+        peak_of(many(memes, n), full_root, tmp_path / f"{n}.parquet") for n in (1000, most)
+    )
+    assert len(pd.read_parquet(tmp_path / f"{most}.parquet")) == most
+    assert all_of_them <= 1.1 * few
+
+
 def test_parts_of_another_input_do_not_count(scored, memes, tmp_path, monkeypatch, capsys):
     file = many(memes, 2 * BLOCK)
     judged, left = tasks_module.judged, [1]

@@ -71,9 +71,8 @@ class Input(NamedTuple):
             return cls("folder", [folder], columns)
         shards = sorted(str(path) for path in Path(folder).iterdir() if tars.is_shard(path.name))
         if not shards:
-            raise ValueError(
-                f"{folder} holds no pictures and no shards ({', '.join(tars.SUFFIXES)})"
-            )
+            suffixes = " or ".join(tars.SUFFIXES)
+            raise ValueError(f"{folder} holds no pictures and no {suffixes} shards")
         return cls("shards", shards, columns)
 
     @property
