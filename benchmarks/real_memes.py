@@ -80,7 +80,7 @@ def main() -> None:
     table = pd.DataFrame(rows_of(first, runs))
     write_csv(RESULTS / "real_memes.csv", table)
     print(table.to_string(index=False, float_format="%.3f"))
-    together = pd.DataFrame(rows_of_val_and_test(runs))
+    together = pd.DataFrame(rows_of_val_and_test(first, runs))
     write_csv(RESULTS / "real_memes_val_and_test.csv", together)
     print(together.to_string(index=False, float_format="%.3f"))
     if options.across:
@@ -144,11 +144,15 @@ def rows_of(settings: Settings, runs: list[pd.DataFrame]) -> list[dict]:
         ]
         for name in MODELS
     }
-    others = baselines(settings, memes) | {GREY: without_picture(settings)}
+    grey = without_picture(settings)
+    # Calibrated as it is served: on memes as they are.
+    grey["val"] = margins["mm_fusion"][0]["val"]
+    others = baselines(settings, memes)
     margins |= {
         name: [{split: found[split][kept[split]] for split in kept}]
         for name, found in others.items()
     }
+    margins[GREY] = [grey]
     labels = {split: np.array(memes[split].labels)[kept[split]] for split in kept}
     groups = np.array(memes["test"].groups)
     rivals = {
@@ -173,30 +177,38 @@ def rows_of(settings: Settings, runs: list[pd.DataFrame]) -> list[dict]:
     return [*rows, ceiling(labels["test"])]
 
 
-def rows_of_val_and_test(runs: list[pd.DataFrame]) -> list[dict]:
+def rows_of_val_and_test(settings: Settings, runs: list[pd.DataFrame]) -> list[dict]:
     """A row a seed and model on val and test as one set, three times as many memes as test alone.
 
     AUROC needs nothing fitted. Temperature and threshold of each meme come from the other folds
-    (`cross_fit`). Half of val chose the epochs, which flatters all models alike.
+    (`cross_fit`). Half of val chose the epochs, which flatters all models alike. Of the first seed,
+    `settings`, fusion is also shown plain grey for every picture.
     """
     rows = []
     for seed, run in enumerate(runs):
         memes = run[run["split"].isin(["val", "test"])]
         y, groups = memes["label"].to_numpy(), memes["group"].to_numpy()
         margins = {name: _margin(logits_of(memes, name)) for name in MODELS}
+        if seed == 0:
+            grey = without_picture(settings)
+            margins[GREY] = np.concatenate([grey[s] for s in dict.fromkeys(memes["split"])])
         fits = {
             name: cross_fit(margin, y, groups=groups, objective={"objective": "macro_f1"})
             for name, margin in margins.items()
         }
+        scores = {
+            "auroc": {name: prob_hate(margin) for name, margin in margins.items()},
+            "macro_f1": {name: fit.decision.astype(float) for name, fit in fits.items()},
+        }
         for name, fit in fits.items():
             row = {"model": name, "seed": seed, "n": len(y)}
-            ranked = prob_hate(margins[name]), prob_hate(margins["text_expert"])
-            decided = fit.decision.astype(float), fits["text_expert"].decision.astype(float)
-            for metric, (own, text) in {"auroc": ranked, "macro_f1": decided}.items():
-                row[metric] = bootstrap_ci(own, y, metric, 1).point
-                gap = bootstrap_difference(own, text, y, metric, groups=groups)
-                row |= {f"{metric}_minus_text": gap.point, f"{metric}_minus_text_low": gap.low}
-                row |= {f"{metric}_minus_text_high": gap.high}
+            for metric, own in scores.items():
+                row[metric] = bootstrap_ci(own[name], y, metric, 1).point
+                for rival, model in {"text": "text_expert", "fusion": "mm_fusion"}.items():
+                    gap = bootstrap_difference(own[name], own[model], y, metric, groups=groups)
+                    column = f"{metric}_minus_{rival}"
+                    row |= {column: gap.point, f"{column}_low": gap.low}
+                    row |= {f"{column}_high": gap.high}
             row |= {"ece": expected_calibration_error(fit.prob, y)}
             rows.append(row | {"ece_zero_truth": zero_truth_ece(fit.prob)})
     return rows
@@ -233,7 +245,7 @@ def baselines(settings: Settings, memes: dict[str, MemeShards]) -> dict[str, dic
 
 @torch.inference_mode()
 def without_picture(settings: Settings) -> dict[str, np.ndarray]:
-    """Fusion's margins where test's pictures are replaced by plain grey; val keeps its own."""
+    """Fusion's margins where all pictures of val and test are replaced by plain grey."""
     fusion = load_fusion(settings.models, "cpu")
     blank = fusion.encoders.encode_images([blank_picture()])
     found = {}
@@ -241,11 +253,8 @@ def without_picture(settings: Settings) -> dict[str, np.ndarray]:
         seen = encode_shards(
             shard_paths(settings.shards, split), fusion.encoders, settings.features
         )
-        if split == "test":
-            grey = {
-                name: array.expand(len(seen), *array.shape[1:]) for name, array in blank.items()
-            }
-            seen = seen.with_arrays(**grey)
+        grey = {name: array.expand(len(seen), *array.shape[1:]) for name, array in blank.items()}
+        seen = seen.with_arrays(**grey)
         logits = feature_logits(fusion.head, seen)["mm_fusion"]
         found[split] = (logits[:, 1] - logits[:, 0]).double().numpy()
     return found
