@@ -6,6 +6,7 @@ make that model look better than it is.
 """
 
 import csv
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,10 @@ from lib.data.example import Example
 CORRECTIONS = Path("Step_2/corrections.csv")
 COLUMNS = ("id", "label", "reason")
 CORRECTED_SPLITS = ("train", "val")
+
+
+# The apostrophe that keeps a spreadsheet from running a cell; the report's page writes it.
+_RUN = re.compile(r"^'(?=[=+\-@\t\r'])")
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def _checked(row: Mapping[Any, Any], where: str) -> Correction:
         raise ValueError(f"{where}: field id is empty; name the meme")
     if label not in ("0", "1"):
         raise ValueError(f"{where}: field label is {row['label']!r}; it must be 0 or 1")
-    return Correction(id_, int(label), row["reason"], where)
+    return Correction(_RUN.sub("", id_), int(label), _RUN.sub("", row["reason"]), where)
 
 
 def corrected(

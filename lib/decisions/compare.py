@@ -21,6 +21,8 @@ from lib.config import MODELS
 from lib.decisions.compared_runs import MODES, Run, default_modes, memes_of, paired, read_run
 from lib.decisions.error_analysis import error_table
 from lib.decisions.evaluation import without_nan
+from lib.decisions.policy import CHOSEN
+from lib.decisions.policy_outcomes import DECISIONS
 from lib.decisions.slices import OTHERS, slice_columns, slice_counts, slices
 from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import groups_of, resampled
@@ -38,12 +40,16 @@ ENDS = ("worse_by", "low", "high", "verdict")
 
 
 class Comparison(NamedTuple):
-    """What `compare` finds: numbers and words in `summary`, and a table each."""
+    """What `compare` finds: numbers and words in `summary`, and a table each.
+
+    `decisions` holds the memes of which the policies decide otherwise, None without two policies.
+    """
 
     summary: dict[str, Any]
     flips: pd.DataFrame
     metrics: pd.DataFrame
     slices: pd.DataFrame
+    decisions: pd.DataFrame | None = None
 
 
 class _Pair(NamedTuple):
@@ -100,7 +106,12 @@ def compare(
         "calibration": _calibration(metrics, values),
     }
     by_slice = _slices(pair, metas, a.settings.slice_by, options)
-    return Comparison(summary | options, flips, metrics, by_slice)
+    decisions = None
+    # Of a file of predictions no policy is known, and one is for fusion alone.
+    if model == CHOSEN and a.shards is not None and b.shards is not None:
+        decisions = _decisions(pair, tables)
+        summary["decisions"] = _from_to(tables)
+    return Comparison(summary | options, flips, metrics, by_slice, decisions)
 
 
 def faults(
@@ -168,6 +179,26 @@ def _flips(pair: _Pair) -> pd.DataFrame:
     return table.iloc[order[(pred_a != pred_b)[order]]].reset_index(drop=True)
 
 
+def _decisions(pair: _Pair, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The memes on which the two policies decide otherwise, from block to allow and back first."""
+    (prob_a, prob_b), (a, b) = pair.prob, (found["decision"].to_numpy() for found in tables)
+    table = pair.table[["id", "text", "label"]].assign(
+        prob_a=prob_a, decision_a=a, prob_b=prob_b, decision_b=b
+    )
+    steps = np.abs(pd.Series(a).map(DECISIONS.index) - pd.Series(b).map(DECISIONS.index))
+    order = np.lexsort((-np.abs(prob_b - prob_a), -steps))
+    return table.iloc[order[(a != b)[order]]].reset_index(drop=True)
+
+
+def _from_to(tables: Sequence[pd.DataFrame]) -> dict[str, dict[str, int]]:
+    """How many memes A decides one way, by how B does."""
+    a, b = (found["decision"].to_numpy() for found in tables)
+    return {
+        own: {other: int(((a == own) & (b == other)).sum()) for other in DECISIONS}
+        for own in DECISIONS
+    }
+
+
 def _metrics(
     pair: _Pair, values: Sequence[Mapping[str, float]], options: Mapping[str, Any]
 ) -> pd.DataFrame:
@@ -202,7 +233,10 @@ def _slices(
     a, b = (slices([slice_counts(of_run, metas, slice_by)]) for of_run in of_runs)
     table = a[["slice", "value", "n"]].assign(a=a["error_rate"], b=b["error_rate"])
     enough = a["verdict"] != "insufficient"
-    together = {**options, "level": 1 - 0.05 / max(int(enough.sum()), 1)}
+    k = max(int(enough.sum()), 1)
+    # Further out than one resample on either side the interval would not grow with k.
+    together = {**options, "level": 1 - 0.05 / k}
+    together["n_resamples"] = max(options["n_resamples"], 40 * k)
     belongs, changes = slice_columns(pair.table, metas, slice_by), []
     listed = a.groupby("slice")["value"].agg(list)
     for name, value, judged in zip(a["slice"], a["value"], enough, strict=True):
@@ -233,6 +267,10 @@ def _print(found: Comparison) -> None:
         )
     print(f"\nFlipped decisions: {flips['all']}, {flips['broken']} broken, {flips['fixed']} fixed")
     _print_table(found.flips.drop(columns="text")[:SHOWN_FLIPS])
+    if found.decisions is not None:
+        print(f"\nDecided otherwise by the policies: {len(found.decisions)}; rows A, columns B")
+        print(pd.DataFrame(summary["decisions"]).T.to_string())
+        _print_table(found.decisions.drop(columns="text")[:SHOWN_FLIPS])
     print("\nMetrics, worse_by with its 95% interval")
     _print_table(found.metrics)
     zero_truth = summary["calibration"]["ece_zero_truth"]
@@ -252,8 +290,10 @@ def _print_table(table: pd.DataFrame) -> None:
 
 
 def _save(found: Comparison, failed: Sequence[str], folder: Path) -> None:
-    """Write `flips.csv` and `compare.json`."""
+    """Write `flips.csv`, `compare.json` and, of two policies, `decisions.csv`."""
     write_csv(folder / "flips.csv", for_spreadsheets(found.flips))
+    if found.decisions is not None:
+        write_csv(folder / "decisions.csv", for_spreadsheets(found.decisions))
     tables = {"metrics": found.metrics, "slices": found.slices}
     rows = {name: table.to_dict("records") for name, table in tables.items()}
     content = found.summary | rows | {"faults": list(failed)}
@@ -291,7 +331,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--mode", type=_mode_pair, help=modes)
     add("--model", choices=MODELS, default="mm_fusion", help="default: mm_fusion")
     add("--overlap", action="store_true", help="let the memes do that both have scored")
-    add("--out", type=Path, metavar="DIR", help="folder for flips.csv and compare.json")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for flips.csv, decisions.csv and compare.json",
+    )
     rule = "exit with 1 if a {} wholly above X, {}"
     slice_rule = (
         "slice's error rate in B minus that in A has an interval",

@@ -159,6 +159,11 @@ def _fitted(frame: pd.DataFrame, settings: Settings, path: Path) -> DecisionBund
             "give the root of the run instead, whose Step 7 holds both"
         )
     labels, objective = rows["label"], objective_of(settings)
+    if labels.nunique() < 2:
+        raise ValueError(
+            f"{path}: split '{split}' has label {labels.iloc[0]} alone among the rows to fit "
+            "temperature and threshold on; give the root of the run instead, whose Step 7 has both"
+        )
     temperatures, thresholds = {}, {}
     for model in MODELS:
         logits = logits_of(rows, model)

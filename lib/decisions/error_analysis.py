@@ -24,7 +24,7 @@ from lib.decisions.bundle import DecisionBundle
 from lib.decisions.fairness import fairness
 from lib.decisions.nearest import COLUMNS as NEAREST_COLUMNS
 from lib.decisions.nearest import nearest_memes
-from lib.decisions.slices import joined_counts, slice_columns, slice_counts, slices
+from lib.decisions.slices import SLICES, joined_counts, slice_columns, slice_counts, slices
 from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import logits_of, prediction_chunks
 
@@ -67,15 +67,16 @@ def write_errors(
         for frame in chunks:
             table, metas = _joined(frame, memes, decision, start)
             columns = near.frame(table["id"].tolist(), start) if near else None
-            sides = slice_columns(table, metas, settings.slice_by)
-            beside = sides[[name for name in sides if name not in table]]
-            whole = pd.concat([table, _columns(columns, len(table)), beside], axis=1)
+            told = pd.concat([table, _columns(columns, len(table))], axis=1)
+            sides = slice_columns(told, metas, settings.slice_by)
+            beside = sides[[name for name in sides if name not in told]]
+            whole = pd.concat([told, beside], axis=1)
             append_csv(file, for_spreadsheets(whole), header=start == 0)
             start += len(table)
             counts = counts + error_counts(table)
             surest = surest_errors(pd.concat([surest, table[SHOWN]]), n_surest)
-            sliced.append(slice_counts(table, metas, settings.slice_by))
-            known |= _fields(table, metas)
+            sliced.append(slice_counts(told, metas, settings.slice_by))
+            known |= _fields(told, metas)
         if next(memes, None) is not None or not sliced:
             raise ValueError(_other_memes(settings.report_split))
         _refuse_unknown(settings.slice_by, known)
@@ -189,7 +190,7 @@ def _columns(near: pd.DataFrame | None, n: int) -> pd.DataFrame:
 def _fields(table: pd.DataFrame, metas: Sequence[Mapping[str, Any]]) -> set[str]:
     """What `slice_by` may name."""
     labels = (meta.get("labels") or {} for meta in metas)
-    return set[str]().union(map(str, table), *metas, *labels)
+    return set(SLICES).union(map(str, table), *metas, *labels)
 
 
 def _refuse_unknown(slice_by: Sequence[str], known: set[str]) -> None:

@@ -37,6 +37,7 @@ from lib.decisions.policy_certificates import (
 from lib.modeling.prediction_table import logits_of
 
 IN_SAMPLE = "not certified: fitted on the memes the models learned from"
+UNDIVIDED = "not certified: val could not be divided, and these memes chose epochs and heads"
 SELF_CHOSEN = "not certified: the cuts were chosen on these memes"
 # Into so many steps a reviewing budget is divided.
 BUDGET_STEPS = 20
@@ -62,7 +63,8 @@ def fit_policy(
 
     The cuts and where walks begin come from `select`, all memes of the half of val that selected
     epochs and heads, or without it from a fixed grid. `threshold` is fusion's, from which on the
-    kind "recall_floor" blocks. In a pilot nothing counts as certified.
+    kind "recall_floor" blocks. In a pilot nothing counts as certified, nor where `frame`
+    says that val was "undivided", so that its memes have selected too.
     """
     sample = sample_of(frame, temperature, settings.seed)
     before = None if select is None else probabilities(select, temperature)
@@ -74,6 +76,8 @@ def fit_policy(
     else:
         found = _by_promises(sample, before, cuts, targets, confidence, threshold)
     note = IN_SAMPLE if settings.mode == "pilot" else None
+    if note is None and frame.attrs.get("undivided"):
+        note = UNDIVIDED
     if note is None and settings.policy == "costs" and before is None:
         note = SELF_CHOSEN
     return Policy(

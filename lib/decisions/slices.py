@@ -63,11 +63,7 @@ def slice_columns(
             columns[name] = [None if value in ("", None) else str(value) for value in table[name]]
         else:
             found = (meta.get(name, (meta.get("labels") or {}).get(name)) for meta in metas)
-            # A field of one's own may hold half a character, which no CSV can.
-            columns[name] = [
-                None if value is None else str(value).encode(errors="replace").decode()
-                for value in found
-            ]
+            columns[name] = [_written(value) for value in found]
     return pd.DataFrame(columns, index=table.index, dtype=object)
 
 
@@ -129,6 +125,14 @@ def adjusted(p_values: pd.Series) -> pd.Series:
     tested = p_values.dropna()
     found = false_discovery_control(tested) if len(tested) else []
     return pd.Series(found, index=tested.index, dtype=float).reindex(p_values.index)
+
+
+def _written(value: Any) -> str | None:
+    """A packed field as words, None where it is blank."""
+    if value is None or not str(value).strip():
+        return None
+    # A field of one's own may hold half a character, which no CSV can.
+    return str(value).encode(errors="replace").decode()
 
 
 def _length(words: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.shard_index import shards_fingerprint
-from lib.data.val_parts import val_parts
+from lib.data.val_parts import SELECT, val_parts
 from lib.modeling.device import moved
 from lib.modeling.features import Features, encode_shards
 from lib.modeling.fusion import FusionModel, load_fusion, model_logits
@@ -64,7 +64,8 @@ def predict_shards(
     One row a meme: id, split, part ("select" or "calibrate" in val, empty elsewhere), group,
     label, then `<model>_logit_0` and `<model>_logit_1` for text_expert, vision_expert and
     mm_fusion. `attrs` holds the fingerprints of "models" and, by split, "shards", taken before
-    the first logit: whatever replaces a model later, these logits are not of it.
+    the first logit: whatever replaces a model later, these logits are not of it. It says
+    "undivided" where what calibrates in val has selected too.
     Warns of experts that were trained on other shards, and raises what `load_fusion` and `stream`
     raise.
     """
@@ -83,6 +84,8 @@ def predict_shards(
         groups = MemeShards(paths, pictures=False).groups
         frames.append(_frame(split, features, groups, fusion))
     frame = pd.concat(frames, ignore_index=True)
+    if "val" in shards and not (frame["part"] == SELECT).any():
+        origin["undivided"] = True
     frame.attrs = origin
     return frame
 

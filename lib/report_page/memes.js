@@ -58,6 +58,8 @@ function showProgress() {
     : "This browser keeps nothing for a page from disk: download your verdicts before you close it.";
 }
 
+// Words that a spreadsheet would run get an apostrophe, which Step 3 takes away again.
+const safe = (text) => (/^[=+\-@\t\r']/.test(text) ? `'${text}` : text);
 const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
 
 // The corrections made before, each replaced where the label is called wrong again.
@@ -65,7 +67,7 @@ function corrections() {
   const made = new Map(data.corrections.map(([id, label, reason]) => [id, [label, reason]]));
   for (const [id, { verdict, label, reason }] of verdicts)
     if (verdict === "disagree") made.set(id, [1 - label, reason]);
-  const lines = [...made].map(([id, [label, reason]]) => [id, String(label), reason].map(quoted).join(","));
+  const lines = [...made].map(([id, [label, reason]]) => [safe(id), String(label), safe(reason)].map(quoted).join(","));
   return ["id,label,reason", ...lines, ""].join("\n");
 }
 

@@ -33,6 +33,7 @@ ROW_BYTES, FILTER_BYTES = 30, 3
 # More values than these are told of a meme, but not offered as a filter.
 MOST_VALUES = 20
 
+NAMES = ("group", "dataset", "language", "target_type")
 KNOWN = {"index", "id", "text", "label", "error_type"} | {
     f"{model}_{kind}" for model in MODELS for kind in ("prob", "pred")
 }
@@ -104,7 +105,9 @@ def _within(room: int, best: pd.DataFrame) -> pd.DataFrame:
     """As many rows as fit into `room` bytes, texts cut as short as that needs."""
     beside = _beside(best)
     words = best.assign(text=best["text"].map(words_of))
-    words[beside] = words[beside].map(_rounded)
+    # Names may look like numbers.
+    numbers = [name for name in beside if not name.endswith("_id") and name not in NAMES]
+    words[numbers] = words[numbers].map(_rounded)
     for longest_text, longest in LENGTHS:
         told = words.assign(text=[_short(text, longest_text) for text in words["text"]])
         told[beside] = told[beside].map(partial(_short, most=longest))

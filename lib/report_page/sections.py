@@ -31,7 +31,7 @@ _WHEN = ("before", "after", "zero-truth")
 TABLES = {
     "policy": (
         "policy.csv",
-        "What is certified of each side of the policy, on the half of val that calibrates.",
+        "What is certified of each side of the policy, and on how many memes.",
     ),
     "slices": (
         "slices.csv",

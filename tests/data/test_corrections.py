@@ -77,6 +77,11 @@ def test_labels_of_test_are_flagged_and_never_changed(tmp_path, mode):
     assert (flagged["id"], flagged["label_before"], flagged["label"]) == ("m4", 0, 1)
 
 
+def test_the_apostrophe_that_keeps_a_spreadsheet_from_running_a_cell_is_none_of_the_id(tmp_path):
+    found = written(tmp_path, "'=m0,1,'-wrong", "o'clock,0,'quoted'")
+    assert [(row.id, row.reason) for row in found] == [("=m0", "-wrong"), ("o'clock", "'quoted'")]
+
+
 def test_ids_that_no_meme_has_are_told_and_nothing_is_lost(tmp_path):
     corrections = written(tmp_path, "mm0,1,typo", "m0,1,")
     with pytest.warns(UserWarning, match=r"1 of 2 corrections are of no meme in the data.*mm0"):

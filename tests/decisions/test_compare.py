@@ -408,6 +408,25 @@ def test_what_is_written_is_the_same_again(root, predictions, tmp_path):
     assert str(tmp_path) not in (tmp_path / "one" / "compare.json").read_text()
 
 
+def test_decisions_of_the_two_policies_are_compared(root, predictions, tmp_path, capsys):
+    a, b = root("a", predictions), root("b", predictions)
+    file = b / "Step_7/decision_full.json"
+    content = json.loads(file.read_text())
+    content["policy"] |= {"allow": 0.3, "block": 0.3}
+    file.write_text(json.dumps(content))
+    assert main([str(a), str(b), "--out", str(tmp_path)]) == 0
+    prob, moved = (
+        pd.read_csv(tmp_path / "decisions.csv"),
+        json.loads((tmp_path / "compare.json").read_text())["decisions"],
+    )
+    assert set(prob["decision_b"]) <= {"allow", "block"}
+    assert (prob["decision_a"] != prob["decision_b"]).all()
+    counted = sum(n for own, row in moved.items() for other, n in row.items() if own != other)
+    assert counted == len(prob) > 0
+    assert all(row["review"] == 0 for row in moved.values())
+    assert f"Decided otherwise by the policies: {counted}" in capsys.readouterr().out
+
+
 def test_no_cell_of_the_flips_runs_in_a_spreadsheet(root, predictions, tmp_path):
     hostile = predictions.assign(id="=1+" + predictions["id"])
     hostile.attrs = predictions.attrs

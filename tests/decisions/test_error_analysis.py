@@ -190,6 +190,10 @@ def test_errors_are_sliced_by_fields_that_are_named_and_unknown_ones_are_refused
     assert table["phrasing"].tolist() == phrasing.astype(str).tolist()
     medium = table.loc[table["text_words"].astype(int).between(11, 20), "text length"]
     assert len(medium) and set(medium) == {"11 to 20 words"}
+    of_table = {"slice_by": ["text length", "nearest_1_label"]}
+    write_errors(predicted.model_copy(update=of_table), bundle())
+    named.artifact(7, "errors.csv").unlink()
+    write_errors(named, bundle())
     before = named.artifact(7, "errors.csv").read_bytes()
     wrong = predicted.model_copy(update={"slice_by": ["colour"]})
     with pytest.raises(ValueError, match=r"slice_by: no meme has a field 'colour'; known: .*lang"):

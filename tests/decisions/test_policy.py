@@ -9,7 +9,13 @@ from lib.config import MODELS, Settings
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.policy import Policy, policy_table
 from lib.decisions.policy_certificates import Sample
-from lib.decisions.policy_choice import IN_SAMPLE, SELF_CHOSEN, cheapest_bands, fit_policy
+from lib.decisions.policy_choice import (
+    IN_SAMPLE,
+    SELF_CHOSEN,
+    UNDIVIDED,
+    cheapest_bands,
+    fit_policy,
+)
 from lib.modeling.prediction_table import save_predictions
 
 
@@ -105,6 +111,13 @@ def test_without_a_select_half_the_cuts_are_a_fixed_grid(both, model_folders):
     policy = fitted(alone, model_folders).policy
     assert policy.cuts_from == "fixed grid"
     assert rows(policy).loc[["block", "allow"], "verdict"].tolist() == ["certified"] * 2
+
+
+def test_what_has_selected_because_val_was_not_divided_certifies_nothing(both, model_folders):
+    alone = both[both["part"] == "calibrate"]
+    alone.attrs = both.attrs | {"undivided": True}
+    policy = fitted(alone, model_folders).policy
+    assert rows(policy).loc[["block", "allow"], "verdict"].tolist() == [UNDIVIDED] * 2
 
 
 def test_the_select_half_of_other_models_proposes_nothing(both, model_folders):

@@ -129,9 +129,9 @@ def test_memes_without_a_value_are_in_no_slice_of_it():
 
 
 def test_a_field_with_half_a_character_can_be_written():
-    metas = [{"kind": "half \ud83d"}, {"kind": None}, {"kind": ["a", 1]}]
-    found = slice_columns(table_of(["TP", "FN", "TN"]), metas, ["kind"])["kind"]
-    assert found.tolist() == ["half ?", None, "['a', 1]"]
+    metas = [{"kind": "half \ud83d"}, {"kind": None}, {"kind": ["a", 1]}, {"kind": " "}]
+    found = slice_columns(table_of(["TP", "FN", "TN", "TP"]), metas, ["kind"])["kind"]
+    assert found.tolist() == ["half ?", None, "['a', 1]", None]
 
 
 def test_the_rare_of_very_many_values_are_counted_together():

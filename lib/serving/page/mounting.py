@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI, Response
+from starlette.routing import Mount
 
 from lib.serving.classifier import MemeClassifier
 from lib.serving.memes import read_meme
@@ -54,5 +55,6 @@ def mount(
         show_error=False,
     )
     # Gradio's own application, whose streams end with the service (`lib.serving.service.server`).
-    app.state.page = next(r.app for r in app.routes if getattr(r, "path", None) == PATH)
+    mounted = (route for route in app.routes if isinstance(route, Mount))
+    app.state.page = next(route.app for route in mounted if route.path == PATH)
     return app
