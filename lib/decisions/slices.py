@@ -60,7 +60,9 @@ def slice_columns(
         if name == "text length":
             columns[name] = _length(table["text_words"].to_numpy())
         elif name in table:
-            columns[name] = [None if value in ("", None) else str(value) for value in table[name]]
+            blank = table[name].isna() | (table[name] == "")
+            pairs = zip(table[name], blank, strict=True)
+            columns[name] = [None if none else str(value) for value, none in pairs]
         else:
             found = (meta.get(name, (meta.get("labels") or {}).get(name)) for meta in metas)
             columns[name] = [_written(value) for value in found]

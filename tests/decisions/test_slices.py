@@ -134,6 +134,13 @@ def test_a_field_with_half_a_character_can_be_written():
     assert found.tolist() == ["half ?", None, "['a', 1]", None]
 
 
+def test_a_column_of_the_table_that_is_not_known_makes_no_slice():
+    table = table_of(["TP", "FN", "TN"], near=[1, np.nan, None], word=["a", "", None])
+    found = slice_columns(table, [{}] * 3, ["near", "word"])
+    assert found["near"].tolist() == ["1.0", None, None]
+    assert found["word"].tolist() == ["a", None, None]
+
+
 def test_the_rare_of_very_many_values_are_counted_together():
     metas = [{"kind": f"v{i % 80:02}" if i < 400 else "often"} for i in range(480)]
     found = slices([slice_counts(table_of(["TP", "FN"] * 240), metas, ["kind"])])
