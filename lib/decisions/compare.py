@@ -18,11 +18,11 @@ import pandas as pd
 from lib.artifacts import fingerprint, write_csv, write_json
 from lib.calibration import bootstrap_difference, classification_metrics
 from lib.config import MODELS
+from lib.decisions.compared_policies import from_to, moved_by_policy
 from lib.decisions.compared_runs import MODES, Run, default_modes, memes_of, paired, read_run
 from lib.decisions.error_analysis import error_table
 from lib.decisions.evaluation import without_nan
 from lib.decisions.policy import CHOSEN
-from lib.decisions.policy_outcomes import DECISIONS
 from lib.decisions.slices import OTHERS, slice_columns, slice_counts, slices
 from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import groups_of, resampled
@@ -109,8 +109,8 @@ def compare(
     decisions = None
     # Of a file of predictions no policy is known, and one is for fusion alone.
     if model == CHOSEN and a.shards is not None and b.shards is not None:
-        decisions = _decisions(pair, tables)
-        summary["decisions"] = _from_to(tables)
+        decisions = moved_by_policy(*tables)
+        summary["decisions"] = from_to(*tables)
     return Comparison(summary | options, flips, metrics, by_slice, decisions)
 
 
@@ -179,26 +179,6 @@ def _flips(pair: _Pair) -> pd.DataFrame:
     return table.iloc[order[(pred_a != pred_b)[order]]].reset_index(drop=True)
 
 
-def _decisions(pair: _Pair, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The memes on which the two policies decide otherwise, from block to allow and back first."""
-    (prob_a, prob_b), (a, b) = pair.prob, (found["decision"].to_numpy() for found in tables)
-    table = pair.table[["id", "text", "label"]].assign(
-        prob_a=prob_a, decision_a=a, prob_b=prob_b, decision_b=b
-    )
-    steps = np.abs(pd.Series(a).map(DECISIONS.index) - pd.Series(b).map(DECISIONS.index))
-    order = np.lexsort((-np.abs(prob_b - prob_a), -steps))
-    return table.iloc[order[(a != b)[order]]].reset_index(drop=True)
-
-
-def _from_to(tables: Sequence[pd.DataFrame]) -> dict[str, dict[str, int]]:
-    """How many memes A decides one way, by how B does."""
-    a, b = (found["decision"].to_numpy() for found in tables)
-    return {
-        own: {other: int(((a == own) & (b == other)).sum()) for other in DECISIONS}
-        for own in DECISIONS
-    }
-
-
 def _metrics(
     pair: _Pair, values: Sequence[Mapping[str, float]], options: Mapping[str, Any]
 ) -> pd.DataFrame:
@@ -226,6 +206,8 @@ def _slices(
     options: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Error rates of A and B by slice, the worst change first, what is insufficient last."""
+    # What is counted below is right and wrong: the cells of one run are no slice of both.
+    slice_by = [name for name in slice_by if name != "error_type"]
     of_runs = (
         pair.table.assign(error_type=np.where(decided != pair.labels, "FP", "TP"))
         for decided in pair.decided

@@ -13,7 +13,14 @@ from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.decisions.bundle import DecisionBundle, objective_of
 from lib.decisions.policy import CHOSEN, Policy
-from lib.modeling.prediction_table import COLUMNS, checked_file, fit_part, logits_of, resampled
+from lib.modeling.prediction_table import (
+    COLUMNS,
+    checked_file,
+    fit_part,
+    logits_of,
+    refuse_other_shards,
+    resampled,
+)
 
 MODES = ("full", "pilot")
 
@@ -59,7 +66,9 @@ def read_run(place: Path, mode: str) -> Run:
     slice_by = settings.saved().get("slice_by", [])
     settings = settings.model_copy(update={"slice_by": slice_by})
     file = _predictions(settings)
-    frame, decision = _reported(_read(file), settings, file), DecisionBundle.load(settings)
+    whole = _read(file)
+    refuse_other_shards(whole, settings, settings.report_split)
+    frame, decision = _reported(whole, settings, file), DecisionBundle.load(settings)
     if decision.fingerprints.get("predictions") != fingerprint(file):
         raise ValueError(
             f"{settings.artifact(7, 'decision.json')} was fitted on other predictions than {file} "

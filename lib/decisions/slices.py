@@ -60,9 +60,7 @@ def slice_columns(
         if name == "text length":
             columns[name] = _length(table["text_words"].to_numpy())
         elif name in table:
-            blank = table[name].isna() | (table[name] == "")
-            pairs = zip(table[name], blank, strict=True)
-            columns[name] = [None if none else str(value) for value, none in pairs]
+            columns[name] = [_written(value) for value in table[name]]
         else:
             found = (meta.get(name, (meta.get("labels") or {}).get(name)) for meta in metas)
             columns[name] = [_written(value) for value in found]
@@ -130,8 +128,8 @@ def adjusted(p_values: pd.Series) -> pd.Series:
 
 
 def _written(value: Any) -> str | None:
-    """A packed field as words, None where it is blank."""
-    if value is None or not str(value).strip():
+    """A field as words, None where it is blank or NaN."""
+    if value is None or value != value or not str(value).strip():
         return None
     # A field of one's own may hold half a character, which no CSV can.
     return str(value).encode(errors="replace").decode()

@@ -342,6 +342,23 @@ def test_shards_without_the_predicted_memes_are_refused(packed_roots, capsys):
     assert "lacks" in one_line(capsys)
 
 
+def test_predictions_of_other_shards_are_refused(packed_roots, capsys):
+    settings = Settings(mode="full", root=packed_roots[0])
+    frame = pd.read_parquet(settings.artifact(6, "predictions.parquet"))
+    frame.attrs["shards"] = {"test": "0" * 16}
+    save_predictions(frame, settings.artifact(6, "predictions.parquet"))
+    DecisionBundle.fit(predictions_to_fit(settings), settings, 5).save(settings)
+    assert main([*map(str, packed_roots)]) == 2
+    assert "other shards than" in one_line(capsys)
+
+
+def test_the_cells_of_one_run_are_no_slice_of_both(root, predictions):
+    a, b = (read_run(root(name, predictions), "full") for name in "ab")
+    a = a._replace(settings=a.settings.model_copy(update={"slice_by": ["error_type", "group"]}))
+    found = compare(*paired(a, b), n_resamples=20)
+    assert "error_type" not in set(found.slices["slice"])
+
+
 def one_line(capsys):
     """The only line of standard error."""
     captured = capsys.readouterr()
