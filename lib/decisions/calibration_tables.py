@@ -101,7 +101,8 @@ def cross_fitted(
     by those fitted on the other folds, of whole groups where memes have company, and its F1 has a
     95% bootstrap interval over what "resampled" says. Where the models were trained on the same
     memes, as in the pilot, both remain in-sample for the model's weights. A model of which a fold
-    cannot reach the threshold's floor has no cross-fitted row, and a warning says so.
+    cannot reach the threshold's floor, or a class of one meme, has no cross-fitted row, and a
+    warning says so.
     """
     labels, rows = frame["label"].to_numpy(), []
     options: dict[str, Any] = {"seed": settings.seed, "groups": groups_of(frame)}
@@ -113,9 +114,8 @@ def cross_fitted(
             folds = cross_fit(logits, labels, objective=decision.objective, **options)
             judged["cross-fitted"] = (folds.prob, folds.decision)
         except ValueError as error:
-            if "floor" not in decision.objective:
-                raise
-            warnings.warn(f"{model} has no cross-fitted estimate: in a fold {error}", stacklevel=2)
+            of_fold = "in a fold " if "floor" in decision.objective else ""
+            warnings.warn(f"{model} has no cross-fitted estimate: {of_fold}{error}", stacklevel=2)
         for kind, (p, hate) in judged.items():
             found = bootstrap_ci(
                 hate.astype(float), labels, "f1", n_resamples=n_resamples, **options

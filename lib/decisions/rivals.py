@@ -1,5 +1,6 @@
 """Temperature scaling beside its rivals: which would have calibrated better, and by how much."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,12 @@ from lib.calibration import (
 from lib.calibration.cross_fitting import stratified_folds
 from lib.config import MODELS, Settings
 from lib.modeling.prediction_table import groups_of, logits_of, resampled
+
+N_FOLDS = 5
+COLUMNS = (
+    *("model", "metric", "calibrator", "value"),
+    *("minus_temperature", "low", "high", "verdict", "resampled"),
+)
 
 # From margins (n,) and labels (n,) to fit on, and margins (m,) to judge, to p(hate) (m,).
 Calibrator = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -70,7 +77,7 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def cross_fitted_probabilities(
-    margins: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, seed: int, n_folds: int = 5
+    margins: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, seed: int, n_folds: int = N_FOLDS
 ) -> dict[str, np.ndarray]:
     """p(hate) (N,) of each calibrator, each meme judged by one that was fitted without its fold.
 
@@ -91,6 +98,7 @@ def rivals(frame: pd.DataFrame, settings: Settings, n_resamples: int = 1000) -> 
     below 0 where the rival is better, with the 95% interval of the paired difference over what
     `resampled` says; `verdict` is "better" or "worse" where that lies on one side of 0. Log-losses
     are clipped as scikit-learn does, or one wrong certainty of isotonic would make them infinite.
+    Where a class has too few memes to be cross-fitted the table has no rows, and a warning says so.
     """
     labels, rows = frame["label"].to_numpy(), []
     options: dict[str, Any] = {
@@ -98,6 +106,11 @@ def rivals(frame: pd.DataFrame, settings: Settings, n_resamples: int = 1000) -> 
         "seed": settings.seed,
         "groups": groups_of(frame),
     }
+    try:
+        stratified_folds(labels, N_FOLDS, settings.seed, options["groups"])
+    except ValueError as error:
+        warnings.warn(f"calibrators are not compared: {error}", stacklevel=2)
+        return pd.DataFrame(columns=list(COLUMNS))
     for model in MODELS:
         logits = logits_of(frame, model).to_numpy()
         margins = logits[:, 1] - logits[:, 0]
@@ -109,7 +122,7 @@ def rivals(frame: pd.DataFrame, settings: Settings, n_resamples: int = 1000) -> 
                 gap = bootstrap_difference(p, prob["temperature"], labels, metric, **options)
                 row |= {"minus_temperature": gap.point, "low": gap.low, "high": gap.high}
                 rows.append(row | {"verdict": _verdict(name, gap.low, gap.high)})
-    return pd.DataFrame(rows).assign(resampled=resampled(frame))
+    return pd.DataFrame(rows).assign(resampled=resampled(frame))[list(COLUMNS)]
 
 
 def _verdict(name: str, low: Any, high: Any) -> str:

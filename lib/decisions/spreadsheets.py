@@ -28,10 +28,13 @@ def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
     return safe
 
 
-def as_met(path: str | Path) -> pd.DataFrame:
-    """A table that was written so, its words as they were before; only line ends stay spaces."""
+def as_met(path: str | Path, rows: int | None = None) -> pd.DataFrame:
+    """A table that was written so, its words as they were before; only line ends stay spaces.
+
+    With `rows` no more than the first ones are read.
+    """
     names = dict.fromkeys(_NAMES, str)
-    table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+    table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""], nrows=rows)
     for name in table.select_dtypes(["object", "string"]):
         table[name] = table[name].fillna("").map(_as_met)
     return table

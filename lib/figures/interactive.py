@@ -95,7 +95,8 @@ def sortable(table: pd.DataFrame | Path, rows: int = 5) -> Any:
     Works without a network: the script that sorts comes with the itables package. Of a table over
     2 MB a sample is shown, and said to be one.
     """
-    shown = as_met(table) if isinstance(table, Path) else table
+    first = rows if is_batch() else None
+    shown = as_met(table, first) if isinstance(table, Path) else table
     if is_batch():
         return shown.head(rows)
     from IPython.display import HTML

@@ -92,6 +92,10 @@ def table_html(table: pd.DataFrame, name: str) -> str:
         shown["text"] = shown["text"].fillna("").map(words_of)
     for column in shown.columns[~shown.dtypes.map(pd.api.types.is_numeric_dtype)]:
         shown[column] = shown[column].map(_cell)
+    for column in shown.select_dtypes("float"):
+        # Of whole numbers some are missing, which makes floats of the others in a CSV.
+        if shown[column].isna().any() and (shown[column].dropna() % 1 == 0).all():
+            shown[column] = shown[column].astype("Int64").astype("string").fillna("")
     shown.columns = [str(column).replace("_", " ") for column in shown.columns]
     with pd.option_context("display.max_colwidth", None):
         drawn = shown.to_html(

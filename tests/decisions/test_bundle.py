@@ -509,6 +509,13 @@ def test_a_floor_that_a_fold_cannot_reach_leaves_the_in_sample_row(val, bundle, 
     assert table["estimate"].tolist() == ["in-sample"] * 3
 
 
+def test_a_class_of_one_meme_leaves_the_in_sample_row(val, bundle, model_folders):
+    lone = val.assign(label=[1] + [0] * (len(val) - 1))
+    with pytest.warns(UserWarning, match="no cross-fitted estimate: .* two .* of each class"):
+        table = cross_fitted(lone, bundle, model_folders, n_resamples=5)
+    assert table["estimate"].tolist() == ["in-sample"] * 3
+
+
 @pytest.mark.parametrize("groups", [1, 9])
 def test_too_few_groups_are_not_resampled(val, groups):
     few = val.assign(group=[f"g{i % groups}" for i in range(len(val))])

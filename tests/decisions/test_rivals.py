@@ -111,3 +111,12 @@ def test_a_shift_makes_platt_better_beyond_doubt(logits_frame, model_folders):
     row = table[(table["calibrator"] == "Platt") & (table["metric"] == "nll")].iloc[-1]
     assert (row["model"], row["verdict"]) == ("mm_fusion", "better")
     assert row["minus_temperature"] < 0
+
+
+def test_a_class_of_one_meme_compares_nothing_and_says_so(logits_frame, model_folders):
+    frame = logits_frame(60)
+    frame["label"] = [1] + [0] * 59
+    with pytest.warns(UserWarning, match="not compared: .* two .* of each class"):
+        table = rivals(frame, model_folders, n_resamples=50)
+    assert table.empty
+    assert list(table) == list(rivals(logits_frame(60), model_folders, n_resamples=5))

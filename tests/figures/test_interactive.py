@@ -88,6 +88,10 @@ def test_a_csv_file_becomes_a_page_that_needs_no_network(tmp_path, monkeypatch):
     assert "<script>alert(1)" not in page
     monkeypatch.setenv(GIVEN, "python -m lib.run")
     assert sortable(file, rows=1)["id"].tolist() == ["a"]
+    monkeypatch.setattr(pd.DataFrame, "head", lambda table, rows: table)
+    assert len(sortable(file, rows=1)) == 1, "the whole file was read"
+    monkeypatch.undo()
+    monkeypatch.setenv(GIVEN, "python -m lib.run")
     pd.DataFrame({"id": ["01"], "text": ["'=1+1"]}).to_csv(file, index=False)
     assert sortable(file).iloc[0].tolist() == ["01", "=1+1"]
 

@@ -11,6 +11,7 @@ from lib.decisions.error_analysis import error_table, write_errors
 from lib.modeling.prediction_table import read_predictions, save_predictions
 from lib.report_page.embedding import script_hash
 from lib.report_page.page import BYTES, write_page
+from lib.report_page.sections import table_html
 
 
 @pytest.fixture
@@ -31,6 +32,12 @@ def test_the_page_asks_for_nothing_and_runs_only_its_own_scripts(text):
 def test_the_same_run_writes_the_same_bytes(run, text):
     write_page(run)
     assert run.artifact(7, "report.html").read_text(encoding="utf-8") == text
+
+
+def test_whole_numbers_are_written_whole_though_some_are_missing():
+    table = pd.DataFrame({"memes_needed": [41.0, None], "rate": [0.5, None]})
+    cells = re.findall("<td>(.*)</td>", table_html(table, "policy"))
+    assert cells == ["41", "0.500", "", ""]
 
 
 @pytest.fixture
