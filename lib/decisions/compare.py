@@ -220,6 +220,8 @@ def _slices(
     together = {**options, "level": 1 - 0.05 / k}
     together["n_resamples"] = max(options["n_resamples"], 40 * k)
     belongs, changes = slice_columns(pair.table, metas, slice_by), []
+    if unknown := [name for name in slice_by if belongs[name].isna().all()]:
+        warnings.warn(f"slice_by: {unknown} is not known here of any meme", stacklevel=3)
     listed = a.groupby("slice")["value"].agg(list)
     for name, value, judged in zip(a["slice"], a["value"], enough, strict=True):
         rows = _members(belongs[name], value, listed[name])
