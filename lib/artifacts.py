@@ -31,6 +31,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that takes its name on success and goes on failure.
 
     The temporary name may be filled as a file or made into a folder; a folder replaces a folder.
+    Whoever may read what the process writes by its umask may read it.
     What killed processes left in the folder goes with a process's first write into it.
     Raises whatever the body raises; `path` then keeps its previous content.
     """
@@ -45,6 +46,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     new = scratch / path.name
     try:
         yield new
+        _let_others_read(new)
         if path.is_dir():
             # No folder can be renamed over a full one: park the old one until the new one stands.
             path.rename(scratch / "replaced")
@@ -52,6 +54,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         _own_scratch.discard(scratch)
+
+
+def _let_others_read(new: Path) -> None:
+    """Give files the mode of the umask: safetensors writes them for their owner alone."""
+    for file in [new, *new.rglob("*")] if new.is_dir() else [new]:
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o666 & ~_umask())
+
+
+@functools.cache
+def _umask() -> int:
+    # It can only be read by setting it
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _sweep(folder: Path) -> None:

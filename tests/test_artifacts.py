@@ -74,6 +74,17 @@ def test_a_failed_folder_write_leaves_the_old_folder(tmp_path):
     assert os.listdir(tmp_path) == ["model"]
 
 
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    (tmp_path / "plain").touch()
+    with atomic_path(tmp_path / "file") as new:
+        new.touch(mode=0o600)
+    with atomic_path(tmp_path / "folder") as new:
+        (new / "inner").mkdir(parents=True)
+        (new / "inner" / "weights").touch(mode=0o600)
+    for file in (tmp_path / "file", tmp_path / "folder/inner/weights"):
+        assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_fingerprint_follows_content_and_not_place(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -77,7 +77,11 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def cross_fitted_probabilities(
-    margins: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, seed: int, n_folds: int = N_FOLDS
+    margins: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    seed: int,
+    n_folds: int = N_FOLDS,
 ) -> dict[str, np.ndarray]:
     """p(hate) (N,) of each calibrator, each meme judged by one that was fitted without its fold.
 

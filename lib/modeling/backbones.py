@@ -15,6 +15,7 @@ import numpy as np
 import timm
 import torch
 import transformers
+from filelock import FileLock
 from safetensors.torch import save_file
 
 from lib.artifacts import atomic_path
@@ -119,9 +120,13 @@ def _efficientnet_lite0() -> str:
     weights = _verified(package / "models/efficientnet-lite0-57934424.pth", EFFICIENTNET_SHA256)
     folder = _cache_folder() / f"efficientnet_lite0-{_conversion_key()}"
     if not folder.exists():
-        with atomic_path(folder) as new:
-            new.mkdir()
-            _convert_efficientnet(weights, new)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # One of several processes converts, and none reads what another is about to replace.
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.exists():
+                with atomic_path(folder) as new:
+                    new.mkdir()
+                    _convert_efficientnet(weights, new)
     return str(folder)
 
 

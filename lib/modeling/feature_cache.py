@@ -1,5 +1,6 @@
 """Where features are kept: a file an encoder and shard, mapped into memory when it is read."""
 
+import contextlib
 import os
 import shutil
 import time
@@ -60,7 +61,7 @@ class FeatureCache:
     def load(self, name: str, shard: str | Path) -> dict[str, torch.Tensor]:
         """An encoder's features of a shard, mapped: nothing is read before a row is used."""
         file = self.file(name, shard)
-        os.utime(file)
+        _used(file)
         with safe_open(file, framework="pt") as stored:
             return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
 
@@ -72,7 +73,7 @@ class FeatureCache:
         """
         for encoder in self._encoder.values():
             for folder in self._folder.glob(f"{encoder}-*"):
-                os.utime(folder)
+                _used(folder)
         oldest = time.time() - KEPT_DAYS * 24 * 3600
         for pattern in (f"{modality}-*-{kind}" for modality in MODALITIES for kind in KINDS):
             folders = sorted(self._folder.glob(pattern), key=_last_used, reverse=True)
@@ -80,7 +81,14 @@ class FeatureCache:
                 shutil.rmtree(folder, ignore_errors=True)
             for file in (file for kept in folders for file in kept.glob("*.safetensors")):
                 if _last_used(file) < oldest:
-                    file.unlink(missing_ok=True)
+                    with contextlib.suppress(PermissionError):
+                        file.unlink(missing_ok=True)
+
+
+def _used(path: Path) -> None:
+    # What another user has encoded may be read, and that is all
+    with contextlib.suppress(PermissionError):
+        os.utime(path)
 
 
 def _last_used(path: Path) -> float:

@@ -214,6 +214,7 @@ function open(row, move = true) {
     element("dl", { class: "told" }, ...told.flatMap(([name, value]) => [
       element("dt", {}, name), element("dd", { dir: "auto" }, value)])));
   if (!move) return;
+  state.place = Math.max(listed().indexOf(row), 0);
   if (location.hash !== link(id)) history.replaceState(null, "", link(id));
   for (const tr of document.querySelectorAll("#list tbody tr"))
     tr.classList.toggle("current", table.row(tr).index() === row);
@@ -230,13 +231,20 @@ function judge(verdict) {
     tr.classList.toggle("judged", judged(rows.id[state.current]));
 }
 
+const listed = () => table.rows({ search: "applied", order: "applied" }).indexes().toArray();
+
 function step(by_) {
-  const order = table.rows({ search: "applied", order: "applied" }).indexes().toArray();
+  const order = listed();
   if (!order.length) return;
   const at = order.indexOf(state.current);
-  const next = at < 0 ? 0 : Math.min(Math.max(at + by_, 0), order.length - 1);
-  table.page(Math.floor(next / table.page.len())).draw(false);
-  open(order[next]);
+  // Where a meme has left the list, those that follow have moved up to its place.
+  const place = at < 0 ? state.place + Math.min(by_, 0) : at + by_;
+  const next = order[Math.min(Math.max(place, 0), order.length - 1)];
+  // A meme that was judged may leave the list only now, and the next with it its page.
+  table.draw(false);
+  state.place = Math.max(listed().indexOf(next), 0);
+  table.page(Math.floor(state.place / table.page.len())).draw("page");
+  open(next);
 }
 
 function openLinked() {
@@ -245,6 +253,7 @@ function openLinked() {
   try { id = decodeURIComponent(location.hash.slice(6)); } catch { return; }
   const row = rows.id.indexOf(id);
   if (row >= 0) return open(row);
+  state.current = null;
   by("meme").replaceChildren(element("p", {}, "No meme with the id ", element("bdi", {}, id),
     ` is among the ${rows.id.length} in this page.`));
   by("meme").scrollIntoView({ block: "nearest" });

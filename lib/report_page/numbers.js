@@ -3,7 +3,7 @@ const $$ = window.jQuery;
 const data = JSON.parse(document.getElementById("data").textContent);
 const { rows } = data;
 const by = (id) => document.getElementById(id);
-const state = { model: Object.keys(data.models)[0], section: data.reported, cut: null, current: null };
+const state = { model: Object.keys(data.models)[0], section: data.reported, cut: null, current: null, place: 0 };
 const revealed = new Set();
 
 // ---- Small helpers -----------------------------------------------------------------------------

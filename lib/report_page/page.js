@@ -56,7 +56,8 @@ document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("input:not([type=checkbox]), select, textarea");
   if (typing || !by("keys").checked) return;
   if (event.key === "j" || event.key === "k") return step(event.key === "j" ? 1 : -1);
-  if (state.current === null) return;
+  // A key held down would give a verdict, take it back and give it again.
+  if (state.current === null || event.repeat) return;
   const verdict = { a: "agree", d: "disagree", u: "unsure" }[event.key];
   if (verdict) judge(verdict);
   if (event.key === "r" && data.pictures[state.current]) reveal(state.current);

@@ -1,4 +1,6 @@
 import random
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -67,6 +69,22 @@ def test_the_first_run_on_a_machine_starts_where_the_second_does(tmp_path, monke
     backbones._efficientnet_lite0.cache_clear()
     assert torch.equal(*last_layers)
     assert drawn[0] == drawn[1]
+
+
+def test_of_two_processes_that_find_no_cache_one_converts(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    converted = []
+
+    def slowly(weights, folder):
+        converted.append(weights)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(backbones, "_convert_efficientnet", slowly)
+    # Threads that open the lock for themselves stand for processes.
+    with ThreadPoolExecutor(2) as beside:
+        asked = [beside.submit(backbones._efficientnet_lite0.__wrapped__) for _ in range(2)]
+    assert len({job.result() for job in asked}) == 1
+    assert len(converted) == 1
 
 
 @pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForImageClassification])

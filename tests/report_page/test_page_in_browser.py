@@ -226,6 +226,42 @@ def test_letters_typed_into_a_field_are_no_verdicts(opened, report):
     assert page.inner_text("#progress").startswith("0 agreed, 0 disagreed, 0 unsure")
 
 
+def test_a_key_held_down_gives_one_verdict(opened, report):
+    page = opened(report)
+    page.keyboard.press("j")
+    for _ in range(4):
+        page.keyboard.down("d")
+    page.keyboard.up("d")
+    assert "1 disagreed" in page.inner_text("#progress")
+
+
+def test_keys_judge_no_meme_that_a_broken_link_has_closed(opened, report):
+    page = opened(report)
+    page.keyboard.press("j")
+    page.evaluate("location.hash = '#meme=nobody'")
+    page.wait_for_selector("#meme >> text=No meme with the id nobody")
+    for key in "due":
+        page.keyboard.press(key)
+    assert page.inner_text("#progress").startswith("0 agreed, 0 disagreed, 0 unsure")
+
+
+def test_memes_that_leave_the_list_are_stepped_over_one_by_one(opened, report):
+    page = opened(report)
+    page.select_option("#kind", "all")
+    page.select_option("#reviewed", "no")
+    ids, met = listed(page), []
+    for _ in range(23):
+        page.keyboard.press("j")
+        met.append(page.inner_text("#meme h3"))
+        assert page.locator("#list tbody tr.current").inner_text().count(met[-1])
+        page.keyboard.press("a")
+    assert met == ids[:23]
+    page.fill("#search", " ")
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    assert page.inner_text("#meme h3") == ids[23]
+
+
 def test_a_hostile_text_and_id_stay_text_and_can_be_linked_to(opened, report, tmp_path):
     page = opened(report)
     page.select_option("#kind", "all")
