@@ -20,7 +20,7 @@ from lib.calibration import bootstrap_difference, classification_metrics
 from lib.config import MODELS
 from lib.decisions.compared_policies import from_to, moved_by_policy
 from lib.decisions.compared_runs import MODES, Run, default_modes, memes_of, paired, read_run
-from lib.decisions.error_analysis import error_table
+from lib.decisions.error_analysis import MADE_BY_MODELS, error_table
 from lib.decisions.evaluation import without_nan
 from lib.decisions.policy import CHOSEN
 from lib.decisions.slices import OTHERS, slice_columns, slice_counts, slices
@@ -73,7 +73,8 @@ def compare(
 
     Each run decides at its own temperature and threshold. Intervals are of paired bootstrap
     differences: 95% for each metric, and for slices 95% for all of them together (Bonferroni).
-    Memes belong to the slices that A puts them into, those of A's `slice_by` with them.
+    Slices are of what the memes are, those of A's `slice_by` with them, and never of what a model
+    says of them: where A is surest it is flattered, and a candidate as good would look worse.
     Raises ValueError where the shards do not hold the predicted memes.
     """
     texts, metas = memes_of(a) or memes_of(b) or _unknown(len(a.frame))
@@ -206,10 +207,12 @@ def _slices(
     options: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Error rates of A and B by slice, the worst change first, what is insufficient last."""
-    # What is counted below is right and wrong: the cells of one run are no slice of both.
-    slice_by = [name for name in slice_by if name != "error_type"]
+    slice_by = [name for name in slice_by if name not in MADE_BY_MODELS]
+    # Columns of one value make no slice.
+    memes = pair.table.assign(**dict.fromkeys(MADE_BY_MODELS, ""))
+    # What is counted is right and wrong alone.
     of_runs = (
-        pair.table.assign(error_type=np.where(decided != pair.labels, "FP", "TP"))
+        memes.assign(error_type=np.where(decided != pair.labels, "FP", "TP"))
         for decided in pair.decided
     )
     a, b = (slices([slice_counts(of_run, metas, slice_by)]) for of_run in of_runs)

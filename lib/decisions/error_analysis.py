@@ -28,6 +28,13 @@ from lib.decisions.slices import SLICES, joined_counts, slice_columns, slice_cou
 from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import logits_of, prediction_chunks
 
+# What the models of a run say of a meme, or what follows from it.
+MADE_BY_MODELS = (
+    *(f"{model}_{kind}" for model in MODELS for kind in ("prob", "pred")),
+    *("error_type", "models_agree", "fusion_only_correct", "fusion_only_wrong"),
+    *("in_review_band", "decision", "confidence", "agreement"),
+)
+
 # Predictions, texts and labels of so many memes are some 50 MB.
 CHUNK = 16_384
 

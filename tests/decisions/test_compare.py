@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -250,8 +251,31 @@ def test_slices_come_from_the_shards_and_are_those_of_the_error_table(packed_roo
     assert found.flips["text"].str.len().gt(0).all()
 
 
-def test_the_intervals_of_slices_hold_for_all_of_them_together(root, predictions):
-    a, b = root("a", predictions), root("b", noisier(predictions))
+@pytest.fixture
+def grouped(predictions):
+    """The predictions, their memes in four groups, too few to be resampled."""
+    found = predictions.assign(group=[f"g{row // 2 % 4}" for row in range(len(predictions))])
+    found.attrs = predictions.attrs
+    return found
+
+
+def test_a_candidate_as_good_fails_no_slice(root, grouped):
+    """Exchangeable runs of one decision: a slice made of A's own scores would flatter A."""
+    place, failed = root("a", grouped), 0
+    sliced_by(place, "group", "agreement", "fusion_only_correct", "decision")
+    run = read_run(place, "full")
+    for world in range(20):
+        a, b = (run._replace(frame=noisier(run.frame, 4.0, 2 * world + k)) for k in (0, 1))
+        found = compare(*paired(a, b), n_resamples=200)
+        assert set(found.slices["slice"]) == {"group"}
+        failed += bool(faults(found, slice_worse_by=0.0))
+    # At most 5% for all slices together: more than four of 20 has a probability of 0.003.
+    assert failed <= 4
+
+
+def test_the_intervals_of_slices_hold_for_all_of_them_together(root, grouped):
+    a, b = root("a", grouped), root("b", noisier(grouped))
+    sliced_by(a, "group")
     found = of_roots(a, b)
     runs = [read_run(place, "full") for place in (a, b)]
     tables = [error_table(run.frame, [""] * N_TEST, [{}] * N_TEST, run.decision) for run in runs]
@@ -377,14 +401,16 @@ def one_line(capsys):
         ([], 0, ""),
         (["--no-metric-worse-by", "0"], 1, "failed: accuracy is worse by "),
         (["--no-metric-worse-by", "0.99"], 0, ""),
-        (["--no-slice-worse-by", "0.01"], 1, "failed: agreement 1 is worse by "),
+        (["--no-slice-worse-by", "0.01"], 1, "failed: group g"),
         (["--no-slice-worse-by", "0.99"], 0, ""),
     ],
 )
 def test_the_exit_code_says_whether_a_margin_was_exceeded(
-    root, predictions, capsys, tmp_path, margin, code, said
+    root, grouped, capsys, tmp_path, margin, code, said
 ):
-    places = [str(root("a", predictions)), str(root("b", noisier(predictions, by=30.0)))]
+    places = [str(root("a", grouped)), str(root("b", noisier(grouped, by=30.0)))]
+    for place in places:
+        sliced_by(Path(place), "group")
     assert main([*places, *margin, "--out", str(tmp_path / "out")]) == code
     errors = capsys.readouterr().err
     assert said in errors
