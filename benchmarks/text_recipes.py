@@ -44,6 +44,8 @@ RECIPES = {
     "label smoothing 0.1": {"label_smoothing": 0.1},
     "class weights": {"class_weights": True},
     "epoch of the least log-loss before calibration": {"select_by": "log_loss"},
+    "epoch of the best AUROC": {"select_by": "auroc"},
+    "epoch of the best macro-F1": {"select_by": "macro_f1"},
     "3 epochs": {"text_epochs": 3},
 }
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,9 +18,9 @@ from lib.decisions.bundle import DecisionBundle
 from lib.modeling.device import default_device
 from lib.serving.engines.kept import engine_folder
 from lib.serving.scoring.inputs import Input, Task
-from lib.serving.scoring.output import Counts, Output
+from lib.serving.scoring.output import Counts, Output, companions
 from lib.serving.scoring.pools import Cluster, run_tasks, workers_of
-from lib.serving.scoring.rows import BLOCK, USUAL, Columns
+from lib.serving.scoring.rows import BLOCK, USUAL, Columns, is_address
 from lib.serving.scoring.tasks import BATCH, Model
 
 DECISION_FILES = ("calibration.json", "thresholds.json", "decision.json")
@@ -53,13 +54,15 @@ def score(
     settings = Settings.model_validate({"mode": mode, "root": root})
     settings.guide()
     given = [inputs] if isinstance(inputs, str | Path) else inputs
-    source = Input.of([str(one) for one in given], columns)
+    source = Input.of([_absolute(str(one)) if cluster else str(one) for one in given], columns)
     _refuse_place(Path(out), source)
     decision = DecisionBundle.load(settings)
     decision.verify(settings.models)
     model = Model(settings.root, mode, device, engine, threads)
     described, total = source.described()
-    output = Output(out, _job(described, columns, settings, decision, model))
+    job = _job(described, columns, settings, decision, model)
+    model = model._replace(job=job["fingerprint"])
+    output = Output(out, job)
     counts = output.finished()
     if counts is not None and not overwrite:
         _say(f"{out} is finished already; to score all of it again say --overwrite")
@@ -84,11 +87,18 @@ def score(
     return counts
 
 
+def _absolute(place: str) -> str:
+    """A place as the nodes of a cluster find it, whose working folders are others."""
+    return place if is_address(place) else os.path.abspath(place)
+
+
 def _refuse_place(out: Path, source: Input) -> None:
     if out.is_dir():
         raise ValueError(f"{out} is a folder; --out needs a file, such as {out}/scores.parquet")
-    if out.resolve() in {Path(place).resolve() for place in source.places}:
-        raise ValueError(f"{out} is the input itself; give another --out")
+    places = {Path(place).resolve() for place in source.places}
+    for file in (out, *companions(out)):
+        if file.resolve() in places:
+            raise ValueError(f"{file} is the input itself and would be written; give another --out")
 
 
 def _run(

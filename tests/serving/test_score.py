@@ -1,5 +1,6 @@
 """Batch scoring through `score` and its program: every kind of input, bad rows, kills, workers."""
 
+import functools
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -17,20 +19,23 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from lib.config import ROOT
 from lib.data.datasets import MemeShards, shard_paths
+from lib.data.readers.manifest import read_manifest
+from lib.data.text import combined_text, packed
 from lib.serving import MemeClassifier
 from lib.serving import score as program
 from lib.serving.histograms import Histograms
 from lib.serving.score import score
-from lib.serving.scoring import tars
+from lib.serving.scoring import pools, tars
 from lib.serving.scoring import tasks as tasks_module
 from lib.serving.scoring.folders import folder_rows
-from lib.serving.scoring.inputs import Input
+from lib.serving.scoring.inputs import Input, Task
 from lib.serving.scoring.pools import Cluster
-from lib.serving.scoring.rows import BLOCK, USUAL, Columns
+from lib.serving.scoring.rows import BLOCK, USUAL, Columns, Row
 from tests.serving.bad_inputs import ODD_MEMES
 
 N = 20
@@ -337,6 +342,30 @@ def test_a_data_folder_s_texts_are_found_by_the_manifest_s_ids(scored, memes, tm
     assert set(table["text_from"]) == {"given"}
 
 
+def test_a_data_folder_s_languages_and_transcripts_are_what_step_3_packs(tmp_path):
+    data = tmp_path / "data"
+    (data / "Datasets").mkdir(parents=True)
+    (data / "Step_2").mkdir()
+    rows = [
+        {"id": name, "dataset": "own", "image": f"{name}.png", "labels": {"abuse_hate": 1}} | more
+        for name, more in {
+            "german": {"text": "die tiere sind da", "lang": "de"},
+            "english": {"text": "monday", "lang": "en"},
+            "sounding": {"text": "monday"},
+            "silent": {"text": "[OCR] so it is [/OCR] [CAP] [/CAP] <lang=fr>", "lang": "fr"},
+        }.items()
+    ]
+    for row in rows:
+        Image.new("RGB", (8, 8)).save(data / "Datasets" / row["image"])
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (data / "Step_2" / "data_manifest.jsonl").write_text(lines)
+    (data / "Step_2" / "asr.jsonl").write_text(json.dumps({"id": "sounding", "text": "a bell"}))
+    given = {row.id: packed(row.text) for row in folder_rows(str(data / "Datasets"))}
+    for example in read_manifest(data):
+        step_3 = combined_text(example.ocr, "", example.lang, example.asr)
+        assert given[example.image.name] == (rows[3]["text"] if example.id == "silent" else step_3)
+
+
 def test_columns_are_found_whatever_their_case_and_a_missing_text_is_said(
     scored, memes, monkeypatch
 ):
@@ -385,6 +414,9 @@ def test_a_place_where_no_scores_can_lie_is_refused_and_kept(full_root, memes, t
     assert (tmp_path / "results" / "precious.txt").exists()
     with pytest.raises(ValueError, match=r"memes.csv is the input itself"):
         score(memes / "memes.csv", memes / "memes.csv", **options)
+    shutil.copy(memes / "memes.csv", memes / "own.rejected.parquet")
+    with pytest.raises(ValueError, match=r"own.rejected.parquet is the input itself"):
+        score(memes / "own.rejected.parquet", memes / "own.parquet", **options)
 
 
 def test_other_columns_are_another_job_and_overwrite_scores_again(scored, memes):
@@ -579,6 +611,50 @@ def test_asking_again_leaves_the_parts_of_a_run_that_scores_all_again(scored, me
         assert again.done() == {"0": 1}
     scored(memes / "memes.csv")
     assert not again.folder.exists()
+
+
+def test_models_trained_anew_are_loaded_anew(scored, memes, classifier, monkeypatch):
+    loaded = []
+
+    @functools.lru_cache(1)
+    def load(model):
+        loaded.append(model)
+        return classifier
+
+    monkeypatch.setattr(tasks_module, "_loaded", load)
+    (memes / "few.csv").write_text("image,text\npics/001.jpg,monday\n")
+    scored(memes / "few.csv", "first")
+    scored(memes / "few.csv", "second")
+    assert len(loaded) == 1
+    monkeypatch.setattr(program, "fingerprint", lambda *files: "of another decision")
+    scored(memes / "few.csv", "third")
+    assert len(loaded) == 2
+
+
+def test_scoring_in_this_process_leaves_it_its_threads(scored, memes, monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    scored(memes / "memes.csv", threads=1)
+    found = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert found == before + 1
+
+
+def test_parts_are_joined_by_number_however_many_there_are(tmp_path):
+    from lib.serving.scoring import output as output_module
+
+    names = ["9999999", "10000000", "0000000-0000002", "0000000-0000001"]
+    ordered = sorted(map(Path, names), key=output_module._numbers)
+    assert [path.name for path in ordered] == names[:1:-1] + names[:2]
+
+
+def test_ray_is_given_a_slice_at_a_time(monkeypatch):
+    task = Task("0", USUAL, [Row("a", "a", b"x" * 1000)])
+    monkeypatch.setattr(pools, "SLICE", pools.Slice(tasks=3, size=2500))
+    assert [len(part) for part in pools._slices([task] * 5)] == [3, 2]
+    monkeypatch.setattr(pools, "SLICE", pools.Slice(tasks=9, size=2500))
+    assert [len(part) for part in pools._slices(iter([task] * 5))] == [3, 2]
+    assert list(pools._slices([])) == []
 
 
 def test_parts_that_were_used_up_are_not_taken_for_new_ones(tmp_path, monkeypatch):

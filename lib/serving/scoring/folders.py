@@ -3,19 +3,25 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lib.data.text import combined_text
 from lib.serving.scoring import tars
 from lib.serving.scoring.rows import Row
 
 PICTURES = tuple(f".{suffix}".encode() for suffix in tars.PICTURES)
 TEXT = b".txt"
-MANIFEST = "data_manifest.jsonl"
+MANIFEST, ASR = "data_manifest.jsonl", "asr.jsonl"
+# What the fields of a line are, where it holds more than an overlaid text.
+_FIELDS = {
+    MANIFEST: {"image": "image", "text": "ocr", "lang": "lang"},
+    ASR: {"text": "asr"},
+}
 
 
 class Found(NamedTuple):
@@ -30,8 +36,9 @@ def folder_rows(folder: str, reads_texts: bool = True) -> Iterator[Row]:
 
     The text of `a.jpg` is that of `a.txt` beside it, or of the line with its path as `id` in the
     folder's `ocr.jsonl`; in a data folder's `Datasets/` what Step 3 takes, `Step_2/ocr.jsonl` or
-    the manifest, by the id that the manifest gives the picture. Without one, or without
-    `reads_texts`, it is read off the picture. What begins with a dot is no picture; folders that
+    the manifest, by the id that the manifest gives the picture, with the manifest's language and
+    the transcript of `Step_2/asr.jsonl`. Without one, or without `reads_texts`, it is read off the
+    picture. What begins with a dot is no picture; folders that
     are links are looked into like others.
     """
     texts = _texts(folder) if reads_texts else {}
@@ -53,21 +60,31 @@ def text_files(folder: str) -> list[Path]:
     """The files that hold texts of the folder's pictures: what is there of them."""
     names = ["ocr.jsonl"]
     if Path(folder).name == "Datasets":
-        names += [f"../Step_2/{MANIFEST}", "../Step_2/ocr.jsonl"]
+        names += [f"../Step_2/{name}" for name in (MANIFEST, "ocr.jsonl", ASR)]
     return [file for file in (Path(folder) / name for name in names) if file.is_file()]
 
 
 def _texts(folder: str) -> dict[str, str]:
     """The texts by the path of their picture, which may be its id, the last file's of several."""
-    texts: dict[str, str] = {}
-    pictures: dict[str, str] = {}
+    memes: dict[str, dict[str, str]] = {}
     for file in text_files(folder):
+        names = _FIELDS.get(file.name, {"text": "ocr"})
         for row in _objects(file):
-            if file.name == MANIFEST and isinstance(row.get("image"), str):
-                pictures[str(row["id"])] = row["image"]
-            if isinstance(row.get("text"), str):
-                texts[pictures.get(str(row["id"]), str(row["id"]))] = row["text"]
-    return texts
+            meme = memes.setdefault(str(row["id"]), {})
+            meme |= {names[field]: row[field] for field in names if isinstance(row.get(field), str)}
+    return {
+        meme.get("image", id_): _packed(meme)
+        for id_, meme in memes.items()
+        if "ocr" in meme or "asr" in meme
+    }
+
+
+def _packed(meme: Mapping[str, str]) -> str:
+    """The text as it is, or as Step 3 packs it where that has more to say."""
+    text, lang, asr = (meme.get(name) or "" for name in ("ocr", "lang", "asr"))
+    if text.startswith("[OCR]") or not (asr.strip() or lang not in ("", "en")):
+        return text
+    return combined_text(text, lang=lang or "en", asr=asr)
 
 
 def _objects(file: Path) -> Iterator[dict[str, Any]]:

@@ -31,6 +31,12 @@ class Counts(NamedTuple):
     rejected: int
 
 
+def companions(out: Path) -> tuple[Path, Path]:
+    """The files of the rejected rows and of the histograms beside the scores."""
+    names = (f"{out.stem}.rejected.parquet", f"{out.stem}.histograms.json")
+    return out.with_name(names[0]), out.with_name(names[1])
+
+
 class Output:
     """The scores' file, its companions, and the folder of parts beside it.
 
@@ -40,8 +46,7 @@ class Output:
 
     def __init__(self, file: str | Path, job: Mapping[str, Any]) -> None:
         self.file = Path(file)
-        self.rejected = self.file.with_name(f"{self.file.stem}.rejected.parquet")
-        self.histograms = self.file.with_name(f"{self.file.stem}.histograms.json")
+        self.rejected, self.histograms = companions(self.file)
         self.folder = self.file.with_name(f"{self.file.name}.parts")
         self.job = json.dumps(job, sort_keys=True)
         self.parts = self.folder / str(job["fingerprint"])
@@ -99,7 +104,7 @@ class Output:
         The column `shard` is there where the rows are `of_shards`. The scores come last: where
         they stand, the other two files do.
         """
-        parts = sorted(self.parts.glob("*.parquet"))
+        parts = sorted(self.parts.glob("*.parquet"), key=_numbers)
         if len(parts) != n_parts:
             raise RuntimeError(f"{self.parts} has {len(parts)} parts of {n_parts}")
         histograms = Histograms(models)
@@ -168,6 +173,11 @@ def made_from(file: Path) -> dict[str, Any]:
     except pa.ArrowInvalid:
         raise ValueError(f"{file} is not a Parquet file") from None
     return json.loads(found.get(MADE_FROM, b"{}"))
+
+
+def _numbers(part: Path) -> list[int]:
+    """The place of a part: of very many the numbers have more digits than the first ones."""
+    return [int(number) for number in part.stem.split("-")]
 
 
 def _rows_of(file: Path, job: str) -> int | None:

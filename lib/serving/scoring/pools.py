@@ -29,13 +29,24 @@ class Cluster(NamedTuple):
     gpus: float = 0.0
 
 
+class Slice(NamedTuple):
+    """How many tasks Ray is given at a time, and bytes: its lists lie in the driver's memory."""
+
+    tasks: int = 10_000
+    size: int = 2**30
+
+
+SLICE = Slice()
+
+
 def run_tasks(
     tasks: Iterable[Task], model: Model, workers: int, cluster: Cluster | None = None
 ) -> Iterator[Done]:
     """Judge tasks, each worker with a model of its own; they come as they are done.
 
     With a `cluster` the workers are actors of Ray Data, else processes of this machine, or this
-    process itself for one. At most a few tasks a worker are read ahead from `tasks`.
+    process itself for one. At most a few tasks a worker are read ahead from `tasks`, on Ray what
+    `SLICE` allows.
     Raises what `scored` raises, and RuntimeError where a worker was killed.
     """
     if cluster is not None:
@@ -65,9 +76,27 @@ def _in_processes(tasks: Iterable[Task], model: Model, workers: int) -> Iterator
 
 
 def _on_ray(tasks: Iterable[Task], model: Model, workers: int, cluster: Cluster) -> Iterator[Done]:
-    waiting = [{"task": pickle.dumps(task)} for task in tasks]
-    if not waiting:
-        return
+    for waiting in _slices(tasks):
+        yield from _slice_on_ray(waiting, model, workers, cluster)
+
+
+def _slices(tasks: Iterable[Task]) -> Iterator[list[dict[str, bytes]]]:
+    """The tasks as Ray Data takes them, as many at a time as `SLICE` allows."""
+    waiting: list[dict[str, bytes]] = []
+    held = 0
+    for task in tasks:
+        waiting.append({"task": pickle.dumps(task)})
+        held += len(waiting[-1]["task"])
+        if len(waiting) >= SLICE.tasks or held >= SLICE.size:
+            yield waiting
+            waiting, held = [], 0
+    if waiting:
+        yield waiting
+
+
+def _slice_on_ray(
+    waiting: list[dict[str, bytes]], model: Model, workers: int, cluster: Cluster
+) -> Iterator[Done]:
     started_ray(cluster.address)
     import ray.data
 

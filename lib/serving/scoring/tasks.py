@@ -40,13 +40,18 @@ SCHEMA = pa.schema(NAMED | ANSWER | REASON)
 
 
 class Model(NamedTuple):
-    """Which classifier a worker loads, in the terms of `MemeClassifier.load`, and its threads."""
+    """Which classifier a worker loads, in the terms of `MemeClassifier.load`, and its threads.
+
+    `job` is the fingerprint of what the scores are made from: a worker that has judged by other
+    models loads these.
+    """
 
     root: Path
     mode: Literal["pilot", "full"]
     device: str | None
     engine: str | None
     threads: int
+    job: str = ""
 
 
 def scored(task: Task, model: Model) -> pa.Table:
@@ -54,13 +59,19 @@ def scored(task: Task, model: Model) -> pa.Table:
 
     Raises what `MemeClassifier.load` raises, and OSError for a shard that cannot be read.
     """
-    classifier = _loaded(model)
     shard = None if task.shard is None else _written(task.shard)
-    records = [
-        {"shard": shard} | record
-        for block in blocks_of(task.read())
-        for record in judged(block, classifier)
-    ]
+    # A notebook that scores in its own process has its threads back afterwards.
+    before = torch.get_num_threads()
+    torch.set_num_threads(model.threads)
+    try:
+        classifier = _loaded(model)
+        records = [
+            {"shard": shard} | record
+            for block in blocks_of(task.read())
+            for record in judged(block, classifier)
+        ]
+    finally:
+        torch.set_num_threads(before)
     return pa.Table.from_pylist(records, SCHEMA)
 
 
@@ -88,7 +99,6 @@ def _loaded(model: Model) -> MemeClassifier:
     # Here, as it takes longer than all else that is imported.
     from transformers.utils import logging
 
-    torch.set_num_threads(model.threads)
     warnings.filterwarnings("ignore", module="PIL")
     # A bar of each worker would break the run's own.
     logging.disable_progress_bar()

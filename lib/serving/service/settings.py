@@ -105,6 +105,9 @@ class ServiceSettings(BaseModel):
 
         Raises ValueError naming the options or variables that cannot be.
         """
+        if environment.get(f"{PREFIX}TOKEN") == "":
+            # As it comes from a variable that was never set: the service would stand open.
+            raise ValueError(f"{PREFIX}TOKEN is empty; give a token, or unset it to ask for none")
         found = {name: environment.get(PREFIX + name.upper()) for name in cls.model_fields}
         try:
             return cls.model_validate({k: v for k, v in found.items() if v} | dict(given))

@@ -72,7 +72,8 @@ class TrialService:
         """The command that asks the same on a command line."""
         if not self.address:
             return shlex.join(["echo", NEEDS])
-        form = ["-F", f"text={text}", "-F", f"image=@{picture}"]
+        # With -F a text ends at a semicolon, and one that begins with @ names a file.
+        form = ["--form-string", f"text={text}", "-F", f"image=@{picture}"]
         return shlex.join(["curl", "-s", *form, f"{self.address}/predict"])
 
     def close(self) -> None:

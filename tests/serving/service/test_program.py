@@ -213,6 +213,7 @@ def test_without_its_files_it_does_not_start_and_says_why(full_root, monkeypatch
         (["--mode", "half"], (), "error: --mode=half: "),
         ([], [("MEMES_QUEUE", "none")], "error: MEMES_QUEUE=none: "),
         ([], [("MEMES_TOKEN", "short")], "error: MEMES_TOKEN: "),
+        ([], [("MEMES_TOKEN", "")], "error: MEMES_TOKEN is empty"),
         (["--page"], [("MEMES_TOKEN", "long enough")], "error: a browser cannot send the token"),
     ],
 )

@@ -22,14 +22,16 @@ def picture(tmp_path):
 
 
 def test_python_and_curl_get_the_classifier_s_answer(classifier, picture):
-    expected = classifier.predict("it's 5 \"o'clock\"", picture)
+    text = "@home it's 5 \"o'clock\"; <wait"
+    expected = classifier.predict(text, picture)
     service = TrialService(classifier)
-    answer = service.ask("it's 5 \"o'clock\"", picture)
+    answer = service.ask(text, picture)
     assert answer["prob_hate"] == pytest.approx(expected["prob_hate"], abs=1e-5)
     assert answer["text"] == expected["text"]
     if shutil.which("curl"):
-        command = service.curl("it's 5 \"o'clock\"", picture)
+        command = service.curl(text, picture)
         done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=True)
+        assert json.loads(done.stdout)["text"] == expected["text"]
         assert json.loads(done.stdout)["decision"] == expected["decision"]
     address = service.address
     service.close()
