@@ -127,6 +127,9 @@ class Settings(Layout):
     vision_feature: Literal["pooled", "logits", "dual"] = "logits"
     # For heads that attend to tokens and patches the cache holds N * (L * t + P * w) half floats.
     token_heads: bool = True
+    # Whether the head learns from each train meme twice, once with its picture noisy, blurred,
+    # coarse or badly compressed: Step_7.md says what it is worth.
+    altered_pictures: bool = False
     fusion_hidden: int = Field(default=256, ge=1)
     # The width that heads project text and picture to; four heads of attention share it.
     fusion_rank: int = Field(default=64, ge=4, multiple_of=4)

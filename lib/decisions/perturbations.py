@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lib.data import picture_attacks as pictures
 from lib.data import text_attacks as texts
-from lib.decisions import image_perturbations as pictures
 
 SEVERITIES = (1, 2, 3)
 

@@ -198,6 +198,10 @@ class Encoders(torch.nn.Module):
         """The sources of "text" or "vision" with their names."""
         return [(n, source) for n, source in self.sources.items() if source.modality == modality]
 
+    def of_pictures(self) -> "Encoders":
+        """Those of pictures alone."""
+        return Encoders(dict(self.of_modality("vision")), self.bf16)
+
     def encode_prepared(
         self, prepared: Mapping[str, Any], tokens: bool = False
     ) -> dict[str, dict[str, torch.Tensor]]:

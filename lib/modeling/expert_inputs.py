@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from lib.commands import again
 from lib.config import Settings
+from lib.data.altered_pictures import altered
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.folding import TEXT_FOLDING
 from lib.data.val_parts import selecting_rows
@@ -51,7 +52,8 @@ class ExpertInputs:
     `model` learns, `whole` is what is saved in the end (the same, or what holds it). `train` and
     `val` are the memes to learn from and to choose the epoch on, the latter of the half of val that
     calibrates nothing; `rows` are the places of the former among the packed train memes, `labels`
-    and `lengths` (of texts, in tokens) belong to them. `plain` are all of these, not augmented.
+    and `lengths` (of texts, in tokens) belong to them. `plain` are all of these, not augmented, and
+    `altered`, with that setting, the same with their pictures altered.
     """
 
     model: torch.nn.Module
@@ -64,6 +66,7 @@ class ExpertInputs:
     rows: list[int]
     labels: list[int]
     lengths: list[int] | None = None
+    altered: Any = None
 
 
 def expert_inputs(name: str, settings: Settings, evaluate: bool) -> ExpertInputs:
@@ -216,9 +219,12 @@ def _vision_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> Expe
         val = Subset(val, _with_picture(val, "val"))
     labels = np.array(train.labels)[rows].tolist()
     collate = partial(_stack, "pixel_values")
-    return ExpertInputs(
+    seen = ExpertInputs(
         model, model, processor, Subset(train, rows), plain, val, collate, rows, labels
     )
+    if not settings.altered_pictures:
+        return seen
+    return replace(seen, altered=MemeShards(splits["train"], partial(_altered_pixels, processor)))
 
 
 def _head_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> ExpertInputs:
@@ -230,9 +236,11 @@ def _head_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> Expert
     encoders = Encoders({"vision_expert": VisionEncoder(whole.eval(), processor)}, settings.bf16)
     encoders.to(default_device())
     sets, drawn = {}, {}
+    encode = partial(
+        encode_shards, encoders=encoders, cache=settings.features, workers=settings.workers
+    )
     for split, shards in splits.items():
-        found = encode_shards(shards, encoders, settings.features, workers=settings.workers)
-        sets[split] = PooledFeatures(found)
+        sets[split] = PooledFeatures(encode(shards))
         drawn[split] = _with_picture(MemeShards(shards, pictures=False), split)
     train = Subset(sets["train"], drawn["train"])
     return ExpertInputs(
@@ -245,6 +253,9 @@ def _head_inputs(settings: Settings, splits: Mapping[str, list[Path]]) -> Expert
         partial(_stack, "pooled"),
         drawn["train"],
         [sets["train"].labels[row] for row in drawn["train"]],
+        altered=PooledFeatures(encode(splits["train"], altered=True))
+        if settings.altered_pictures
+        else None,
     )
 
 
@@ -306,6 +317,10 @@ def _pixels(processor: Any, flip: Any, sample: Mapping[str, Any]) -> dict[str, A
     image = flip(sample["image"]) if flip else sample["image"]
     pixels = processor(image, return_tensors="pt")["pixel_values"][0]
     return {"pixel_values": pixels, "labels": sample["label"], "ids": sample["id"]}
+
+
+def _altered_pixels(processor: Any, sample: Mapping[str, Any]) -> dict[str, Any]:
+    return _pixels(processor, None, altered(sample))
 
 
 def _stack(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

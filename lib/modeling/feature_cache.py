@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lib.artifacts import atomic_path
+from lib.data.altered_pictures import ALTERED_PICTURES
 from lib.data.shard_index import open_index
 from lib.modeling import freed_memory
 from lib.modeling.encoders import Encoders
@@ -32,10 +33,17 @@ class FeatureCache:
     """
 
     def __init__(
-        self, folder: Path, encoders: Encoders, shards: Sequence[str | Path], tokens: bool
+        self,
+        folder: Path,
+        encoders: Encoders,
+        shards: Sequence[str | Path],
+        tokens: bool,
+        altered: bool = False,
     ) -> None:
         self._folder, self._tokens = folder, tokens
         precision = "-bf16" if encoders.autocast else ""
+        if altered:
+            precision += f"-altered{ALTERED_PICTURES}"
         # The two towers of a dual encoder have the same weights.
         self._encoder = {
             name: f"{source.modality}-{source.fingerprint()}{precision}"

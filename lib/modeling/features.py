@@ -1,7 +1,7 @@
 """What the frozen encoders see in each meme: every encoder runs once, the rest reads its cache."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 from tqdm import tqdm
 
 from lib.config import Settings
+from lib.data.altered_pictures import altered as alter
 from lib.data.datasets import MemeShards, shard_paths
 from lib.modeling.encoders import Encoders
 from lib.modeling.feature_cache import FeatureCache
@@ -34,12 +35,14 @@ class Features:
     vision_pooled (N, v), with a dual encoder text_dual and vision_dual (N, d); with tokens also
     text_tokens (N, L, t), text_mask (N, L) and vision_patches (N, P, w), these three in half
     precision: they are the bulk. All but the logits are `Rows`, which are read from the cache by
-    the batch: `arrays[name][rows]` is a tensor, `arrays[name][:]` all of it.
+    the batch: `arrays[name][rows]` is a tensor, `arrays[name][:]` all of it. `altered` holds those
+    that differ where each meme has its picture altered, and is empty where that is not known.
     """
 
     ids: list[str]
     labels: torch.Tensor
     arrays: dict[str, Any]
+    altered: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,12 +50,26 @@ class Features:
     def take(self, rows: np.ndarray) -> "Features":
         """The memes of these row numbers alone."""
         chosen = torch.from_numpy(rows)
-        arrays = {name: _taken(array, chosen) for name, array in self.arrays.items()}
-        return Features([self.ids[row] for row in rows], self.labels[chosen], arrays)
+        arrays, altered = (
+            {name: _taken(array, chosen) for name, array in each.items()}
+            for each in (self.arrays, self.altered)
+        )
+        return Features([self.ids[row] for row in rows], self.labels[chosen], arrays, altered)
 
     def with_arrays(self, **arrays: Array) -> "Features":
         """The same memes with some arrays replaced."""
         return replace(self, arrays=self.arrays | arrays)
+
+    def with_altered(self, **arrays: Array) -> "Features":
+        """The same memes with some arrays of the altered pictures replaced."""
+        return replace(self, altered=self.altered | arrays)
+
+    def as_met_and_altered(self) -> "Features":
+        """All memes as they are and, where that is known, once more with their pictures altered."""
+        if not self.altered:
+            return self
+        arrays = {n: _joined_arrays(a, self.altered.get(n, a)) for n, a in self.arrays.items()}
+        return Features(self.ids * 2, torch.cat([self.labels] * 2), arrays)
 
 
 class Batch(NamedTuple):
@@ -80,18 +97,21 @@ def encode_shards(
     tokens: bool = False,
     batch_size: int = 32,
     workers: int = 0,
+    altered: bool = False,
 ) -> Features:
     """Encode all memes of some shards in one pass, or read the cached outcome of an earlier one.
+
+    With `altered` their pictures are changed first, as `lib.data.altered_pictures` does.
 
     With a `cache` each shard's features are written when it is done and dropped from memory, so
     that a killed pass goes on with the next shard. Each encoder has files of its own: a changed
     expert is run again, the others are not. Raises what `MemeShards` raises.
     """
     memes = MemeShards(shards, pictures=False)
-    kept = None if cache is None else FeatureCache(Path(cache), encoders, shards, tokens)
+    kept = None if cache is None else FeatureCache(Path(cache), encoders, shards, tokens, altered)
     found: dict[str | Path, Arrays] = {}
     for names, todo in _missing(shards, list(encoders.sources), kept).items():
-        for shard, arrays in _encode(todo, encoders, names, tokens, batch_size, workers):
+        for shard, arrays in _encode(todo, encoders, names, tokens, batch_size, workers, altered):
             if kept is None:
                 found[shard] = arrays
             else:
@@ -110,19 +130,27 @@ def encode_shards(
 def encode_splits(settings: Settings, encoders: Encoders) -> tuple[Features, Features | None]:
     """Train and val, encoded and cached, with tokens where `token_heads` is set.
 
-    val is None in the pilot, which has none.
+    val is None in the pilot, which has none. With `altered_pictures` train has its altered arrays.
     """
     encode = partial(
         encode_shards,
-        encoders=encoders,
         cache=settings.features,
         tokens=settings.token_heads,
         workers=settings.workers,
     )
-    train = encode(shard_paths(settings.shards, "train"))
+    shards = shard_paths(settings.shards, "train")
+    train = encode(shards, encoders)
+    if settings.altered_pictures:
+        train = train.with_altered(**encode(shards, encoders.of_pictures(), altered=True).arrays)
     if settings.mode == "pilot":
         return train, None
-    return train, encode(shard_paths(settings.shards, "val"))
+    return train, encode(shard_paths(settings.shards, "val"), encoders)
+
+
+def _joined_arrays(first: Array, then: Array) -> Array:
+    if isinstance(first, Rows):
+        return first.followed_by(then)
+    return torch.cat([first, then])
 
 
 def _taken(array: Array, rows: torch.Tensor) -> Array:
@@ -148,11 +176,13 @@ def _encode(
     tokens: bool,
     batch_size: int,
     workers: int,
+    altered: bool,
 ) -> Iterator[tuple[str | Path, Arrays]]:
     """Each shard in turn with what the sources `names` see in its memes, on the CPU."""
     sources = {name: encoders.sources[name] for name in names}
     pictures = any(source.modality == "vision" for source in sources.values())
-    sets = [MemeShards([shard], pictures=pictures) for shard in shards]
+    change = alter if altered else None
+    sets = [MemeShards([shard], change, pictures) for shard in shards]
     loader = DataLoader(
         ConcatDataset(sets),
         batch_sampler=_batches([len(memes) for memes in sets], batch_size),

@@ -17,7 +17,7 @@ import shutil
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from transformers import (
 
 from lib.artifacts import atomic_path
 from lib.config import Settings
+from lib.data.altered_pictures import ALTERED_PICTURES
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.val_parts import selecting_rows
 from lib.modeling import backbones
@@ -138,6 +139,9 @@ def encode_for_fusion(settings: Settings, encoders: Encoders) -> tuple[Features,
         logits = {
             f"{name.split('_')[0]}_logits": out_of_fold(name, settings, fold) for name in EXPERTS
         }
+        if settings.altered_pictures:
+            altered = out_of_fold("vision_expert", settings, fold, "altered")
+            train = train.with_altered(vision_logits=altered)
         if NGRAMS in encoders.sources:
             folding = text_folding(settings)
             logits[NGRAMS] = out_of_fold_ngrams(memes.texts, memes.labels, fold, folding)
@@ -180,15 +184,21 @@ def with_votes(
     neighbours.keep(text, vision, train.labels)
     if val is not None:
         val = val.with_arrays(**{VOTE: neighbours(*(val.arrays[name] for name in SPACE))})
+    if train.altered:
+        seen = neighbours(text, train.altered[SPACE[1]], groups)
+        train = train.with_altered(**{VOTE: seen})
     return train.with_arrays(**{VOTE: neighbours(text, vision, groups)}), val
 
 
-def out_of_fold(name: str, settings: Settings, fold: np.ndarray) -> torch.Tensor:
+def out_of_fold(
+    name: str, settings: Settings, fold: np.ndarray, of: Literal["logits", "altered"] = "logits"
+) -> torch.Tensor:
     """Logits (N, 2) of the N train memes, each by an expert trained without its fold.
 
-    `fold` (N,) is that of `folds_of_train`. Each fold's logits are kept in the feature cache, so
-    that a killed run goes on with the folds that are missing. On a CPU of few cores the folds are
-    trained side by side.
+    `fold` (N,) is that of `folds_of_train`. With "altered", which needs that setting and the vision
+    expert, they are of the memes with their pictures altered. Each fold's logits are kept in the
+    feature cache, so that a killed run goes on with the folds that are missing. On a CPU of few
+    cores the folds are trained side by side.
     """
     logits, files = torch.zeros(len(fold), 2), fold_files(name, settings)
     missing = [k for k, file in enumerate(files) if not file.exists()]
@@ -200,7 +210,7 @@ def out_of_fold(name: str, settings: Settings, fold: np.ndarray) -> torch.Tensor
     for _ in tqdm(done, f"folds of {name}", total=len(files), initial=len(files) - len(missing)):
         pass
     for k, file in enumerate(files):
-        logits[fold == k] = load_file(file)["logits"]
+        logits[fold == k] = load_file(file)[of]
         # Left by a kill just before they were removed.
         shutil.rmtree(_fold_checkpoints(name, settings, k), ignore_errors=True)
     return logits
@@ -216,7 +226,7 @@ def _keep_fold(name: str, settings: Settings, fold: np.ndarray, k: int) -> None:
     folder = _fold_checkpoints(name, settings, k)
     found = _fold_logits(name, settings, fold != k, np.flatnonzero(fold == k), job, folder)
     with atomic_path(fold_files(name, settings)[k]) as new:
-        save_file({"logits": found}, new)
+        save_file(found, new)
     shutil.rmtree(folder)
 
 
@@ -229,7 +239,10 @@ def fold_files(name: str, settings: Settings) -> list[Path]:
 
 
 def _fold_job(name: str, settings: Settings) -> dict[str, Any]:
-    return expert_job(name, settings) | {"folds": settings.folds}
+    job = expert_job(name, settings) | {"folds": settings.folds}
+    if settings.altered_pictures and name == "vision_expert":
+        job["altered_pictures"] = ALTERED_PICTURES
+    return job
 
 
 def _pretrained(name: str, settings: Settings) -> tuple:
@@ -246,13 +259,20 @@ def _fold_logits(
     rows: np.ndarray,
     job: dict[str, Any],
     folder: Path,
-) -> torch.Tensor:
-    """Logits of the memes `rows` by an expert trained on the `others` (N,) of the train memes."""
+) -> dict[str, torch.Tensor]:
+    """Logits of the memes `rows` by an expert trained on the `others` (N,) of the train memes.
+
+    Under "altered" those of the same memes with their pictures altered, where that is asked for.
+    """
     transformers.set_seed(settings.seed)
     resume = last_checkpoint(folder, job)
     inputs = expert_inputs(name, settings, evaluate=settings.mode == "full")
     chosen = [place for place, row in enumerate(inputs.rows) if others[row]]
     trainer = make_trainer(name, settings, inputs, folder, chosen)
     train_on(trainer, resume)
-    predicted = trainer.predict(Subset(inputs.plain, rows.tolist())).predictions
-    return torch.from_numpy(predicted).float()
+    memes = {"logits": inputs.plain, "altered": inputs.altered}
+    return {
+        of: torch.from_numpy(trainer.predict(Subset(each, rows.tolist())).predictions).float()
+        for of, each in memes.items()
+        if each is not None
+    }

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -85,7 +86,8 @@ def train_fusion(
 ) -> TrainedHead:
     """Train a head on cached features by 2-class cross-entropy with Adam and an L2 penalty.
 
-    With `val` the epoch that is best on it by `settings.select_by` is kept, without it the last.
+    Where `train` knows its memes with altered pictures, they are learned from too. With `val` the
+    epoch that is best on it by `settings.select_by` is kept, without it the last.
     Of `config.members` heads each is trained so, from seeds that count up from `seed`; the log
     then holds means over them. A head that stacks scores is centred on `val` at the end,
     where that calls for it. `bar` shows the epochs as they pass.
@@ -139,8 +141,9 @@ def _train_head(
 ) -> TrainedHead:
     set_seed(seed)
     head = build_head(config)
-    inputs = [train.arrays[name] for name in config.inputs]
-    head.fit(train.labels, *inputs)
+    learned = train.as_met_and_altered()
+    inputs = [learned.arrays[name] for name in config.inputs]
+    head.fit(learned.labels, *inputs)
     if head.neighbours is not None:
         text, vision = (train.arrays[name] for name in SPACE)
         head.neighbours.keep(text, vision, train.labels)
@@ -151,7 +154,7 @@ def _train_head(
     history, best = [], None
     epochs = range(1, settings.fusion_epochs + 1)
     for epoch in tqdm(epochs, desc=f"fusion {config.head}", disable=not bar):
-        entry = {"epoch": epoch} | _train_epoch(head, inputs, train.labels, optimiser, order)
+        entry = {"epoch": epoch} | _train_epoch(head, inputs, learned.labels, optimiser, order)
         schedule.step()
         if val is not None:
             entry |= {f"eval_{name}": value for name, value in head_scores(head, val).items()}
@@ -231,12 +234,13 @@ def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def compare_heads(train: Features, settings: Settings, val: Features | None = None) -> pd.DataFrame:
     """Train every candidate head over `fusion_seeds` seeds and score it on val (else on train).
 
-    One row a candidate: head, text_feature, vision_feature, the mean over the seeds of loss,
-    calibrated loss, AUROC and macro-F1, the deviation of what `settings.select_by` names, and
-    `scored_on`, "val, select half" or "train (in-sample)". On a CPU `settings.workers` heads are
-    trained at a time. A head and seed once scored is not trained again for this: its scores stay in
-    the feature cache.
+    They are compared on memes as they are, altered pictures left out. One row a candidate: head,
+    text_feature, vision_feature, the mean over the seeds of loss, calibrated loss, AUROC and
+    macro-F1, the deviation of what `settings.select_by` names, and `scored_on`, "val, select half"
+    or "train (in-sample)". On a CPU `settings.workers` heads are trained at a time. A head and seed
+    once scored is not trained again for this: its scores stay in the feature cache.
     """
+    train = replace(train, altered={})
     kept, choices = ComparedHeads(settings, train, val), candidates(train)
     one = [fusion_config(train, settings, **c).model_copy(update={"members": 1}) for c in choices]
     seeds = range(settings.seed, settings.seed + settings.fusion_seeds)

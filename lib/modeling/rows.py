@@ -47,6 +47,14 @@ class Rows:
                 return self._between(start, max(start, stop))
         return self._gathered(self._places(rows))
 
+    def followed_by(self, other: "Rows") -> "Rows":
+        """These rows and then the other's, still unread."""
+        parts = [*self._parts, *other._parts]
+        if self._chosen is None and other._chosen is None:
+            return Rows(parts)
+        behind = other._places(slice(None)) + int(self._ends[-1])
+        return Rows(parts, np.concatenate([self._places(slice(None)), behind]))
+
     def take(self, rows: Any) -> "Rows":
         """These rows, still unread."""
         return Rows(self._parts, self._places(rows))

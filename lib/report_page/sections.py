@@ -92,7 +92,7 @@ def table_html(table: pd.DataFrame, name: str) -> str:
         shown["text"] = shown["text"].fillna("").map(words_of)
     for column in shown.columns[~shown.dtypes.map(pd.api.types.is_numeric_dtype)]:
         shown[column] = shown[column].map(_cell)
-    for column in shown.select_dtypes("float"):
+    for column in map(str, shown.select_dtypes("float")):
         # Of whole numbers some are missing, which makes floats of the others in a CSV.
         if shown[column].isna().any() and (shown[column].dropna() % 1 == 0).all():
             shown[column] = shown[column].astype("Int64").astype("string").fillna("")

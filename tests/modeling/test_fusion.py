@@ -1,8 +1,10 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -153,6 +155,51 @@ def test_fusion_learns_what_no_single_modality_shows(settings):
     assert table.loc["mm_fusion", "accuracy"] > 0.8
     assert table.loc[["text_expert", "vision_expert"], "accuracy"].max() < 0.65
     assert run.history[-1]["loss"] < run.history[0]["loss"] / 2
+
+
+def with_altered(found: Features) -> Features:
+    """What the picture shows first stands in its second column alone where it is altered."""
+    altered = found.arrays["vision_pooled"].clone()
+    altered[:, 1] = 2 * altered[:, 0]
+    altered[:, 0] = 0
+    return found.with_altered(vision_pooled=altered)
+
+
+def test_a_head_learns_from_altered_pictures_too(settings):
+    settings = settings.model_copy(update={"fusion_epochs": 20})
+    train, val = (features(n, seed, tokens=False) for n, seed in ((600, 1), (200, 2)))
+    # Told by the picture alone.
+    train, val = (
+        replace(f, labels=(f.arrays["vision_pooled"][:, 0] > 0).long()) for f in (train, val)
+    )
+    altered = val.with_arrays(**with_altered(val).altered)
+    heads = [train_fusion(each, config(), settings).head for each in (train, with_altered(train))]
+    of_plain, of_both = (
+        [compare_models(head, shown).loc["mm_fusion", "accuracy"] for shown in (val, altered)]
+        for head in heads
+    )
+    assert of_both[0] > 0.8 and of_both[1] > 0.9
+    assert of_plain[1] < 0.7
+
+
+def test_memes_as_met_and_altered_stand_one_behind_the_other():
+    plain = features(6, tokens=False)
+    both = with_altered(plain).as_met_and_altered()
+    assert both.ids == plain.ids * 2
+    assert torch.equal(both.labels, torch.cat([plain.labels] * 2))
+    for name, array in plain.arrays.items():
+        altered = with_altered(plain).altered.get(name, array)
+        assert torch.equal(both.arrays[name], torch.cat([array, altered]))
+    rows = np.array([4, 1])
+    few = with_altered(plain).take(rows)
+    assert torch.equal(few.altered["vision_pooled"], both.arrays["vision_pooled"][6 + rows])
+    assert plain.as_met_and_altered() is plain
+
+
+def test_heads_are_compared_on_memes_as_they_are(settings):
+    plain, val = features(40, tokens=False), features(40, 1, tokens=False)
+    tables = [compare_heads(train, settings, val) for train in (plain, with_altered(plain))]
+    pd.testing.assert_frame_equal(*tables)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib.data.altered_pictures import altered
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.val_parts import selecting_rows
 from lib.modeling import fusion_inputs, ngrams
@@ -102,6 +103,36 @@ def test_out_of_fold_takes_logits_of_folds_and_features_of_untuned_backbones(tra
     on_val = memes_of(settings, "val")
     texts = [on_val.texts[row] for row in selecting_rows(on_val.labels, on_val.groups)]
     torch.testing.assert_close(val.arrays[NGRAMS][:], encoders.sources[NGRAMS].prepare(texts))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_memes_are_encoded_once_more_with_their_pictures_altered(trained, frozen):
+    how = {"vision_tuning": "top_k", "top_k": 0} if frozen else {}
+    plain = trained(fusion_features="out_of_fold", **how)
+    settings = fresh_like(plain, altered_pictures=True)
+    train, val = encode_for_fusion(settings, load_encoders(settings))
+    assert set(train.altered) == {"vision_logits", "vision_pooled", VOTE}
+    assert not val.altered
+    assert not encode_for_fusion(plain, load_encoders(plain))[0].altered
+    for name, array in train.altered.items():
+        assert array[:].shape == train.arrays[name][:].shape
+        assert not torch.allclose(array[:], train.arrays[name][:], atol=1e-4)
+    # By the fold models, which have not seen the memes, as they were without.
+    torch.testing.assert_close(
+        train.arrays["vision_logits"], out_of_fold("vision_expert", plain), atol=1e-5, rtol=1e-4
+    )
+    by_the_expert, _ = encode_splits(settings, load_encoders(settings))
+    assert not torch.allclose(
+        train.altered["vision_logits"], by_the_expert.altered["vision_logits"], atol=1e-4
+    )
+    # The features are what the encoder makes of the altered pictures.
+    memes = MemeShards(shard_paths(settings.shards, "train"))
+    pictures = [altered(memes[row])["image"] for row in range(3)]
+    with torch.inference_mode():
+        found = load_encoders(settings).encode_images(pictures)
+    torch.testing.assert_close(
+        train.altered["vision_pooled"][:3], found["vision_pooled"], atol=1e-4, rtol=1e-4
+    )
 
 
 def test_without_words_there_are_no_n_grams(trained, monkeypatch):

@@ -62,6 +62,18 @@ def test_chosen_rows_are_chosen_from_again(sizes, data):
     assert torch.equal(torch.stack(list(chosen)), whole[first])
 
 
+@given(SIZES, SIZES, st.sets(st.sampled_from([0, 1])), st.data())
+def test_rows_behind_rows_are_those_of_both(first, then, chosen, data):
+    (one, all_of_one), (other, all_of_other) = parts_of(first), parts_of(then)
+    rows, expected = [Rows(one), Rows(other)], [all_of_one, -all_of_other]
+    rows[1] = Rows([-part for part in other])
+    for k in chosen:
+        places = data.draw(st.lists(st.integers(0, len(expected[k]) - 1), min_size=1, max_size=8))
+        rows[k], expected[k] = rows[k].take(places), expected[k][places]
+    joined = rows[0].followed_by(rows[1])
+    assert torch.equal(joined[:], torch.cat(expected))
+
+
 def test_what_is_read_is_a_copy_and_what_is_not_there_an_error():
     parts, whole = parts_of([2, 3])
     rows = Rows(parts)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 from skimage.color import hsv2rgb, rgb2hsv
 
-from lib.decisions import image_perturbations as changes
+from lib.data import picture_attacks as changes
 from lib.decisions.perturbations import IMAGE_PERTURBATIONS, SEVERITIES
 
 CASES = [(name, severity) for name, p in IMAGE_PERTURBATIONS.items() for severity in p.levels]
