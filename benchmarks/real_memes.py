@@ -52,7 +52,7 @@ from lib.modeling.features import encode_shards
 from lib.modeling.fusion import load_fusion, save_fusion
 from lib.modeling.fusion_inputs import encode_for_fusion, load_encoders
 from lib.modeling.fusion_training import choose_head, compare_heads, train_fusion
-from lib.modeling.prediction_table import logits_of
+from lib.modeling.prediction_table import groups_of, logits_of
 from lib.modeling.predictions import feature_logits, packed_splits, predict_shards
 from lib.modeling.stacking import SPACE
 
@@ -359,7 +359,7 @@ def repaired(home: pd.DataFrame, labelled: pd.DataFrame, test: pd.DataFrame) -> 
         row = {"calibrated_on": name, "n_test": len(y), "hate": y.mean(), "temperature": t}
         row |= {"threshold": cut}
         for metric in METRICS:
-            found = bootstrap_ci(prob, y, metric, threshold=cut)
+            found = bootstrap_ci(prob, y, metric, threshold=cut, groups=groups_of(test))
             row |= {metric: found.point, f"{metric}_low": found.low, f"{metric}_high": found.high}
         rows.append(row)
     return rows

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -159,6 +160,10 @@ def options() -> argparse.Namespace:
 
 def main() -> int:
     args = options()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "the emotion classifier is trained by one process; start it without torchrun"
+        )
     set_seed(args.seed)
     train, tune = (load_split(args.data, split, args.seed) for split in ("train", "tune"))
     made_from = {

@@ -42,6 +42,9 @@ from lib.calibration.checked_input import in_precision_of
 # Examples in one block of work: its temporary arrays stay in the processor's cache.
 BLOCK = 32_768
 
+# The threshold that calls nothing hate where a score is 1.
+ABOVE_ALL = 2.0
+
 # The objective of a cut, from its true positives and its flagged examples, both of shape (cuts,).
 Value = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -125,4 +128,4 @@ def midway(lower: float | None, upper: float | None, like: ArrayLike) -> float:
     if middle > low or lower is None:
         return middle
     # Neighbouring floats have no middle, and only a threshold above 1 is above a score of 1.
-    return high if high > low else 2.0
+    return high if high > low else ABOVE_ALL

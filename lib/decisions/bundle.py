@@ -20,6 +20,7 @@ from lib.calibration import (
     fit_temperature,
     prob_hate,
 )
+from lib.calibration.ranking import ABOVE_ALL
 from lib.commands import again
 from lib.config import MODELS, Settings
 from lib.data.val_parts import SELECT
@@ -137,7 +138,7 @@ class DecisionBundle:
         calibration = settings.artifact(7, "calibration.json")
         thresholds = settings.artifact(7, "thresholds.json")
         cuts = {
-            model: _number(_entry(entry, LABEL), f"{thresholds}: {model}.{LABEL}", most=1.0)
+            model: _threshold(_entry(entry, LABEL), f"{thresholds}: {model}.{LABEL}")
             for model, entry in _read(thresholds, MODELS).items()
         }
         temperatures = {
@@ -279,6 +280,11 @@ def _number(value: Any, where: str, least: float = 0.0, most: float = math.inf) 
         limits = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
         raise ValueError(f"{where} is {value!r}, expected a number {limits}")
     return float(value)
+
+
+def _threshold(value: Any, where: str) -> float:
+    """From 0 to 1, or the one above every score, where nothing is best called hate."""
+    return ABOVE_ALL if value == ABOVE_ALL else _number(value, where, most=1.0)
 
 
 def _spelt(interval: list[float | None]) -> str:

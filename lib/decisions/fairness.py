@@ -23,10 +23,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import fisher_exact
 
-from lib.decisions.slices import LEVEL, SLICE_MINIMUM, adjusted, wilson
+from lib.decisions.slices import LEVEL, OTHERS, SLICE_MINIMUM, adjusted, wilson
 
 # The attributes beside those of `slice_by`.
 ATTRIBUTES = ("target_type", "language")
+
+# Values that are no group of people: to differ from them is no unfairness.
+NOBODY = ("unlabelled", OTHERS)
 
 # Of each rate: what is wrong, and what is right, among the memes of one label.
 RATES = {"false_positive_rate": ("fp", "tn"), "false_negative_rate": ("fn", "tp")}
@@ -47,7 +50,7 @@ def fairness(counts: pd.DataFrame, slice_by: Sequence[str] = ()) -> pd.DataFrame
     """
     parts: list[dict[str, Any]] = []
     for attribute in dict.fromkeys((*ATTRIBUTES, *slice_by)):
-        cells = counts[counts["slice"] == attribute]
+        cells = counts[(counts["slice"] == attribute) & ~counts["value"].isin(NOBODY)]
         for metric, (wrong, right) in RATES.items():
             rows = [
                 {"value": value, "n": int(errors + correct), "errors": int(errors)}

@@ -53,11 +53,16 @@ def at_prevalence(
         found[model] = {
             "brier": float(brier_score_loss(labels, prob, sample_weight=weights)),
             "nll": float(log_loss(labels, prob, sample_weight=weights)),
-            "frozen": {"threshold": float(shifted(threshold, of, prevalence))}
+            "frozen": {"threshold": _shifted_cut(threshold, of, prevalence)}
             | _decisions(plain >= threshold, labels, weights),
             "retuned": {"threshold": cut} | _decisions(prob >= cut, labels, weights),
         }
     return found
+
+
+def _shifted_cut(threshold: float, of: float, prevalence: float) -> float:
+    # One above every score is so whatever the prevalence.
+    return threshold if threshold > 1 else float(shifted(threshold, of, prevalence))
 
 
 def _weights(labels: np.ndarray, prevalence: float) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lib.artifacts import fingerprint, read_json, write_json
+from lib.commands import again
 from lib.config import Settings
 from lib.modeling.features import Features
 from lib.modeling.heads import FusionConfig
@@ -42,7 +43,7 @@ class ComparedHeads:
 
     def scores(self, config: FusionConfig, seed: int) -> dict[str, float]:
         """The scores that `keep` wrote. Raises FileNotFoundError where there are none."""
-        found = read_json(self._file(config, seed), "Step 5").items()
+        found = read_json(self._file(config, seed), again(5)).items()
         return {name: math.nan if score is None else score for name, score in found}
 
     def _file(self, config: FusionConfig, seed: int) -> Path:

@@ -40,6 +40,8 @@ class DualText(Source):
     def too_long(self, texts: Sequence[str]) -> int:
         """How many packed texts have more tokens than the tower reads, and so are cut."""
         words = shown_texts(texts, True, self.folding)
+        if is_siglip(self.model):
+            words = [text.lower() for text in words]
         encoded = self.tokenizer(words, truncation=False, verbose=False)["input_ids"]
         return sum(len(ids) > self.length for ids in encoded)
 

@@ -18,7 +18,7 @@ from timm.utils.model import unfreeze_batch_norm_2d
 from transformers import Trainer
 
 from lib.artifacts import atomic_path, fingerprint, guard_overwrite, read_json, write_json
-from lib.commands import handed_down, run_command
+from lib.commands import again, handed_down, run_command
 from lib.config import Settings
 from lib.data.datasets import shard_paths
 from lib.data.shard_index import shards_fingerprint
@@ -57,7 +57,7 @@ def train_expert(name: str, settings: Settings) -> Expert:
     if settings.mode == "full" and not settings.overwrite and finished:
         # Left by a kill just before they were removed.
         shutil.rmtree(checkpoints, ignore_errors=True)
-        return Expert(folder, read_json(folder / "history.json", "Step 4"))
+        return Expert(folder, read_json(folder / "history.json", again(4)))
     origin = {key: job[key] for key in ("mode", "backbone", "data")}
     guard_overwrite(folder / "made_from.json", origin, settings.overwrite)
     with PartialState(cpu=default_device() == "cpu").main_process_first():

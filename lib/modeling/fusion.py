@@ -97,7 +97,7 @@ def _made_from(settings: Settings, config: FusionConfig) -> dict[str, Any]:
     """
     files = {name: settings.model_folder(name) / "made_from.json" for name in config.experts}
     return {
-        name: read_json(file, "Step 4") if file.exists() else config.experts[name]
+        name: read_json(file, again(4)) if file.exists() else config.experts[name]
         for name, file in files.items()
     }
 

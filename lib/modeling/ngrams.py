@@ -20,6 +20,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from lib.artifacts import read_json, write_json
+from lib.commands import again
 from lib.data.folding import check_folding
 from lib.modeling.encoders import Source, shown_texts
 from lib.modeling.stacking import NGRAMS
@@ -102,10 +103,10 @@ class Ngrams(Source):
 
         Raises ValueError if it was fitted with a text folding that is not known here.
         """
-        vocabularies = read_json(folder / "vocabularies.json", "Step 5")
+        vocabularies = read_json(folder / "vocabularies.json", again(5))
         config = folder / "config.json"
         # Without the file it was fitted before there was a folding.
-        folding = read_json(config, "Step 5")["text_folding"] if config.exists() else 0
+        folding = read_json(config, again(5))["text_folding"] if config.exists() else 0
         check_folding(folding, str(config))
         return cls(vocabularies, load_file(folder / "weights.safetensors"), folding)
 

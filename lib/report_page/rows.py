@@ -18,7 +18,7 @@ from lib.data.text import words_of
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.policy import CHOSEN
 from lib.decisions.slices import LENGTHS as SLICE_LENGTHS
-from lib.decisions.slices import LONGEST
+from lib.decisions.slices import LONGEST, MOST_VALUES
 from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import logits_of
 from lib.report_page.counts import places
@@ -30,8 +30,6 @@ ROWS = 5_000
 LENGTHS = ((400, 160), (240, 80), (160, 60), (110, 40))
 # Numbers and commas of a row, and the code and comma of a filter in it.
 ROW_BYTES, FILTER_BYTES = 30, 3
-# More values than these are told of a meme, but not offered as a filter.
-MOST_VALUES = 20
 
 NAMES = ("group", "dataset", "language", "target_type")
 KNOWN = {"index", "id", "text", "label", "error_type"} | {

@@ -15,6 +15,7 @@ from lib.calibration import (
     prob_hate,
     zero_truth_ece,
 )
+from lib.calibration.ranking import ABOVE_ALL
 from lib.config import MODELS
 from lib.data.datasets import shard_paths
 from lib.data.shard_index import shards_fingerprint
@@ -354,6 +355,14 @@ def test_an_impossible_threshold_is_named_with_file_and_field(bundle, model_fold
     edited(model_folders, "thresholds.json", lambda c: c["mm_fusion"].update(abuse_hate=value))
     with pytest.raises(ValueError, match=r"thresholds_full\.json: mm_fusion\.abuse_hate is "):
         DecisionBundle.load(model_folders)
+
+
+def test_a_threshold_above_every_score_comes_back(bundle, model_folders):
+    bundle.save(model_folders)
+    found = best_threshold([0.2, 1, 1, 1], [0, 0, 0, 1], "cost", costs=(3, 1)).threshold
+    assert found == ABOVE_ALL
+    edited(model_folders, "thresholds.json", lambda c: c["mm_fusion"].update(abuse_hate=found))
+    assert DecisionBundle.load(model_folders).thresholds["mm_fusion"] == ABOVE_ALL
 
 
 @pytest.mark.parametrize("value", [0, -2.0, "hot", None, True, float("nan"), float("inf")])

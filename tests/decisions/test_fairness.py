@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.decisions.fairness import COLUMNS, fairness, newcombe
-from lib.decisions.slices import joined_counts, wilson
+from lib.decisions.slices import OTHERS, joined_counts, wilson
 
 ORACLES = {"false_positive_rate": false_positive_rate, "false_negative_rate": false_negative_rate}
 
@@ -60,6 +60,11 @@ def test_a_gap_is_to_the_rest_of_the_attribute():
     assert row["verdict"] == "higher than the rest"
     assert rows.loc[("false_positive_rate", "faith"), "verdict"] == ""
     assert rows.loc[("false_positive_rate", "women over faith"), "verdict"] == "told apart"
+
+
+def test_those_of_no_known_group_are_no_group():
+    mixed = CELLS | {"unlabelled": (90, 2, 95, 90), OTHERS: (90, 90, 95, 2)}
+    pd.testing.assert_frame_equal(fairness(counts(**mixed)), fairness(counts(**CELLS)))
 
 
 def test_few_memes_of_a_label_are_insufficient_and_no_gap_is_made_of_them():

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, precision_score
 
+from lib.calibration.ranking import ABOVE_ALL
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibrated
@@ -70,6 +71,13 @@ def test_a_rarer_hate_costs_precision_and_asks_for_another_threshold(val, decisi
     assert found["frozen"]["precision"] < usual["precision"]
     assert found["retuned"]["f1"] > found["frozen"]["f1"]
     assert found["retuned"]["threshold"] > found["frozen"]["threshold"]
+
+
+def test_a_threshold_above_every_score_stays_there(val, decision):
+    decision.thresholds["mm_fusion"] = ABOVE_ALL
+    frozen = at_prevalence(val, val, decision, 0.02)["mm_fusion"]["frozen"]
+    assert frozen["threshold"] == ABOVE_ALL
+    assert frozen["flagged_share"] == 0
 
 
 def test_one_class_has_no_figures(val, decision):

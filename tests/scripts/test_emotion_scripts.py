@@ -240,6 +240,13 @@ def test_bad_data_end_with_2_and_one_line(classifier, tmp_path, script, capsys):
         assert error.count("\n") == 1
 
 
+def test_several_processes_are_refused_before_anything_is_written(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run("train_emotion_model", "--model", tmp_path / "made") == 2
+    assert "without torchrun" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_checkpoint_ends_with_2(tmp_path, capsys):
     for script in ("calibrate_model", "test_calibration"):
         assert run(script, "--model", tmp_path / "nowhere") == 2
