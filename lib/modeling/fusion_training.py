@@ -52,6 +52,9 @@ def fusion_config(features: Features, settings: Settings, **choice: str) -> Fusi
         "vision_feature": settings.vision_feature,
     } | choice
     check_head(kind["head"], settings.token_heads)
+    if head_class(kind["head"]).is_stack:
+        # It reads scores alone: no encoder is to be run and saved for hidden features.
+        kind |= {"text_feature": "logits", "vision_feature": "logits"}
     # Stacking pays where the head learns from logits of experts that have not seen the memes.
     unseen = settings.fusion_features != "experts"
     kind["stack"] = unseen or head_class(kind["head"]).is_stack

@@ -65,7 +65,8 @@ def predict_shards(
     label, then `<model>_logit_0` and `<model>_logit_1` for text_expert, vision_expert and
     mm_fusion. `attrs` holds the fingerprints of "models" and, by split, "shards", taken before
     the first logit: whatever replaces a model later, these logits are not of it. It says
-    "undivided" where what calibrates in val has selected too.
+    "bf16" where the encoders ran in that, and "undivided" where what calibrates in val has selected
+    too.
     Warns of experts that were trained on other shards, and raises what `load_fusion` and `stream`
     raise.
     """
@@ -76,6 +77,8 @@ def predict_shards(
         "shards": {split: shards_fingerprint(paths) for split, paths in shards.items()},
     }
     fusion = load_fusion(models)
+    if fusion.encoders.autocast:
+        origin["bf16"] = True
     frames = []
     for split, paths in shards.items():
         features = encode_shards(

@@ -84,7 +84,8 @@ def _texts(shards: Sequence[Path]) -> Iterator[str]:
 def _known(classifier: MemeClassifier, settings: Settings, shards: Sequence[Path]) -> bool:
     """Whether Step 6's file has the logits of these models on these memes, in their order.
 
-    Another engine has others, though all but equal ones: every door shall say the same.
+    Another engine or precision has others, though all but equal ones: every door shall say the
+    same. On an accelerator Step 6 reads in bfloat16 what the doors read in float32.
     """
     if set(classifier.engine.values()) - {"float32"}:
         return False
@@ -94,7 +95,8 @@ def _known(classifier: MemeClassifier, settings: Settings, shards: Sequence[Path
     origin = pd.read_parquet(file, columns=["split"], filters=[("split", "==", "")]).attrs
     same_models = origin.get("models") == {m: classifier.decision.fingerprints[m] for m in MODELS}
     of_split = origin.get("shards", {}).get(settings.report_split)
-    return same_models and of_split == shards_fingerprint(shards)
+    same_precision = origin.get("bf16", False) == classifier.model.encoders.autocast
+    return same_models and same_precision and of_split == shards_fingerprint(shards)
 
 
 def _named(ids: Sequence[str], texts: Sequence[str], frame: pd.DataFrame) -> pd.DataFrame:

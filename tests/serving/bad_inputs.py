@@ -1,13 +1,12 @@
 """Bad and odd memes in one table, for every door: what each is, and what is to be said of it.
 
 `ODD_MEMES` is what any door can be handed, a text and the bytes of a picture. All texts can be said
-in JSON. `pictures_of` gives the same as files for doors that read a folder.
+in JSON.
 """
 
 import io
 import struct
 import zlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -194,14 +193,3 @@ def _table() -> list[OddMeme]:
 
 
 ODD_MEMES = _table()
-
-
-def pictures_of(folder: Path) -> list[Path | None]:
-    """Write the table's pictures into a folder, a file a row; None where it has no picture."""
-    paths: list[Path | None] = []
-    for place, meme in enumerate(ODD_MEMES):
-        path = None if meme.picture is None else folder / f"{place:03}.picture"
-        if path is not None:
-            path.write_bytes(meme.picture)
-        paths.append(path)
-    return paths

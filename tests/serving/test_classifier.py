@@ -20,6 +20,7 @@ from lib.serving import evidence as evidence_module
 from lib.serving import shards as shards_module
 from lib.serving.demo import demo_memes
 from lib.serving.shards import score_shards, write_scores
+from tests.serving.bad_inputs import ODD_MEMES
 
 TEXT = "when you open the fridge again"
 
@@ -227,6 +228,18 @@ def test_answers_come_in_the_order_of_the_memes(classifier):
         assert one["logits"] == pytest.approx(other["logits"], abs=1e-5)
 
 
+@pytest.mark.parametrize("meme", ODD_MEMES, ids=lambda meme: meme.name)
+def test_a_bad_or_odd_meme_has_one_answer_or_one_error(classifier, meme, tmp_path):
+    (tmp_path / "picture").write_bytes(meme.picture or b"")
+    for picture in (meme.picture, meme.picture and tmp_path / "picture"):
+        if meme.said is None:
+            assert 0 <= classifier.predict(meme.text, picture)["prob_hate"] <= 1
+            continue
+        with pytest.raises(ValueError, match=meme.said) as raised:
+            classifier.predict(meme.text, picture)
+        assert "\n" not in str(raised.value)
+
+
 def test_texts_and_pictures_must_pair_up(classifier):
     with pytest.raises(ValueError, match="2 texts but 1 pictures"):
         classifier.predict_batch(["a", "b"], [Image.new("RGB", (8, 8))])
@@ -334,6 +347,9 @@ def test_other_models_logits_are_not_taken(full_root, classifier, tmp_path, monk
     engine = {"text_expert": "onnxruntime", "vision_expert": "float32"}
     measured = MemeClassifier(classifier.model, classifier.decision, engine)
     assert not shards_module._known(measured, full_root, shards)
+    with monkeypatch.context() as in_half_precision:
+        in_half_precision.setattr(classifier.model.encoders, "bf16", True)
+        assert not shards_module._known(classifier, full_root, shards)
     assert not shards_module._known(classifier, full_root, shard_paths(full_root.shards, "val"))
 
 

@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -260,6 +261,45 @@ def test_bad_rows_are_set_apart_with_their_reason(scored, tmp_path):
         else:
             assert row not in reasons, (rows[row][:80], reasons.get(row))
     assert table["prob_hate"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet", "shard"])
+def test_bad_pictures_and_odd_texts_are_the_same_to_every_input(scored, tmp_path, kind):
+    told = [odd for odd in ODD_MEMES if odd.picture is not None and _can_be_written(odd.text)]
+    names = [f"{place:03}.png" for place in range(len(told))]
+    rows = pd.DataFrame({"id": names, "text": [odd.text for odd in told]})
+    place = tmp_path / "odd.parquet"
+    if kind == "folder":
+        place = tmp_path / "folder"
+        place.mkdir()
+        for name, odd in zip(names, told, strict=True):
+            (place / name).write_bytes(odd.picture)
+            (place / name).with_suffix(".txt").write_text(odd.text, encoding="utf-8")
+    elif kind == "parquet":
+        rows.assign(image=[{"bytes": odd.picture, "path": None} for odd in told]).to_parquet(place)
+    else:
+        place = tmp_path / "odd.tar"
+        with tarfile.open(place, "w") as tar:
+            for name, odd in zip(names, told, strict=True):
+                for member, content in (
+                    (name, odd.picture),
+                    (f"{name[:3]}.txt", odd.text.encode()),
+                ):
+                    found = tarfile.TarInfo(member)
+                    found.size = len(content)
+                    tar.addfile(found, io.BytesIO(content))
+    table = scored(place)
+    answered = {odd.name for row, odd in enumerate(told) if row in set(table["row"])}
+    assert answered == {odd.name for odd in told if odd.said is None}
+    for row, reason in zip(scored.rejected["row"], scored.rejected["reason"], strict=True):
+        assert re.search(told[row].said, reason), (told[row].name, reason)
+
+
+def _can_be_written(text):
+    try:
+        return isinstance(text, str) and bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def test_a_meme_the_models_cannot_take_costs_no_other(scored, memes, classifier, monkeypatch):

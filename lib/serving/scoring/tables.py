@@ -186,7 +186,9 @@ def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> R
         if not isinstance(content, bytes | None) or not isinstance(name, str | None):
             fault = "the picture's 'bytes' and 'path' are no bytes and no file's path"
             return Row(id_, fault=fault)
-        return Row(id_, name, content or (name and _place(address, name)), text)
+        # Bytes that are none are an empty file and no missing picture.
+        picture = (name and _place(address, name)) if content is None else content
+        return Row(id_, name, picture, text)
     if isinstance(image, bytes):
         return Row(id_, None, image, text)
     if image is not None and not isinstance(image, str):
