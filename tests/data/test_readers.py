@@ -83,6 +83,16 @@ def test_a_row_without_a_picture_is_a_meme_of_text_alone(tmp_path, image):
     assert example.image is None
 
 
+def test_texts_of_ids_that_no_row_has_are_warned_of(tmp_path):
+    rows = [{"id": "a", "dataset": "own", "labels": {"abuse_hate": 1}, "text": "own"}]
+    data = lay_out(tmp_path, rows, ocr={"a": "seen", "A": "lost"}, asr={"a": "spoken"})
+    with pytest.warns(
+        UserWarning, match=r"ocr.jsonl: 1 of 2 ids stand in no usable row.*'A'"
+    ) as met:
+        (example,) = read_manifest(data)
+    assert (example.ocr, example.asr, len(met)) == ("seen", "spoken", 1)
+
+
 def test_manifest_without_ocr_file(tmp_path):
     (example,) = read_manifest(lay_out(tmp_path, [row(text="own")]))
     assert example.ocr == "own"

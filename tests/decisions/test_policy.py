@@ -4,7 +4,9 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom, norm
 
+from lib.calibration import fit_temperature
 from lib.config import MODELS, Settings
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.policy import Policy, policy_table
@@ -71,6 +73,48 @@ def test_both_promises_are_certified_and_counted_as_documented(both, model_folde
     decided = policy.decide(prob)
     assert set(decided[blocked]) == {"block"}
     assert set(decided[allowed]) == {"allow"}
+
+
+def drawn(rng, n, part):
+    """n memes of which 40% are hateful, fusion's margins 3 (N(0, 1) +- 1.2)."""
+    label = (rng.random(n) < 0.4).astype(int)
+    margin = 3 * (rng.normal(size=n) + 1.2 * (2 * label - 1))
+    ids = [f"{part}{i}" for i in range(n)]
+    frame = {"id": ids, "split": "val", "part": part, "group": ids, "label": label}
+    frame |= {f"mm_fusion_logit_{k}": (k - 0.5) * margin for k in (0, 1)}
+    return pd.DataFrame(frame)
+
+
+def true_rates(cut, temperature):
+    """Precision of what is at or above a cut, and the share of hate below it."""
+    margin = temperature * np.log(cut / (1 - cut))
+    above = {label: norm.sf(margin / 3 - 1.2 * (2 * label - 1)) for label in (0, 1)}
+    return 0.4 * above[1] / (0.4 * above[1] + 0.6 * above[0]), 1 - above[1]
+
+
+@pytest.mark.parametrize("kind", ["targets", "recall_floor"])
+def test_in_most_worlds_what_a_fitted_policy_promises_is_true(model_folders, kind):
+    """Temperature, cuts and walks and all: at most a tenth of the worlds and what chance adds."""
+    rates = {"policy_precision": 0.85, "policy_miss": 0.15, "policy_recall": 0.85}
+    settings = model_folders.model_copy(update={"policy": kind} | rates)
+    certified, broken, worlds = dict.fromkeys(("block", "allow"), 0), {"block": 0, "allow": 0}, 250
+    for world in range(worlds):
+        rng = np.random.default_rng(world)
+        select, frame = drawn(rng, 150, "select"), drawn(rng, 250, "calibrate")
+        margin = frame["mm_fusion_logit_1"] - frame["mm_fusion_logit_0"]
+        temperature = float(fit_temperature(margin, frame["label"]).temperature)
+        policy = fit_policy(frame, select, temperature, 0.5, settings)
+        verdicts = rows(policy)["verdict"]
+        for side, cut in (("block", policy.block), ("allow", policy.allow)):
+            if cut is None or verdicts.get(side) != "certified":
+                continue
+            precision, miss = true_rates(cut, temperature)
+            certified[side] += 1
+            broken[side] += precision < 0.85 if side == "block" else miss > 0.15
+    most = binom.ppf(0.999, worlds, 0.1)
+    assert broken["block"] <= most and broken["allow"] <= most
+    assert certified["allow"] > worlds / 2
+    assert (certified["block"] > worlds / 2) == (kind == "targets")
 
 
 def test_a_stricter_promise_never_decides_more(both, model_folders):

@@ -4,6 +4,7 @@
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
@@ -49,7 +50,8 @@ def read_manifest(data_dir: str | Path) -> Iterator[Example | Rejected]:
     `text`. A transcript in `Step_2/asr.jsonl` joins it. A row without `image` is a meme of which
     there is no picture. Rows that share `group` never straddle two splits. Labels hold `abuse_hate`
     or the own fields of a data set that `UNIFIED` maps. Fields of other names are packed as they
-    are. A row that breaks this is yielded as `Rejected` with file, line, field and reason.
+    are. A row that breaks this is yielded as `Rejected` with file, line, field and reason, and texts
+    of ids that no row has are warned of.
     Raises FileNotFoundError without a manifest, and ValueError if an id occurs twice or a file is
     not text: then no row can be trusted.
     """
@@ -65,11 +67,20 @@ def read_manifest(data_dir: str | Path) -> Iterator[Example | Rejected]:
                 found[row.id] = row.text
             else:
                 yield Rejected(where, row)
+    seen = set()
     for where, meme in _read_rows(data_dir / MANIFEST, _ManifestRow):
         if isinstance(meme, _ManifestRow):
+            seen.add(meme.id)
             yield _example(meme, where, data_dir / "Datasets", texts[OCR], texts[ASR])
         else:
             yield Rejected(where, meme)
+    for file, found in texts.items():
+        if lost := sorted(found.keys() - seen):
+            warnings.warn(
+                f"{file}: {len(lost)} of {len(found)} ids stand in no usable row of "
+                f"{MANIFEST.name}, {lost[0]!r} first; their texts are not packed",
+                stacklevel=2,
+            )
 
 
 def ids_in(path: str | Path) -> set[str]:
