@@ -50,8 +50,8 @@ def read_manifest(data_dir: str | Path) -> Iterator[Example | Rejected]:
     `text`. A transcript in `Step_2/asr.jsonl` joins it. A row without `image` is a meme of which
     there is no picture. Rows that share `group` never straddle two splits. Labels hold `abuse_hate`
     or the own fields of a data set that `UNIFIED` maps. Fields of other names are packed as they
-    are. A row that breaks this is yielded as `Rejected` with file, line, field and reason, and texts
-    of ids that no row has are warned of.
+    are. A row that breaks this is yielded as `Rejected` with file, line, field and reason; texts of
+    ids that no row has are warned of.
     Raises FileNotFoundError without a manifest, and ValueError if an id occurs twice or a file is
     not text: then no row can be trusted.
     """
