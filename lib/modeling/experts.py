@@ -99,7 +99,7 @@ def expert_job(name: str, settings: Settings) -> dict[str, Any]:
         knobs += ("workers",)
     return {
         "mode": settings.mode,
-        "backbone": backbone,
+        "backbone": _without_place(backbone),
         # A folder of the user's may come to hold other weights under its old name.
         "backbone_files": fingerprint(backbone) if Path(backbone).is_dir() else None,
         "data": shards_fingerprint([*train, *val]),
@@ -110,6 +110,12 @@ def expert_job(name: str, settings: Settings) -> dict[str, Any]:
         "text_folding": text_folding(settings) if text else 0,
         "bf16": settings.bf16,
     } | {knob: getattr(settings, knob) for knob in knobs}
+
+
+def _without_place(backbone: str) -> str:
+    """A folder's own name, which it keeps where the project is moved or copied."""
+    folder = Path(backbone)
+    return f"{folder.name} {fingerprint(folder)}" if folder.is_dir() else backbone
 
 
 def _epoch_log(entry: Mapping[str, float]) -> dict[str, float]:

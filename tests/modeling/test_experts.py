@@ -137,6 +137,18 @@ def test_other_weights_under_the_old_name_are_another_job(fresh, tiny_backbones,
     assert experts.expert_job("text_expert", settings) != before
 
 
+def test_a_backbone_that_was_moved_is_the_same_job_and_leaves_no_path(
+    fresh, tiny_backbones, tmp_path
+):
+    places = [tmp_path / name / "backbone" for name in ("here", "there")]
+    jobs = []
+    for place in places:
+        shutil.copytree(tiny_backbones["text_model"], place)
+        jobs.append(experts.expert_job("text_expert", fresh(text_model=str(place))))
+    assert jobs[0] == jobs[1]
+    assert str(tmp_path) not in json.dumps(jobs[0])
+
+
 def test_an_expert_of_another_backbone_is_not_replaced_unasked(fresh, tiny_backbones, tmp_path):
     train_expert("text_expert", fresh(text_epochs=1))
     other = tmp_path / "other"
