@@ -15,7 +15,7 @@ from lib.artifacts import read_json
 from lib.commands import again
 from lib.config import MODELS, Settings
 from lib.data.text import words_of
-from lib.decisions.policy_outcomes import risk_coverages
+from lib.decisions.policy_outcomes import judged, risk_coverages
 from lib.figures.style import style_of
 from lib.report_page.charts import heat_map, reliability_chart, risk_chart
 from lib.report_page.counts import reliability
@@ -68,7 +68,16 @@ def sections(run: Run) -> dict[str, str]:
     }
     for name, (file, words) in TABLES.items():
         found[name] = f"<p>{html.escape(words)}</p>" + _of_file(settings, file, _table(name))
+    found["policy"] += _held(run)
     return found
+
+
+def _held(run: Run) -> str:
+    """What came of each side of the policy on the reported memes."""
+    split = run.report["split"].iloc[0]
+    words = f"What came of it on {split}, one meme of each group, with exact 95% intervals."
+    table = judged(run.report, run.decision, run.settings.seed)
+    return f"<p>{html.escape(words)}</p>" + table_html(table, "held")
 
 
 def _of_file(settings: Settings, name: str, shown: Callable[[pd.DataFrame], str]) -> str:

@@ -2,12 +2,14 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from lib.artifacts import write_csv
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.error_analysis import error_table, write_errors
+from lib.decisions.policy_outcomes import judged
 from lib.modeling.prediction_table import read_predictions, save_predictions
 from lib.report_page.embedding import script_hash
 from lib.report_page.page import BYTES, write_page
@@ -32,6 +34,15 @@ def test_the_page_asks_for_nothing_and_runs_only_its_own_scripts(text):
 def test_the_same_run_writes_the_same_bytes(run, text):
     write_page(run)
     assert run.artifact(7, "report.html").read_text(encoding="utf-8") == text
+
+
+def test_the_policy_s_promises_stand_beside_what_came_of_them_on_test(run, text):
+    shown = text.split('id="table-held"')[1].split("</table>")[0]
+    expected = judged(read_predictions(run, "test"), DecisionBundle.load(run), run.seed)
+    cells = re.findall("<td>(.*)</td>", shown)
+    assert cells[:: len(expected.columns)] == expected["side"].tolist()
+    observed = cells[list(expected).index("observed") :: len(expected.columns)]
+    assert observed == ["" if np.isnan(x) else f"{x:.3f}" for x in expected["observed"]]
 
 
 def test_whole_numbers_are_written_whole_though_some_are_missing():
