@@ -77,6 +77,7 @@ def _held(run: Run) -> str:
     split = run.report["split"].iloc[0]
     words = f"What came of it on {split}, one meme of each group, with exact 95% intervals."
     table = judged(run.report, run.decision, run.settings.seed)
+    table["holds"] = table["holds"].map({True: "yes", False: "no"})
     return f"<p>{html.escape(words)}</p>" + table_html(table, "held")
 
 
