@@ -165,6 +165,18 @@ def test_another_classifier_on_the_same_backbone_costs_no_new_pass(trained, val,
     torch.testing.assert_close(moved, torch.tensor([[0.0, 1.0]]).expand_as(moved))
 
 
+def test_what_another_user_has_encoded_is_read(trained, encoders, tmp_path, monkeypatch):
+    shards = shard_paths(trained.shards, "val")
+    encoded = encode_shards(shards, encoders, tmp_path)
+
+    def refused(*_, **__):
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(feature_cache.os, "utime", refused)
+    monkeypatch.setattr(Encoders, "encode_prepared", refused)
+    assert same(encode_shards(shards, encoders, tmp_path), encoded)
+
+
 def test_a_full_disk_leaves_no_torn_file(trained, encoders, val, tmp_path, monkeypatch):
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
