@@ -130,21 +130,29 @@ def encode_shards(
 def encode_splits(settings: Settings, encoders: Encoders) -> tuple[Features, Features | None]:
     """Train and val, encoded and cached, with tokens where `token_heads` is set.
 
-    val is None in the pilot, which has none. With `altered_pictures` train has its altered arrays.
+    val is None in the pilot, which has none.
     """
-    encode = partial(
+    encode = _encoder_of(settings, encoders)
+    train = encode(shard_paths(settings.shards, "train"))
+    if settings.mode == "pilot":
+        return train, None
+    return train, encode(shard_paths(settings.shards, "val"))
+
+
+def encode_altered(settings: Settings, encoders: Encoders) -> dict[str, Any]:
+    """The vision half of train's features with every picture altered, encoded and cached."""
+    encode = _encoder_of(settings, encoders.of_pictures())
+    return encode(shard_paths(settings.shards, "train"), altered=True).arrays
+
+
+def _encoder_of(settings: Settings, encoders: Encoders) -> Callable[..., Features]:
+    return partial(
         encode_shards,
+        encoders=encoders,
         cache=settings.features,
         tokens=settings.token_heads,
         workers=settings.workers,
     )
-    shards = shard_paths(settings.shards, "train")
-    train = encode(shards, encoders)
-    if settings.altered_pictures:
-        train = train.with_altered(**encode(shards, encoders.of_pictures(), altered=True).arrays)
-    if settings.mode == "pilot":
-        return train, None
-    return train, encode(shard_paths(settings.shards, "val"), encoders)
 
 
 def _joined_arrays(first: Array, then: Array) -> Array:

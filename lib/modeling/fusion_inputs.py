@@ -52,7 +52,7 @@ from lib.modeling.encoders import (
 from lib.modeling.expert_inputs import classifier, expert_inputs, frozen, text_folding
 from lib.modeling.expert_trainer import make_trainer, train_on
 from lib.modeling.experts import expert_job
-from lib.modeling.features import Features, encode_splits
+from lib.modeling.features import Features, encode_altered, encode_splits
 from lib.modeling.folds import folds_of_train, head_rows
 from lib.modeling.forks import in_forks
 from lib.modeling.ngrams import Ngrams, out_of_fold_ngrams
@@ -127,6 +127,8 @@ def encode_for_fusion(settings: Settings, encoders: Encoders) -> tuple[Features,
     """
     warn_of_cut_texts(settings, encoders)
     train, val = encode_splits(settings, encoders)
+    if settings.altered_pictures:
+        train = train.with_altered(**encode_altered(settings, encoders))
     if val is not None:
         memes = MemeShards(shard_paths(settings.shards, "val"), pictures=False)
         val = val.take(np.array(selecting_rows(memes.labels, memes.groups)))
