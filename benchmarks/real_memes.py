@@ -8,9 +8,10 @@ val and temperature and threshold on the other. Test is what Step 3 carves (a te
 memes of a data set without a test split of its own, whole groups), drawn anew by no seed. With
 `--across` each data set alone is trained on and tested on the others.
 
-Writes real_memes.csv, real_memes_val_and_test.csv and real_memes_across.csv in results/: figures
-only, no meme. Everything trained lies under the root, so that the same command goes on after a
-kill; give other data or another configuration a root of their own.
+Writes real_memes.csv, real_memes_val_and_test.csv, real_memes_by_data_set.csv and
+real_memes_across.csv in results/: figures only, no meme. Everything trained lies under the root, so
+that the same command goes on after a kill; give other data or another configuration a root of their
+own.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import pandas as pd
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
@@ -83,6 +85,9 @@ def main() -> None:
     together = pd.DataFrame(rows_of_val_and_test(first, runs))
     write_csv(RESULTS / "real_memes_val_and_test.csv", together)
     print(together.to_string(index=False, float_format="%.3f"))
+    apart = pd.DataFrame(rows_by_data_set(first, runs))
+    write_csv(RESULTS / "real_memes_by_data_set.csv", apart)
+    print(apart.to_string(index=False, float_format="%.3f"))
     if options.across:
         across = pd.DataFrame(across_sets(options))
         write_csv(RESULTS / "real_memes_across.csv", across)
@@ -128,10 +133,7 @@ def trained_predictions(settings: Settings, examples: Iterable) -> pd.DataFrame:
 
 def rows_of(settings: Settings, runs: list[pd.DataFrame]) -> list[dict]:
     """A row a model: what it reaches on test with the first seed, and its spread over the seeds."""
-    memes = {
-        split: MemeShards(shard_paths(settings.shards, split), pictures=False)
-        for split in ("train", "val", "test")
-    }
+    memes = packed_memes(settings)
     scores = [{name: logits_of(run, name) for name in MODELS} for run in runs]
     splits = [run["split"].to_numpy() for run in runs]
     # Epochs and heads were chosen on the other half of val.
@@ -214,14 +216,53 @@ def rows_of_val_and_test(settings: Settings, runs: list[pd.DataFrame]) -> list[d
     return rows
 
 
-def baselines(settings: Settings, memes: dict[str, MemeShards]) -> dict[str, dict]:
-    """TF-IDF and frozen features with logistic regression, and constant scores: margins a split."""
+def rows_by_data_set(settings: Settings, runs: list[pd.DataFrame]) -> list[dict]:
+    """A row a data set, seed and model: AUROC on val and test together, and what it is above
+    TF-IDF's, with a paired interval. All models learned from all data sets."""
+    memes, rows = packed_memes(settings), []
+    tfidf = tfidf_margins(memes)
+    found = {s: np.array([meta.get("dataset") or "" for meta in memes[s].metas]) for s in tfidf}
+    of = np.concatenate(list(found.values()))
+    for seed, run in enumerate(runs):
+        judged_on = pd.concat([run[run["split"] == split] for split in found])
+        y, groups = judged_on["label"].to_numpy(), judged_on["group"].to_numpy()
+        margins = {"TF-IDF, logistic regression": np.concatenate(list(tfidf.values()))}
+        margins |= {name: _margin(logits_of(judged_on, name)) for name in MODELS}
+        probs = {name: prob_hate(margin) for name, margin in margins.items()}
+        rival = probs["TF-IDF, logistic regression"]
+        for name in sorted(set(of)):
+            own = of == name
+            for model, prob in probs.items():
+                gap = bootstrap_difference(
+                    prob[own], rival[own], y[own], "auroc", groups=groups[own]
+                )
+                row = {"data_set": name, "n": int(own.sum()), "hate": y[own].mean()}
+                row |= {"seed": seed, "model": model, "auroc": roc_auc_score(y[own], prob[own])}
+                row |= {"minus_tfidf": gap.point}
+                rows.append(row | {"minus_tfidf_low": gap.low, "minus_tfidf_high": gap.high})
+    return rows
+
+
+def packed_memes(settings: Settings) -> dict[str, MemeShards]:
+    return {
+        split: MemeShards(shard_paths(settings.shards, split), pictures=False)
+        for split in ("train", "val", "test")
+    }
+
+
+def tfidf_margins(memes: dict[str, MemeShards]) -> dict[str, np.ndarray]:
+    """The margins of TF-IDF with logistic regression on val and test."""
     words = {split: [words_of(text) for text in found.texts] for split, found in memes.items()}
-    labels = memes["train"].labels
-    tfidf = make_pipeline(
+    model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),
         LogisticRegression(max_iter=1000),
-    ).fit(words["train"], labels)
+    ).fit(words["train"], memes["train"].labels)
+    return {split: model.decision_function(words[split]) for split in ("val", "test")}
+
+
+def baselines(settings: Settings, memes: dict[str, MemeShards]) -> dict[str, dict]:
+    """TF-IDF and frozen features with logistic regression, and constant scores: margins a split."""
+    labels = memes["train"].labels
     encoders = load_encoders(settings)
     frozen = {}
     for split in memes:
@@ -230,16 +271,13 @@ def baselines(settings: Settings, memes: dict[str, MemeShards]) -> dict[str, dic
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=1000))
     linear.fit(frozen["train"], labels)
     prior = math.log(np.mean(labels) / (1 - np.mean(labels)))
-    found = {
-        "TF-IDF, logistic regression": {s: tfidf.decision_function(words[s]) for s in words},
-        "frozen features, logistic regression": {
-            s: linear.decision_function(frozen[s]) for s in frozen
-        },
-        "constant (prior)": {split: np.full(len(words[split]), prior) for split in words},
-    }
+    judged_on = ("val", "test")
     return {
-        name: {split: margins[split] for split in ("val", "test")}
-        for name, margins in found.items()
+        "TF-IDF, logistic regression": tfidf_margins(memes),
+        "frozen features, logistic regression": {
+            split: linear.decision_function(frozen[split]) for split in judged_on
+        },
+        "constant (prior)": {split: np.full(len(memes[split]), prior) for split in judged_on},
     }
 
 

@@ -81,12 +81,12 @@ function download(name, type, text) {
 }
 
 // ---- Pictures ----------------------------------------------------------------------------------
-function pictureHtml(row) {
-  const source = data.pictures[row];
+// A meme of the list goes by its row, a suspect of train by its place and a letter before it.
+function pictureHtml(row, source = data.pictures[row], id = rows.id[row]) {
   if (!source) return '<span class="nopicture">no picture here</span>';
-  const shown = revealed.has(row);
-  return `<button type="button" class="picture" data-row="${row}" aria-pressed="${shown}" ` +
-    `aria-label="${shown ? "Veil" : "Reveal"} the picture of ${escaped(rows.id[row])}">` +
+  const shown = revealed.has(String(row));
+  return `<button type="button" class="picture" data-row="${row}" data-id="${escaped(id)}" ` +
+    `aria-pressed="${shown}" aria-label="${shown ? "Veil" : "Reveal"} the picture of ${escaped(id)}">` +
     `<img src="${source}" alt=""></button>`;
 }
 
@@ -95,7 +95,7 @@ function reveal(row) {
   const shown = revealed.has(row);
   for (const button of document.querySelectorAll(`.picture[data-row="${row}"]`)) {
     button.setAttribute("aria-pressed", shown);
-    button.setAttribute("aria-label", `${shown ? "Veil" : "Reveal"} the picture of ${rows.id[row]}`);
+    button.setAttribute("aria-label", `${shown ? "Veil" : "Reveal"} the picture of ${button.dataset.id}`);
   }
 }
 
@@ -134,7 +134,7 @@ const table = $$("#list").DataTable({
     tr.classList.toggle("judged", judged(rows.id[row]));
     tr.classList.toggle("current", row === state.current);
     const button = tr.querySelector(".picture");
-    if (button) button.setAttribute("aria-pressed", revealed.has(row));
+    if (button) button.setAttribute("aria-pressed", revealed.has(String(row)));
   },
 });
 
@@ -277,6 +277,8 @@ function addSuspects() {
     const reason = element("input", { type: "text", maxlength: "300", "aria-label": `Reason for ${id}`,
       placeholder: "reason", oninput: (event) => keepOf(id, label, { reason: event.target.value }) });
     reason.value = found.reason;
-    tr.prepend(element("td", { class: "suspect" }, button, reason));
+    const verdict = element("td", { class: "suspect" }, button, reason);
+    verdict.insertAdjacentHTML("beforeend", pictureHtml(`s${k}`, data.suspects.pictures[k], id));
+    tr.prepend(verdict);
   });
 }

@@ -46,7 +46,7 @@ by("export-all").addEventListener("click", () => download("verdicts.json", "appl
   JSON.stringify(Object.fromEntries(verdicts), null, 2)));
 document.addEventListener("click", (event) => {
   const button = event.target.closest(".picture");
-  if (button) return reveal(Number(button.dataset.row));
+  if (button) return reveal(button.dataset.row);
   const tr = event.target.closest("#list tbody tr");
   if (tr && !event.target.closest("a") && table.row(tr).any()) open(table.row(tr).index());
 });
@@ -60,7 +60,7 @@ document.addEventListener("keydown", (event) => {
   if (state.current === null || event.repeat) return;
   const verdict = { a: "agree", d: "disagree", u: "unsure" }[event.key];
   if (verdict) judge(verdict);
-  if (event.key === "r" && data.pictures[state.current]) reveal(state.current);
+  if (event.key === "r" && data.pictures[state.current]) reveal(String(state.current));
   if (event.key === "e") { event.preventDefault(); by("reason").focus(); }
 });
 window.addEventListener("hashchange", openLinked);

@@ -20,7 +20,7 @@ from lib.report_page.embedding import datatables, of_itables, safe_json, safe_sc
 from lib.report_page.finished_run import read_run
 from lib.report_page.rows import no_rows, page_rows
 from lib.report_page.sections import sections
-from lib.report_page.thumbnails import PICTURES, thumbnails
+from lib.report_page.thumbnails import PICTURES, suspects_thumbnails, thumbnails
 
 # All but the pictures; the memes have what the rest leaves of it.
 BYTES = 1_950_000
@@ -31,7 +31,8 @@ SCRIPTS = ("numbers.js", "memes.js", "page.js")
 def write_page(settings: Settings, most_pictures: int = PICTURES) -> Path:
     """Write `report_<m>.html` of Step 7 from what Steps 6 and 7 left on disk, and return its path.
 
-    The first `most_pictures` memes of the page have their picture. Tables that are not there yet,
+    The first `most_pictures` memes of the page have their picture, and so have the first suspects
+    of train. Tables that are not there yet,
     such as robustness, are named with the command that writes them.
     Raises FileNotFoundError naming the step for missing predictions, decision or error table, and
     ValueError where these are not of each other.
@@ -43,6 +44,7 @@ def write_page(settings: Settings, most_pictures: int = PICTURES) -> Path:
     rows = page_rows(settings, run.report, run.decision, room)
     data["rows"] = rows.content
     data["pictures"] = thumbnails(settings, rows.places, rows.content["id"], most_pictures)
+    data["suspects"] |= {"pictures": suspects_thumbnails(settings, data["suspects"]["id"])}
     path = settings.artifact(7, "report.html")
     write_text(path, page(title, data, parts))
     return path

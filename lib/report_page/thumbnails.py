@@ -12,6 +12,7 @@ from lib.config import Settings
 from lib.data.datasets import MemeShards, shard_paths
 
 PICTURES = 300
+SUSPECTS = 60
 # Enough to read most overlaid texts, at some 6 kB each.
 SIDE = 240
 QUALITY = 55
@@ -41,6 +42,22 @@ def thumbnails(
             )
         found[number] = data_uri(meme["image"])
     return found
+
+
+def suspects_thumbnails(
+    settings: Settings, ids: Sequence[str], most: int = SUSPECTS
+) -> dict[int, str]:
+    """Pictures of the first `most` of these train memes that have one: {place in `ids`: data URI}.
+
+    What is not among the packed train memes has none.
+    """
+    try:
+        memes = MemeShards(shard_paths(settings.shards, "train"))
+    except FileNotFoundError:
+        return {}
+    row_of = {memes.ids[row]: row for row in memes.with_picture} if len(ids) else {}
+    wanted = [(place, row_of[each]) for place, each in enumerate(ids) if each in row_of][:most]
+    return {place: data_uri(memes[row]["image"]) for place, row in wanted}
 
 
 def data_uri(picture: Image.Image) -> str:

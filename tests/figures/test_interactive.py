@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 
 import nbformat
@@ -13,7 +14,7 @@ from lib.calibration import prob_hate
 from lib.commands import GIVEN
 from lib.config import MODELS, ROOT
 from lib.figures import interactive
-from lib.figures.interactive import decisions_at, sortable, threshold_explorer
+from lib.figures.interactive import decisions_at, errors_at, sortable, threshold_explorer
 
 CUTS = {"text_expert": 0.25, "vision_expert": 0.5, "mm_fusion": 0.6}
 DECISION = SimpleNamespace(temperatures=dict.fromkeys(MODELS, 2.0), thresholds=CUTS)
@@ -23,7 +24,8 @@ DECISION = SimpleNamespace(temperatures=dict.fromkeys(MODELS, 2.0), thresholds=C
 def frame() -> pd.DataFrame:
     rng = np.random.default_rng(0)
     columns = {f"{m}_logit_{side}": rng.normal(size=60) for m in MODELS for side in (0, 1)}
-    return pd.DataFrame({"label": rng.integers(0, 2, 60)} | columns)
+    ids = [f"meme-{row}" for row in range(60)]
+    return pd.DataFrame({"id": ids, "label": rng.integers(0, 2, 60)} | columns)
 
 
 def prob_of(frame, model):
@@ -43,6 +45,28 @@ def test_moving_a_slider_shows_what_scikit_learn_says_of_that_threshold(frame, m
         assert f"<td>{score(frame['label'], hate):.3f}</td>" in cells
     assert before.split("mm_fusion")[0] == page.value.split("mm_fusion")[0]
     assert before != page.value
+
+
+def test_beside_it_the_slider_lists_the_errors_and_the_work_at_that_threshold(frame, monkeypatch):
+    monkeypatch.delenv(GIVEN, raising=False)
+    *sliders, page = threshold_explorer(frame, DECISION).children
+    for cut in (0.0, 0.437, 0.9):
+        sliders[2].value = cut
+        prob, label = prob_of(frame, "mm_fusion"), frame["label"].to_numpy()
+        wrong = np.flatnonzero((prob >= cut) != label)
+        surest = wrong[np.argsort(-np.abs(prob - label)[wrong], kind="stable")][:10]
+        work, errors = page.value.split("</table>")[:2]
+        cells = re.findall("<td>(.*?)</td>", errors)
+        ids, fusion, kinds = cells[::6], map(float, cells[4::6]), cells[5::6]
+        assert ids == frame["id"].iloc[surest].tolist()
+        assert list(fusion) == pytest.approx(prob[surest], abs=5e-4)
+        assert kinds == np.where(label[surest] == 1, "FN", "FP").tolist()
+        assert re.findall("<td>(.*?)</td>", work)[-1] == str(round(10_000 * np.mean(prob >= cut)))
+
+
+def test_a_threshold_without_errors_lists_none():
+    frame = pd.DataFrame({"id": ["a", "b"], "label": [0, 1]})
+    assert errors_at(frame, dict.fromkeys(MODELS, np.array([0.1, 0.9])), 0.5).empty
 
 
 def test_in_a_batch_run_the_chosen_thresholds_stand_in_a_table(frame, monkeypatch):

@@ -201,6 +201,23 @@ def test_a_suspect_of_train_is_called_wrong_and_exported(opened, report, tmp_pat
     assert (found.id, found.label, found.reason) == ("007", 0, "harmless")
 
 
+def test_a_suspect_s_picture_is_veiled_until_it_is_clicked(opened, report):
+    page = opened(report)
+    page.click("text=Labels of train that look wrong")
+    unknown, suspect = page.locator("#table-suspects tbody tr").all()
+    assert "no picture here" in unknown.inner_text()
+    picture = suspect.locator(".picture")
+    veil = "(button) => getComputedStyle(button.firstChild).filter"
+    assert "blur" in picture.evaluate(veil) and "grayscale" in picture.evaluate(veil)
+    assert picture.get_attribute("aria-label") == "Reveal the picture of train1"
+    picture.click()
+    assert picture.evaluate(veil) == "none"
+    assert picture.get_attribute("aria-label") == "Veil the picture of train1"
+    assert "blur" in page.locator("#list .picture").first.evaluate(veil)
+    picture.click()
+    assert "blur" in picture.evaluate(veil)
+
+
 def test_verdicts_of_two_tabs_are_all_kept(opened, report):
     page = opened(report)
     other = page.context.new_page()
