@@ -46,15 +46,18 @@ class ComparedHeads:
         found = read_json(self._file(config, seed), again(5)).items()
         return {name: math.nan if score is None else score for name, score in found}
 
-    def _file(self, config: FusionConfig, seed: int) -> Path:
+    def key(self, config: FusionConfig, seed: int) -> str:
+        """What tells a head, its seed and all that it learns from and is scored on from others."""
         read = [
             self._digest(number, name)
             for number in range(len(self.sets))
             for name in ("labels", *dict.fromkeys((*config.inputs, *config.reads)))
         ]
         job = {"config": config.model_dump(), "seed": seed, "features": read} | self.knobs
-        key = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
-        return self.folder / f"head-{config.head}-{key}.json"
+        return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _file(self, config: FusionConfig, seed: int) -> Path:
+        return self.folder / f"head-{config.head}-{self.key(config, seed)}.json"
 
     def _digest(self, number: int, name: str, rows: int = 4096) -> str:
         """SHA-256 over the bytes of one array, taken once."""

@@ -4,6 +4,7 @@ The encoders are copies. The experts, and with them their own logits, stay as St
 """
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from lib.modeling.fusion_training import goodness_of, head_scores
 from lib.modeling.heads import FusionConfig, FusionHead
 from lib.modeling.own_encoders import FOLDERS, GIVES
 from lib.modeling.stacking import SPACE, VOTE
+from lib.modeling.tuning_checkpoints import keep_epoch, last_epoch, tuning_file
 
 # Whose copy an encoder of fusion's own is where there is none yet.
 EXPERT_OF = {"text_encoder": "text_expert", "vision_encoder": "vision_expert"}
@@ -149,29 +151,43 @@ def _learn(
     val: Features | None,
     settings: Settings,
 ) -> tuple[list[dict[str, float]], bool]:
-    """Train, end with the best epoch, and say whether that is better than where it began."""
+    """Train, end with the best epoch, and say whether that is better than where it began.
+
+    Each epoch is kept in the feature cache, so that a killed tuning goes on, and a finished one is
+    not made again.
+    """
     loader = _loader(joint, train, settings)
     epochs = settings.fusion_tuning_epochs
     optimiser = torch.optim.AdamW(joint.parameters(), settings.fusion_tuning_lr, weight_decay=0.01)
     steps = epochs * len(loader)
     schedule = get_linear_schedule_with_warmup(optimiser, steps // 10, steps)
-    history, kept = [], None
-    best = float("-inf") if val is None else goodness_of(head_scores(trained.head, val), settings)
-    with tqdm(desc="tuning fusion", total=steps) as bar:
-        for epoch in range(1, epochs + 1):
+    file = tuning_file(settings, trained.head.config, train, val)
+    at = last_epoch(file, loader.generator)
+    if at is None:
+        began = -math.inf if val is None else goodness_of(head_scores(trained.head, val), settings)
+        at = {"history": [], "best": began, "kept": None}
+    else:
+        joint.restore(at["now"])
+        optimiser.load_state_dict(at["optimiser"])
+        schedule.load_state_dict(at["schedule"])
+    done = len(at["history"])
+    with tqdm(desc="tuning fusion", total=steps, initial=done * len(loader)) as bar:
+        for epoch in range(done + 1, epochs + 1):
             entry: dict[str, float] = {"epoch": len(trained.history) + epoch}
             entry |= _epoch(joint, train, loader, optimiser, schedule, bar)
             _keep_neighbours(joint, train, settings)
             if val is not None:
                 scores = head_scores(joint.head, _seen(joint, val, "val", settings))
-                entry |= {f"eval_{name}": value for name, value in scores.items()}
-                if goodness_of(scores, settings) > best:
-                    best, kept = goodness_of(scores, settings), joint.state()
-            history.append(entry)
-    if kept is not None:
-        joint.restore(kept)
+                entry |= {f"eval_{name}": float(value) for name, value in scores.items()}
+                if goodness_of(scores, settings) > at["best"]:
+                    at |= {"best": float(goodness_of(scores, settings)), "kept": joint.state()}
+            at["history"].append(entry)
+            at |= {"now": joint.state(), "optimiser": optimiser.state_dict()}
+            keep_epoch(file, at | {"schedule": schedule.state_dict()}, loader.generator)
+    if at["kept"] is not None:
+        joint.restore(at["kept"])
     joint.head.eval()
-    return history, val is None or kept is not None
+    return at["history"], val is None or at["kept"] is not None
 
 
 def _loader(joint: _Joint, train: Features, settings: Settings) -> DataLoader:

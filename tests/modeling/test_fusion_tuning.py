@@ -2,6 +2,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -313,3 +314,55 @@ def test_a_torn_or_foreign_file_is_named(saved):
     shutil.rmtree(saved.model_folder("mm_fusion") / "encoders")
     with pytest.raises(FileNotFoundError, match=r"dual_encoder.*--from 5"):
         load_fusion(saved.models)
+
+
+def test_a_killed_tuning_goes_on_to_the_same_weights(with_experts, monkeypatch):
+    settings = with_experts(**TOP | {"fusion_tuning_epochs": 3})
+    started = step_5(settings)
+    encoders = started[3]
+    kept(monkeypatch)
+    whole = tune_fusion(*started[:3], settings, encoders)
+    for file in settings.features.glob("tuning-*"):
+        file.unlink()
+    epochs, learn = [], fusion_tuning._epoch
+
+    def killed(*given):
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+        epochs.append(1)
+        return learn(*given)
+
+    kept(monkeypatch)
+    monkeypatch.setattr(fusion_tuning, "_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tune_fusion(*started[:3], settings, encoders)
+    monkeypatch.setattr(fusion_tuning, "_epoch", learn)
+    torch.rand(7)  # another process has thrown other dice meanwhile
+    gone_on = tune_fusion(*started[:3], settings, encoders)
+    _same(whole, gone_on)
+    monkeypatch.setattr(fusion_tuning, "_epoch", None)
+    _same(whole, tune_fusion(*started[:3], settings, encoders))
+
+
+def test_another_tuning_does_not_take_up_what_was_kept(with_experts, monkeypatch):
+    first, other = (
+        with_experts(**TOP | {"fusion_tuning_epochs": 1, "fusion_tuning_lr": rate})
+        for rate in (1e-3, 2e-3)
+    )
+    started = step_5(first)
+    kept(monkeypatch)
+    tune_fusion(*started[:3], first, started[3])
+    (file,) = first.features.glob("tuning-*")
+    config = started[0].head.config
+    assert fusion_tuning.tuning_file(first, config, *started[1:3]) == file
+    assert fusion_tuning.tuning_file(other, config, *started[1:3]).name != file.name
+    fewer = started[1].take(np.arange(len(started[1]) - 1))
+    assert fusion_tuning.tuning_file(first, config, fewer, started[2]) != file
+
+
+def _same(one, two):
+    for ours, theirs in ((one[0].head, two[0].head), (one[1], two[1])):
+        states = ours.state_dict(), theirs.state_dict()
+        assert states[0].keys() == states[1].keys()
+        assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert one[0].history == two[0].history
