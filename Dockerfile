@@ -1,5 +1,5 @@
-# The service of Step 8 in a container. Its commands are tested, the image itself is unbuilt: the base
-# images could not be fetched where it was written.
+# The service of Step 8 in a container. The file is linted and its commands are tested; the image has
+# not been built.
 #
 #   docker build --tag calibrated-memes .
 #   docker run --rm --publish 8000:8000 --volume /path/to/run:/run-of-memes:ro calibrated-memes

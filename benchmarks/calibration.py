@@ -1,10 +1,10 @@
 """The calibration core against its peers: ratios, both sides alternating in one process.
 
-    OMP_NUM_THREADS=2 python benchmarks/calibration.py
+    OMP_NUM_THREADS=1 python benchmarks/calibration.py
 
 Where NumPy finds AVX-512, everything is measured a second time in a process that must do without:
-its AVX-512 sort is six times slower than its AVX2 sort on some processors and faster on others, and
-the ratios must hold on both. Prints the table and writes
+its AVX-512 sort is five times slower than its AVX2 sort on some processors and faster on others,
+and the ratios must hold on both. Prints the table and writes
 `benchmarks/results/calibration_<processor>.csv`. Needs the extra `bench`.
 """
 

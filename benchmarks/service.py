@@ -3,11 +3,12 @@
     python benchmarks/service.py [--root DIR] [--mode pilot] [--rounds 4] [--seconds 4]
 
 Each server is a process of its own on this machine, deployed as its documentation shows with
-batching switched on: at most 16 memes, 10 ms of waiting. Ray Serve is measured as it comes, that is
-with one CPU a replica, and with all of them. Eight clients in this process ask each in turn, over
-connections that stay open; all servers wait while one is measured. `model` calls `predict_batch` on
-the same bytes in batches of 16, in a process of its own: the floor of any server around it, unless
-reading the pictures hides behind the model. Saturation is 32 clients.
+batching switched on, at most 16 memes: the peers wait 10 ms for them, this service its own 5. Ray
+Serve is measured as it comes, that is with one CPU a replica, and with all of them. Eight clients
+in this process ask each in turn, over connections that stay open; all servers wait while one is
+measured. `model` calls `predict_batch` on the same bytes in batches of 16, in a process of its own:
+the floor of any server around it, unless reading the pictures hides behind the model. Saturation is
+32 clients.
 Needs a finished run (`make pilot`) under the root and the extra `bench`. Writes
 results/service.csv: medians over the rounds and their ratios.
 """

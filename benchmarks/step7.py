@@ -1,8 +1,9 @@
-"""What Step 7 takes at 100,000 memes, perturbing them apart: its notebook as papermill runs it.
+"""What Step 7 takes at many memes, perturbing them apart: its notebook as papermill runs it.
 
     python benchmarks/step7.py --root DIR [--memes 100000]
 
-DIR holds a finished full run and is left as it is. Its val and test memes are repeated under other
+`--memes` counts those of val and test together, about half of them each. DIR holds a finished full
+run and is left as it is. Its val and test memes are repeated under other
 ids and groups until there are so many, with noise in the features that the encoders made of them,
 so that no two memes have one score; Step 6 judges them, then Step 7's notebook runs on all.
 Writes results/step7.csv: seconds in all and of the slowest cells, and the most memory that a kernel

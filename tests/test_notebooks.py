@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 from lib.config import ROOT, Settings
 from lib.run import NOTEBOOKS
@@ -170,3 +171,19 @@ def nbval(notebook: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         command, cwd=notebook.parent, capture_output=True, text=True, timeout=180, check=False
     )
+
+
+def test_the_picture_of_the_readme_shows_the_pilot_s_threshold():
+    step_8 = nbformat.read(ROOT / NOTEBOOKS[8], as_version=4)
+    (said,) = (
+        re.search(r"^threshold (\S+)$", text, re.M)[1]
+        for cell in step_8.cells
+        if "threshold " in (text := shown(cell)) and cell.source.startswith('print(f"temperature')
+    )
+    with Image.open(ROOT / "docs/pilot.png") as picture:
+        assert picture.text["threshold"] == said
+
+
+def test_no_progress_bar_is_kept(code):
+    bar = "application/vnd.jupyter.widget-view+json"
+    assert not [cell.id for cell in code for out in cell.outputs if bar in out.get("data", {})]

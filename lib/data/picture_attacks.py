@@ -10,6 +10,8 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
+from lib.data.pictures import PADDING
+
 CAPTION = "when you see it again on a monday"
 STATUS = "12:41        87%"
 
@@ -96,4 +98,4 @@ def grey(image: Image.Image, rng: Rng, share: float) -> Image.Image:
 
 def removed(image: Image.Image, rng: Rng, share: float) -> Image.Image:
     """Plain grey in its place."""
-    return Image.new("RGB", image.size, (128, 128, 128))
+    return Image.new("RGB", image.size, PADDING)

@@ -12,7 +12,6 @@ import numpy as np
 
 from lib.data.text import is_marker
 
-Attack = Callable[[str, np.random.Generator, float], str]
 _Word = Callable[[str, np.random.Generator], str]
 
 LEET = str.maketrans("aeiostAEIOST", "@31057@31057")

@@ -1,6 +1,5 @@
 """What the policy comes to: on a split, in daily work, with a wrong cut, and if it may abstain."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -163,20 +162,6 @@ def risk_coverage(confidence: ArrayLike, wrong: ArrayLike) -> RiskCoverage:
     risk = np.cumsum(np.repeat(mean_error, size)) / i
     best = np.maximum(i - (len(sure) - errors.sum()), 0) / i
     return RiskCoverage(i / len(sure), risk, float(risk.mean()), float(risk.mean() - best.mean()))
-
-
-def aurc_table(curves: Mapping[str, RiskCoverage]) -> pd.DataFrame:
-    """AURC, excess and the risk at full and at half coverage, a row a model."""
-    rows = {
-        model: {
-            "aurc": curve.aurc,
-            "excess": curve.excess,
-            "risk at coverage 1": curve.risk[-1],
-            "risk at coverage 0.5": curve.risk[max(len(curve.risk) // 2 - 1, 0)],
-        }
-        for model, curve in curves.items()
-    }
-    return pd.DataFrame(rows).T.rename_axis("model").reset_index()
 
 
 def shares(frame: pd.DataFrame, policy: Policy, temperature: float) -> dict[str, float]:

@@ -15,10 +15,9 @@ from lib.decisions.calibration_tables import (
     threshold_curves,
 )
 from lib.decisions.evaluation import evaluate, without_nan
+from lib.decisions.policy import CHOSEN
 from lib.decisions.policy_outcomes import policy_outcome
 from lib.decisions.prevalence import at_prevalence
-
-CHOSEN = "mm_fusion"
 
 
 def section_of(frame: pd.DataFrame) -> str:

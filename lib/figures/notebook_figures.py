@@ -32,8 +32,11 @@ METRIC_NAMES = {
 }
 
 
-def meme_sheet(samples: Sequence[Mapping[str, Any]], columns: int | None = None) -> Figure:
-    """Packed memes side by side, each under its label."""
+def meme_sheet(
+    samples: Sequence[Mapping[str, Any]], columns: int | None = None, most: int | None = None
+) -> Figure:
+    """Packed memes side by side, each under its label; the first `most` of them."""
+    samples = [samples[k] for k in range(min(len(samples), most or len(samples)))]
     rows, columns = grid_of(len(samples), columns)
     figure = plt.figure(figsize=(2.1 * columns, 2.4 * rows), layout="constrained")
     names = {0: "non-hate", 1: "hate"}
@@ -116,21 +119,26 @@ def threshold_figure(frame: pd.DataFrame, decision: DecisionBundle) -> Figure:
     The cut and its interval are those of `decision`, whatever `frame` is of; the title says so.
     """
     figure, axes = _panels(len(MODELS))
-    prob = calibrated(frame, decision.temperatures)
-    for ax, model, style in zip(axes[0], MODELS, STYLES, strict=True):
-        chosen = decision.thresholds[model]
-        # The chosen cut is a point of its curve, so that its mark shows the F1 it has.
-        curve = sweep_thresholds(prob[model], frame["label"], np.union1d(CUTS, [chosen]))
-        low, high = decision.intervals[model]["threshold"]
-        interval = Interval(chosen, 0 if low is None else low, 1 if high is None else high)
-        threshold_curve(ax, curve, chosen, interval, style)
-        ax.set_title(f"{style.label}\n{ax.get_title()}")
+    for ax, model in zip(axes[0], MODELS, strict=True):
+        threshold_panel(ax, frame, decision, model)
     _only_outer_labels(axes)
     figure.suptitle(
         f"{_described_frame(frame)}, after temperature scaling"
         f"{_fitted_elsewhere(frame, decision, 'threshold and interval')}"
     )
     return figure
+
+
+def threshold_panel(ax: Axes, frame: pd.DataFrame, decision: DecisionBundle, model: str) -> None:
+    """Precision, recall and F1 of one model over the threshold, its chosen cut marked."""
+    style, chosen = MODEL_STYLES[model], decision.thresholds[model]
+    prob = calibrated(frame, decision.temperatures)[model]
+    # The chosen cut is a point of its curve, so that its mark shows the F1 it has.
+    curve = sweep_thresholds(prob, frame["label"], np.union1d(CUTS, [chosen]))
+    low, high = decision.intervals[model]["threshold"]
+    interval = Interval(chosen, 0 if low is None else low, 1 if high is None else high)
+    threshold_curve(ax, curve, chosen, interval, style)
+    ax.set_title(f"{style.label}\n{ax.get_title()}")
 
 
 def predictions_figure(

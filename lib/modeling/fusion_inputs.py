@@ -1,9 +1,9 @@
 """What a fusion head is trained on: encoders of its own, and logits that have not seen the labels.
 
-An expert is far surer of the memes it was trained on than of others (a text expert reaches an AUROC
-of 0.98 on its own training memes and 0.78 on new ones). A head that learns from such features
-trusts the text too much; stacking needs what a model says of memes it has not seen (Wolpert 1992,
-Stacked generalization). `settings.fusion_features` says how that is had:
+An expert is far surer of the memes it was trained on than of others: a text expert reached an AUROC
+of 0.98 on its own training memes and 0.79 on new ones (Step_5.md). A head that learns from such
+features trusts the text too much; stacking needs what a model says of memes it has not seen
+(Wolpert 1992, Stacked generalization). `settings.fusion_features` says how that is had:
 
     experts      the experts' own features of the memes they were trained on, as documented
     out_of_fold  logits of experts trained on the other folds; hidden features of the pre-trained

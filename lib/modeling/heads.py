@@ -177,7 +177,7 @@ class FusionHead(nn.Module):
 
 @register_head("concat")
 class Concat(FusionHead):
-    """The documented head: both features side by side."""
+    """Both features side by side: the plainest head."""
 
     tries = (("cls", "logits"), ("mean", "pooled"))
 

@@ -54,11 +54,6 @@ def write_scores(classifier: MemeClassifier, settings: Settings, rows: int = CHU
     return Scores(n, first, counted)
 
 
-def score_shards(classifier: MemeClassifier, shards: Sequence[str | Path]) -> pd.DataFrame:
-    """Judge all memes of some shards: id, text, and `predict_frame`'s columns."""
-    return pd.concat(_judged(classifier, shards), ignore_index=True)
-
-
 def _judged(classifier: MemeClassifier, shards: Sequence[str | Path]) -> Iterator[pd.DataFrame]:
     for batch in stream(shards).batched(16, collation_fn=None):
         texts, images = [s["text"] for s in batch], [s["image"] for s in batch]

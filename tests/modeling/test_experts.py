@@ -241,7 +241,11 @@ def test_a_backbone_for_several_labels_learns_one(fresh, tiny_backbones, tmp_pat
     config = json.loads((folder / "config.json").read_text())
     several = config | {"problem_type": "multi_label_classification"}
     (folder / "config.json").write_text(json.dumps(several))
-    train_expert("text_expert", fresh(text_model=str(folder), text_epochs=1))
+    settings = fresh(text_model=str(folder), text_epochs=1)
+    train_expert("text_expert", settings)
+    trained = json.loads((settings.model_folder("text_expert") / "config.json").read_text())
+    assert trained["problem_type"] == "single_label_classification"
+    assert len(trained["id2label"]) == 2
 
 
 def test_layers_that_the_backbone_lacks_learn_with_the_top_ones(fresh, tiny_backbones, tmp_path):

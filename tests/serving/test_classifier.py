@@ -19,7 +19,7 @@ from lib.serving import __main__ as program_of
 from lib.serving import evidence as evidence_module
 from lib.serving import shards as shards_module
 from lib.serving.demo import demo_memes
-from lib.serving.shards import score_shards, write_scores
+from lib.serving.shards import write_scores
 from tests.serving.bad_inputs import ODD_MEMES
 
 TEXT = "when you open the fridge again"
@@ -299,12 +299,16 @@ def test_the_mode_that_was_not_run_says_so(full_root):
         MemeClassifier.load(full_root.root, "pilot")
 
 
+def judged_of(classifier, shards):
+    return pd.concat(shards_module._judged(classifier, shards), ignore_index=True)
+
+
 def test_demo_and_scores_cover_the_reported_split(full_root, classifier, tmp_path):
     demo = demo_memes(full_root, n=3)
     assert [Image.open(path).size for path in demo.image_path] == [(384, 384)] * 3
     again = classifier.predict_frame(demo.text, demo.image_path)
     shards = shard_paths(full_root.shards, "test")
-    scores = score_shards(classifier, shards)
+    scores = judged_of(classifier, shards)
     assert scores["id"].tolist() == MemeShards(shards, pictures=False).ids
     assert scores["prob_hate"][:3].tolist() == pytest.approx(again["prob_hate"].tolist(), abs=1e-5)
     assert {"label", "threshold", "decision", "review", "text_expert_prob"} <= set(scores)
@@ -313,7 +317,7 @@ def test_demo_and_scores_cover_the_reported_split(full_root, classifier, tmp_pat
 
 def test_what_step_6_has_encoded_is_not_encoded_again(full_root, classifier, tmp_path, monkeypatch):
     shards = shard_paths(full_root.shards, "test")
-    expected = score_shards(classifier, shards)
+    expected = judged_of(classifier, shards)
     paths = type(full_root).artifact
     monkeypatch.setattr(
         type(full_root),

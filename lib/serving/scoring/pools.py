@@ -82,6 +82,7 @@ def _on_ray(tasks: Iterable[Task], model: Model, workers: int, cluster: Cluster)
 
 def _slices(tasks: Iterable[Task]) -> Iterator[list[dict[str, bytes]]]:
     """The tasks as Ray Data takes them, as many at a time as `SLICE` allows."""
+    # Pickled here to know its size; what is unpickled on either side is this program's own.
     waiting: list[dict[str, bytes]] = []
     held = 0
     for task in tasks:
@@ -131,7 +132,7 @@ class _Scorer:
 def workers_of(cluster: Cluster | None, threads: int) -> int:
     """As many workers as have `threads` cores each, of this machine or of the cluster."""
     if cluster is None:
-        return max(len(os.sched_getaffinity(0)) // threads, 1)
+        return max(joblib.cpu_count() // threads, 1)
     return max(int(started_ray(cluster.address).cluster_resources().get("CPU", 1)) // threads, 1)
 
 
