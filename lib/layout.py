@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 class Layout(BaseModel):
     """The folders of one run.
 
-    The pilot has those that the documents name. A full run keeps what would be in its way in folders
-    of its own, so that both stand side by side and `mode` alone says which one is read.
+    The pilot has those that the documents name. A full run keeps what would be in its way in
+    folders of its own, so that both stand side by side and `mode` alone says which one is read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -90,4 +90,4 @@ def draw_pilot(settings: Settings, file: Path) -> None:
 if __name__ == "__main__":
     for notebook in tqdm(NOTEBOOKS.values(), desc="notebooks"):
         refresh(notebook)
-    draw_pilot(Settings(), ROOT / "docs/pilot.png")
+    draw_pilot(Settings.model_validate({}), ROOT / "docs/pilot.png")

@@ -99,7 +99,10 @@ def decisions_at(
 
 
 def errors_at(
-    frame: pd.DataFrame, prob: Mapping[str, ArrayLike], threshold: float, rows: int = 10
+    frame: pd.DataFrame,
+    prob: Mapping[str, ArrayLike] | pd.DataFrame,
+    threshold: float,
+    rows: int = 10,
 ) -> pd.DataFrame:
     """The memes that fusion decides wrongly at a threshold, the `rows` it is surest of first.
 

@@ -49,14 +49,15 @@ def suspects_figure(table: pd.DataFrame) -> Figure:
 
 
 def _promises(ax: Axes, sides: pd.DataFrame) -> None:
-    for place, row in enumerate(sides.itertuples()):
-        if pd.notna(row.target):
-            ax.plot([row.target] * 2, [place - 0.3, place + 0.3], color=GREY, linestyle="--")
-        if pd.isna(row.observed):
+    columns = sides[["target", "observed", "low", "high"]].to_numpy(float)
+    for place, (target, observed, low, high) in enumerate(columns):
+        if not np.isnan(target):
+            ax.plot([target] * 2, [place - 0.3, place + 0.3], color=GREY, linestyle="--")
+        if np.isnan(observed):
             ax.text(0.5, place, "no meme on this side", ha="center", va="center", color=GREY)
             continue
-        ax.plot([row.low, row.high], [place] * 2, "|-", color=INK, linewidth=2)
-        ax.plot(row.observed, place, "o", color=INK)
+        ax.plot([low, high], [place] * 2, "|-", color=INK, linewidth=2)
+        ax.plot(observed, place, "o", color=INK)
     ax.set_yticks(range(len(sides)), sides["side"] + ": " + sides["measure"])
     ax.tick_params(axis="y", length=0)
     ax.set(xlim=(-0.02, 1.02), ylim=(len(sides) - 0.4, -0.6), xlabel="observed, with 95% interval")

@@ -14,8 +14,10 @@ from lib.modeling.features import Features
 from lib.modeling.heads import FusionConfig
 
 # The settings that decide, beside the head and its features, what becomes of it.
-KNOBS = ("fusion_tuning", "fusion_top_k", "lora_rank", "fusion_tuning_epochs", "fusion_tuning_lr")
-KNOBS += ("batch_size", "seed", "bf16")
+KNOBS = (
+    *("fusion_tuning", "fusion_top_k", "lora_rank", "fusion_tuning_epochs", "fusion_tuning_lr"),
+    *("batch_size", "seed", "bf16"),
+)
 CODE = tuple(Path(__file__).with_name(name) for name in ("fusion_tuning.py", "trainable_layers.py"))
 
 
