@@ -44,7 +44,7 @@ def suspects_figure(table: pd.DataFrame) -> Figure:
     ax.set(xlim=(0, 1), xlabel="p(hate) by models that have not seen the label", ylabel="memes")
     ax.set(title=f"train: {len(table)} memes whose label looks wrong")
     if len(table):
-        ax.legend(fontsize=9, frameon=False)
+        ax.legend(fontsize=9, frameon=False, loc="upper center")
     return figure
 
 

@@ -50,13 +50,7 @@ def pack(
     none is good, FileExistsError if a full run made `out_dir` from other data, OSError if the disk
     is full.
     """
-    if mode not in ("pilot", "full"):
-        raise ValueError(f"mode is {mode!r}; allowed: pilot, full")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; it must be at least 1")
-    out_dir = Path(out_dir)
-    if mode == "pilot":
-        limit = min(limit or PILOT_SIZE, PILOT_SIZE)
+    out_dir, limit = Path(out_dir), _checked_limit(mode, limit)
     # A pilot is done before workers have started
     mapped = ordered_map(1) if mode == "pilot" else ordered_map(workers, ray)
     given = list(examples)
@@ -83,13 +77,7 @@ def pack(
             known = (row.id for row in rows)
             packed, report["corrections"] = corrected(packed, corrections, splits, known)
         plan = plan_shards(packed, splits, None if mode == "pilot" else seed, shard_size)
-        made_from = {
-            "mode": mode,
-            "seed": seed,
-            "datasets": sorted({example.dataset for example in packed}),
-            "examples": len(packed),
-            "data": digest_of(packed),
-        }
+        made_from = _origin(packed, mode, seed)
         guard_overwrite(shards / "made_from.json", made_from, overwrite)
         write_shards(plan, shards, made_from, mapped)
         stats = statistics_of(found, plan, report, made_from)
@@ -98,6 +86,26 @@ def pack(
         write_json(stats_file, stats)
         note_finished(shards, job)
     return stats
+
+
+def _checked_limit(mode: str, limit: int | None) -> int | None:
+    """How many good examples are packed at most; None for all."""
+    if mode not in ("pilot", "full"):
+        raise ValueError(f"mode is {mode!r}; allowed: pilot, full")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; it must be at least 1")
+    return min(limit or PILOT_SIZE, PILOT_SIZE) if mode == "pilot" else limit
+
+
+def _origin(packed: list[Example], mode: str, seed: int) -> dict[str, Any]:
+    """What tells these shards from those of another run."""
+    return {
+        "mode": mode,
+        "seed": seed,
+        "datasets": sorted({example.dataset for example in packed}),
+        "examples": len(packed),
+        "data": digest_of(packed),
+    }
 
 
 def _split(

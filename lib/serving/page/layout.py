@@ -48,60 +48,83 @@ def build_page(judge: Judge, decision: DecisionBundle, examples: Sequence[Path])
         gr.HTML(_head(decision), elem_id="head")
         with gr.Row():
             with gr.Column(elem_id="meme", min_width=300):
-                picture = gr.Image(
-                    label="Picture",
-                    show_label=False,
-                    type="filepath",
-                    image_mode=None,
-                    sources=["upload", "clipboard"],
-                    height=340,
-                    buttons=[],
-                    elem_id="picture",
-                    alt_text="the meme",
-                )
-                # The file as it came, so that the answer is that of every other door.
-                picture.preprocess = _path_of  # type: ignore[method-assign]
-                text = gr.Textbox(
-                    label="Text on it", lines=2, max_lines=6, elem_id="text", placeholder="none"
-                )
-                _add_examples(picture, [str(path) for path in examples])
+                picture, text = _meme(examples)
             with gr.Column(elem_id="answer", min_width=300):
-                verdict = gr.HTML(nothing_html(), elem_id="verdict")
-                scale = gr.HTML(elem_id="scale")
-                cut = gr.Slider(
-                    *(0, 1, rounded(decision.thresholds["mm_fusion"])),
-                    step=0.001,
-                    label="Try another threshold",
-                    buttons=["reset"],
-                    elem_id="cut",
-                    visible=False,
-                )
-                trial = gr.HTML(elem_id="trial")
-                bars = gr.HTML(elem_id="bars")
-        shown = [seen, verdict, scale, cut, trial, bars]
-        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        picture.change(
-            *(acts.read, [picture, cut], [text, *shown]),
-            api_visibility="private",
-            show_progress="minimal",
-            show_progress_on=[text],
-            concurrency_limit=4,
-        )
-        # Also of a text that was pasted or filled in, of which `input` does not tell.
-        text.change(
-            *(acts.judge, [text, picture, cut, seen], shown),
-            trigger_mode="always_last",
-            concurrency_limit=4,
-            **quiet,
-        )
-        cut.change(
-            *(acts.move, [seen, cut], [scale, trial]),
-            trigger_mode="always_last",
-            queue=False,
-            **quiet,
-        )
+                answer = _answer(rounded(decision.thresholds["mm_fusion"]))
+        _act(acts, picture, text, seen, answer)
     page.queue(max_size=_WAITING)
     return page
+
+
+class _Answer(NamedTuple):
+    """The parts of the page that show an answer, from above."""
+
+    verdict: gr.HTML
+    scale: gr.HTML
+    cut: gr.Slider
+    trial: gr.HTML
+    bars: gr.HTML
+
+
+def _meme(examples: Sequence[Path]) -> tuple[gr.Image, gr.Textbox]:
+    picture = gr.Image(
+        label="Picture",
+        show_label=False,
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "clipboard"],
+        height=340,
+        buttons=[],
+        elem_id="picture",
+        alt_text="the meme",
+    )
+    # The file as it came, so that the answer is that of every other door.
+    picture.preprocess = _path_of  # type: ignore[method-assign]
+    text = gr.Textbox(label="Text on it", lines=2, max_lines=6, elem_id="text", placeholder="none")
+    _add_examples(picture, [str(path) for path in examples])
+    return picture, text
+
+
+def _answer(threshold: float) -> _Answer:
+    verdict = gr.HTML(nothing_html(), elem_id="verdict")
+    scale = gr.HTML(elem_id="scale")
+    cut = gr.Slider(
+        *(0, 1, threshold),
+        step=0.001,
+        label="Try another threshold",
+        buttons=["reset"],
+        elem_id="cut",
+        visible=False,
+    )
+    return _Answer(verdict, scale, cut, gr.HTML(elem_id="trial"), gr.HTML(elem_id="bars"))
+
+
+def _act(
+    acts: "_Acts", picture: gr.Image, text: gr.Textbox, seen: gr.State, answer: _Answer
+) -> None:
+    """Say what happens when a picture or a text comes, and when the slider moves."""
+    shown, cut = [seen, *answer], answer.cut
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    picture.change(
+        *(acts.read, [picture, cut], [text, *shown]),
+        api_visibility="private",
+        show_progress="minimal",
+        show_progress_on=[text],
+        concurrency_limit=4,
+    )
+    # Also of a text that was pasted or filled in, of which `input` does not tell.
+    text.change(
+        *(acts.judge, [text, picture, cut, seen], shown),
+        trigger_mode="always_last",
+        concurrency_limit=4,
+        **quiet,
+    )
+    cut.change(
+        *(acts.move, [seen, cut], [answer.scale, answer.trial]),
+        trigger_mode="always_last",
+        queue=False,
+        **quiet,
+    )
 
 
 def _head(decision: DecisionBundle) -> str:
