@@ -25,7 +25,7 @@ from lib.decisions.evaluation import without_nan
 from lib.decisions.policy import CHOSEN
 from lib.decisions.slices import OTHERS, slice_columns, slice_counts, slices
 from lib.decisions.spreadsheets import for_spreadsheets
-from lib.modeling.prediction_table import groups_of, resampled
+from lib.modeling.prediction_table import groups_of, resampled, too_few_groups
 
 # Whether more is better.
 METRICS = {
@@ -134,6 +134,25 @@ def faults(
     ]
 
 
+def refuse_unjudged(
+    found: Comparison, slice_worse_by: float | None, metric_worse_by: float | None
+) -> None:
+    """Raise ValueError where a margin is asked for that nothing here can be held to.
+
+    Where no decision flips, no slice can be worse, whether it can be judged or not.
+    """
+    judged = {
+        "slice": (slice_worse_by, found.slices["low"].notna().any() or found.flips.empty),
+        "metric": (metric_worse_by, found.metrics["low"].notna().any()),
+    }
+    for kind, (most, any_judged) in judged.items():
+        if most is not None and not any_judged:
+            raise ValueError(
+                f"--no-{kind}-worse-by {most:g}: no {kind} can be judged here; slices need the "
+                "packed memes of a root and 30 memes each, metrics both labels"
+            )
+
+
 def _unknown(n: int) -> tuple[list[str], list[Mapping[str, Any]]]:
     """Memes of which only the predictions are known: one value a field, hence no slices of it."""
     return [""] * n, [{"dataset": "", "labels": {}}] * n
@@ -226,12 +245,14 @@ def _slices(
     if unknown := [name for name in slice_by if belongs[name].isna().all()]:
         warnings.warn(f"slice_by: {unknown} is not known here of any meme", stacklevel=3)
     listed = a.groupby("slice")["value"].agg(list)
+    # What falls into too few groups to be resampled would be judged as if its memes were apart.
+    whole = groups_of(pair.frame) is not None
     for name, value, judged in zip(a["slice"], a["value"], enough, strict=True):
         rows = _members(belongs[name], value, listed[name])
         changes.append(
             # Accuracy falls as the error rate rises.
             _worse_by(pair, rows, "accuracy", True, together)
-            if judged
+            if judged and not (whole and too_few_groups(pair.frame.iloc[rows]))
             else dict(zip(ENDS, (math.nan, math.nan, math.nan, "insufficient"), strict=True))
         )
     table = pd.concat([table, pd.DataFrame(changes, columns=list(ENDS))], axis=1)
@@ -345,7 +366,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         modes = options.mode or default_modes(options.a, options.b)
         a, b = read_run(options.a, modes[0]), read_run(options.b, modes[1])
         found = compare(*paired(a, b, options.overlap), options.model)
-        failed = faults(found, options.no_slice_worse_by, options.no_metric_worse_by)
+        margins = options.no_slice_worse_by, options.no_metric_worse_by
+        refuse_unjudged(found, *margins)
+        failed = faults(found, *margins)
         if options.out:
             _save(found, failed, options.out)
     except (ValueError, OSError) as error:

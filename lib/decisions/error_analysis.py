@@ -24,9 +24,17 @@ from lib.decisions.bundle import DecisionBundle
 from lib.decisions.fairness import fairness
 from lib.decisions.nearest import COLUMNS as NEAREST_COLUMNS
 from lib.decisions.nearest import nearest_memes
-from lib.decisions.slices import SLICES, joined_counts, slice_columns, slice_counts, slices
+from lib.decisions.slices import (
+    SLICES,
+    joined_counts,
+    joined_shared,
+    shared_counts,
+    slice_columns,
+    slice_counts,
+    slices,
+)
 from lib.decisions.spreadsheets import for_spreadsheets
-from lib.modeling.prediction_table import logits_of, prediction_chunks
+from lib.modeling.prediction_table import logits_of, prediction_chunks, shared_groups
 
 # What the models of a run say of a meme, or what follows from it.
 MADE_BY_MODELS = (
@@ -64,6 +72,7 @@ def write_errors(
     """
     counts: pd.Series = error_counts(pd.DataFrame({"error_type": []}))
     surest, sliced, known, start = pd.DataFrame(), [], set[str](), 0
+    together, company = [], shared_groups(settings, settings.report_split)
     memes = _memes(shard_paths(settings.shards, settings.report_split))
     chunks = prediction_chunks(settings, settings.report_split, chunk)
     near = nearest_memes(settings)
@@ -83,12 +92,13 @@ def write_errors(
             counts = counts + error_counts(table)
             surest = surest_errors(pd.concat([surest, table[SHOWN]]), n_surest)
             sliced.append(slice_counts(told, metas, settings.slice_by))
+            together.append(shared_counts(told, metas, settings.slice_by, company))
             known |= _fields(told, metas)
         if next(memes, None) is not None or not sliced:
             raise ValueError(_other_memes(settings.report_split))
         _refuse_unknown(settings.slice_by, known)
-    joined = joined_counts(sliced)
-    by_slice, by_target = slices([joined]), fairness(joined, settings.slice_by)
+    joined, shared = joined_counts(sliced), joined_shared(together)
+    by_slice, by_target = slices([joined], shared), fairness(joined, settings.slice_by, shared)
     write_csv(settings.artifact(7, "slices.csv"), for_spreadsheets(by_slice))
     write_csv(settings.artifact(7, "fairness.csv"), for_spreadsheets(by_target))
     return Errors(counts, surest, by_slice, by_target)

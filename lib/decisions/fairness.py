@@ -8,6 +8,8 @@ are errors, and the m others of its attribute of which f are:
     gap, gap_low, gap_high   e / n - f / m with Newcombe's hybrid score interval at 95% (Newcombe
                              1998, Interval estimation for the difference between independent
                              proportions, method 10)
+    design_effect            of e / n, by which intervals and tests count memes of shared groups, as
+                             in `lib.decisions.slices`
     p_value, p_adjusted      as in `lib.decisions.slices`, over all judged rows of this table
 
 The last row of an attribute and rate, "A over B", is its largest gap, fairlearn's
@@ -21,9 +23,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import fisher_exact
 
-from lib.decisions.slices import LEVEL, OTHERS, SLICE_MINIMUM, adjusted, wilson
+from lib.decisions.design_effect import Rate, effective
+from lib.decisions.slices import (
+    LEVEL,
+    OTHERS,
+    SLICE_MINIMUM,
+    adjusted,
+    fisher,
+    slice_rates,
+    wilson,
+)
 
 # The attributes beside those of `slice_by`.
 ATTRIBUTES = ("target_type", "language")
@@ -37,28 +47,28 @@ RATES = {"false_positive_rate": ("fp", "tn"), "false_negative_rate": ("fn", "tp"
 GAP = ("gap", "gap_low", "gap_high")
 COLUMNS = (
     *("attribute", "metric", "value", "n", "errors", "rate", "low", "high"),
-    *(*GAP, "p_value", "p_adjusted", "verdict"),
+    *("design_effect", *GAP, "p_value", "p_adjusted", "verdict"),
 )
 
 
-def fairness(counts: pd.DataFrame, slice_by: Sequence[str] = ()) -> pd.DataFrame:
+def fairness(
+    counts: pd.DataFrame, slice_by: Sequence[str] = (), shared: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Gaps of fusion's rates between targets, languages and the fields of `slice_by`: `COLUMNS`.
 
-    `counts` is the table of `lib.decisions.slices`. Under 30 memes of the label a value is
-    "insufficient" and has numbers of memes alone. A verdict is "higher than the rest" where
-    `p_adjusted` is at most 0.05, and for a largest gap "told apart" or "not told apart" from 0.
+    `counts` and `shared` are the tables of `lib.decisions.slices`. Under 30 memes of the label,
+    or under 10 groups where memes share groups, a value is "insufficient" and has numbers of
+    memes alone. A verdict is "higher than the rest" where `p_adjusted` is at most 0.05, and for
+    a largest gap "told apart" or "not told apart" from 0.
     """
     parts: list[dict[str, Any]] = []
     for attribute in dict.fromkeys((*ATTRIBUTES, *slice_by)):
         cells = counts[(counts["slice"] == attribute) & ~counts["value"].isin(NOBODY)]
         for metric, (wrong, right) in RATES.items():
-            rows = [
-                {"value": value, "n": int(errors + correct), "errors": int(errors)}
-                for value, errors, correct in cells[["value", wrong, right]].to_numpy()
-                if errors + correct
-            ]
+            known = cells[cells[wrong] + cells[right] > 0]
+            pairs = slice_rates(known, shared, [wrong], [right])
             named = {"attribute": attribute, "metric": metric}
-            parts += [named | row for row in _of_rate(rows)]
+            parts += [named | row for row in _of_rate(known["value"].tolist(), pairs)]
     table = pd.DataFrame(parts, columns=list(COLUMNS))
     table["p_adjusted"] = adjusted(table["p_value"].astype(float))
     higher = (table["gap"].astype(float) > 0) & (table["p_adjusted"] <= LEVEL)
@@ -67,7 +77,7 @@ def fairness(counts: pd.DataFrame, slice_by: Sequence[str] = ()) -> pd.DataFrame
 
 
 def newcombe(
-    errors: int, n: int, others: int, m: int, level: float = 1 - LEVEL
+    errors: float, n: float, others: float, m: float, level: float = 1 - LEVEL
 ) -> tuple[float, float]:
     """Newcombe's hybrid score interval of errors / n - others / m (method 10 of the paper)."""
     one, other = errors / n, others / m
@@ -79,41 +89,46 @@ def newcombe(
     )
 
 
-def _of_rate(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _of_rate(values: Sequence[str], pairs: Sequence[tuple[Rate, Rate]]) -> list[dict[str, Any]]:
     """One rate's row for each value, and that of the largest gap where two can be judged."""
-    n, errors = sum(row["n"] for row in rows), sum(row["errors"] for row in rows)
-    found = [_of_value(row, errors - row["errors"], n - row["n"]) for row in rows]
-    judged = [row for row in rows if row["n"] >= SLICE_MINIMUM]
+    found = [_of_value(value, *pair) for value, pair in zip(values, pairs, strict=True)]
+    judged = [(v, own) for v, (own, _) in zip(values, pairs, strict=True) if _enough(own)]
     return found + ([_largest(judged)] if len(judged) > 1 else [])
 
 
-def _of_value(row: dict[str, Any], others: int, m: int) -> dict[str, Any]:
-    errors, n = row["errors"], row["n"]
-    if n < SLICE_MINIMUM:
+def _enough(rate: Rate) -> bool:
+    return rate.n >= SLICE_MINIMUM and rate.enough
+
+
+def _of_value(value: str, own: Rate, rest: Rate) -> dict[str, Any]:
+    row: dict[str, Any] = {"value": value, "n": own.n, "errors": own.errors}
+    if not _enough(own):
         return row | {"verdict": "insufficient"}
-    low, high = wilson(errors, n)
-    gap = _gap(errors, n, others, m) if m else {}
-    return row | {"rate": errors / n, "low": low, "high": high, "verdict": ""} | gap
+    one, _ = effective(own, rest)
+    low, high = wilson(*one)
+    row |= {"rate": own.errors / own.n, "low": low, "high": high, "verdict": ""}
+    row |= {"design_effect": own.n / one[1]}
+    return row | (_gap(own, rest) if rest.n and rest.enough else {})
 
 
-def _largest(judged: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    rates = [row["errors"] / row["n"] for row in judged]
+def _largest(judged: Sequence[tuple[str, Rate]]) -> dict[str, Any]:
+    rates = [rate.errors / rate.n for _, rate in judged]
     top, bottom = judged[int(np.argmax(rates))], judged[int(np.argmin(rates))]
     if top is bottom:
         bottom = judged[1]
-    pairs = comb(len(judged), 2)
-    ends = (top["errors"], top["n"], bottom["errors"], bottom["n"])
-    gap = _gap(*ends, pairs)
+    (name, highest), (other, lowest) = top, bottom
+    gap = _gap(highest, lowest, comb(len(judged), 2))
     return gap | {
-        "value": f"{top['value']} over {bottom['value']}",
-        "n": top["n"] + bottom["n"],
-        "errors": top["errors"] + bottom["errors"],
+        "value": f"{name} over {other}",
+        "n": highest.n + lowest.n,
+        "errors": highest.errors + lowest.errors,
         "verdict": "told apart" if gap["gap_low"] > 0 else "not told apart",
     }
 
 
-def _gap(errors: int, n: int, others: int, m: int, pairs: int = 1) -> dict[str, float]:
-    ends = newcombe(errors, n, others, m, 1 - LEVEL / pairs)
-    p_value = float(fisher_exact([[errors, n - errors], [others, m - others]]).pvalue)
-    found = dict(zip(GAP, (errors / n - others / m, *ends), strict=True))
-    return found | {"p_value": min(1.0, p_value * pairs)}
+def _gap(own: Rate, rest: Rate, pairs: int = 1) -> dict[str, float]:
+    one, other = effective(own, rest)
+    ends = newcombe(*one, *other, 1 - LEVEL / pairs)
+    p_value = min(1.0, fisher(one, other) * pairs)
+    apart = own.errors / own.n - rest.errors / rest.n
+    return dict(zip(GAP, (apart, *ends), strict=True)) | {"p_value": p_value}

@@ -132,8 +132,10 @@ def _by_promises(
     up = walk_up(sample, cuts, miss, confidence)
     judged_at, kept = {"allow": up.judged_at}, {"allow"} if up.cut is not None else set()
     if precision is None:
+        # A threshold above every score, which some objectives choose, blocks nothing.
+        block = threshold if threshold <= 1 else None
         allow = None if up.cut is None else min(up.cut, threshold)
-        return _Cuts(allow, threshold, judged_at, kept)
+        return _Cuts(allow, block, judged_at, kept)
     down = walk_down(sample, select, cuts, precision, confidence)
     judged_at["block"] = down.judged_at
     if down.cut is None:

@@ -4,22 +4,27 @@ A slice divides the reported memes by one property. Only counts are kept of it, 
 be read in parts. Formulas, for a value with n memes of which e are errors, and the m other memes of
 the slice of which f are errors:
 
-    low, high     Wilson's score interval of e / n at 95% (Wilson 1927)
+    design_effect how much less the n memes say because some share a text or a picture, from
+                  `lib.decisions.design_effect`; 1 where none do
+    low, high     Wilson's score interval of e / n at 95% (Wilson 1927), for n / design_effect memes
     macro_f1      the mean of the F1 of hate and of non-hate; empty where a label is missing
     difference    e / n - f / m
-    p_value       two-sided Fisher exact test of (e, n - e) against (f, m - f)
+    p_value       two-sided Fisher exact test of (e, n - e) against (f, m - f), each side divided by
+                  its design effect and rounded
     p_adjusted    Benjamini and Hochberg (1995), over all values of all slices that are judged
 
-So of what is called worse than the rest at most one in twenty is expected to be chance. Memes count
-as independent; where they share texts or pictures the p-values are somewhat too small.
+So of what is called worse than the rest at most one in twenty is expected to be chance.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from math import sqrt
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, false_discovery_control, fisher_exact
+from scipy.stats import false_discovery_control, fisher_exact, norm
+
+from lib.decisions.design_effect import Rate, effective, rates_of
 
 # Below this a slice's error rate says too little to be ranked.
 SLICE_MINIMUM = 30
@@ -41,9 +46,10 @@ MOST_VALUES = 50
 OTHERS = "(other values)"
 
 CELLS = ("tp", "fp", "tn", "fn")
+ERRORS = (("fp", "fn"), ("tp", "tn"))
 COLUMNS = (
     *("slice", "value", "n", "errors", *CELLS, "error_rate", "low", "high", "macro_f1"),
-    *("rest_error_rate", "difference", "p_value", "p_adjusted", "verdict"),
+    *("design_effect", "rest_error_rate", "difference", "p_value", "p_adjusted", "verdict"),
 )
 
 
@@ -84,21 +90,48 @@ def slice_counts(
     return _summed(parts)
 
 
-def slices(counts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+def shared_counts(
+    table: pd.DataFrame,
+    metas: Sequence[Mapping[str, Any]],
+    slice_by: Sequence[str],
+    company: Container[str],
+) -> pd.DataFrame:
+    """The memes of each value and group, of those groups alone that are in `company`.
+
+    The other arguments are those of `slice_columns`; the columns are slice, value, group and the
+    cells. Parts of a table are added up by `joined_shared`.
+    """
+    rows = np.array([group in company for group in table["group"]], dtype=bool)
+    columns = slice_columns(table, metas, slice_by)[rows]
+    cells = pd.get_dummies(table["error_type"][rows].str.lower(), dtype=int)
+    cells = cells.reindex(columns=list(CELLS), fill_value=0).assign(group=table["group"][rows])
+    parts = [cells.assign(slice=str(name), value=columns[name]).dropna() for name in columns]
+    return joined_shared(parts)
+
+
+def joined_shared(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """One or more `shared_counts` added up."""
+    whole = pd.concat(parts, ignore_index=True)
+    return whole.groupby(["slice", "value", "group"], as_index=False)[list(CELLS)].sum()
+
+
+def slices(counts: Iterable[pd.DataFrame], shared: pd.DataFrame | None = None) -> pd.DataFrame:
     """Fusion's errors by slice, `COLUMNS` as said above, from one or more `slice_counts`.
 
-    Left out is what takes one value only. Under 30 memes a value is "insufficient" and has numbers
-    of memes alone; else it is "worse than the rest" where its error rate is higher and `p_adjusted`
+    `shared` are the `shared_counts` of the groups of several memes, without which all memes count
+    as independent. Left out is what takes one value only. Under 30 memes, or where memes share
+    groups and these are under 10, a value is "insufficient" and has numbers of memes alone; else it
+    is "worse than the rest" where its error rate is higher and `p_adjusted`
     at most 0.05. A rest of under 30 memes is nothing to compare with.
     """
     table = joined_counts(counts)
     several = table.groupby("slice")["value"].transform("size") > 1
     table = table[several].reset_index(drop=True)
-    judged = table["n"] >= SLICE_MINIMUM
-    numbers = ["n", "errors"]
-    rest = table.groupby("slice")[numbers].transform("sum") - table[numbers]
+    pairs = slice_rates(table, shared, *ERRORS)
+    enough = np.array([own.enough for own, _ in pairs], dtype=bool)
+    judged = (table["n"] >= SLICE_MINIMUM) & enough
     cells = table[list(CELLS)].to_numpy()
-    rows = [_judged(cells[k], *map(int, rest.to_numpy()[k])) for k in np.flatnonzero(judged)]
+    rows = [_judged(cells[k], *pairs[k]) for k in np.flatnonzero(judged)]
     found = pd.DataFrame(rows, index=table.index[judged], columns=list(COLUMNS[8:-2]), dtype=float)
     table = pd.concat([table, found], axis=1)
     table["p_adjusted"] = adjusted(table["p_value"])
@@ -112,12 +145,41 @@ def joined_counts(counts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return _pooled(_summed(counts))
 
 
-def wilson(errors: int, n: int, level: float = 1 - LEVEL) -> tuple[float, float]:
-    """Wilson's score interval of errors / n, from 0 to 1 where n is 0."""
+def slice_rates(
+    table: pd.DataFrame,
+    shared: pd.DataFrame | None,
+    wrong: Sequence[str],
+    right: Sequence[str],
+) -> list[tuple[Rate, Rate]]:
+    """The rate of each row of `joined_counts`, and that of the others of its slice."""
+    pairs: list[tuple[Rate, Rate]] = []
+    for name, rows in table.groupby("slice", sort=False):
+        groups = None
+        if shared is not None:
+            groups = shared[shared["slice"] == name]
+            known = groups["value"].isin(rows["value"])
+            groups = groups.assign(value=groups["value"].where(known, OTHERS))
+            groups = groups.groupby(["value", "group"], as_index=False)[list(CELLS)].sum()
+        pairs += rates_of(rows, groups, wrong, right)
+    return pairs
+
+
+def wilson(errors: float, n: float, level: float = 1 - LEVEL) -> tuple[float, float]:
+    """Wilson's score interval of errors / n, from 0 to 1 where n is 0; both may be fractions."""
     if n == 0:
         return 0.0, 1.0
-    interval = binomtest(errors, n).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)
+    z, p = float(norm.isf((1 - level) / 2)), errors / n
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    # Where nothing or everything is an error that end is exact.
+    return (0.0 if errors == 0 else low), (1.0 if errors == n else high)
+
+
+def fisher(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """The p-value of Fisher's two-sided exact test of two rates (errors, n), fractions rounded."""
+    sides = [[round(errors), round(n) - round(errors)] for errors, n in (one, other)]
+    return float(fisher_exact(sides).pvalue)
 
 
 def adjusted(p_values: pd.Series) -> pd.Series:
@@ -168,20 +230,19 @@ def _pooled(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("slice", key=lambda c: c.map(place), kind="stable", ignore_index=True)
 
 
-def _judged(cells: np.ndarray, rest: int, rest_errors: int) -> dict[str, float]:
+def _judged(cells: np.ndarray, own: Rate, rest: Rate) -> dict[str, float]:
     """The figures of one value, against the rest of its slice where that can be judged too."""
     tp, fp, tn, fn = map(int, cells)
-    n, errors = tp + fp + tn + fn, fp + fn
-    low, high = wilson(errors, n)
-    own = {"error_rate": errors / n, "low": low, "high": high}
-    own["macro_f1"] = _macro_f1(tp, fp, tn, fn)
-    if rest < SLICE_MINIMUM:
-        return own
-    sides = [[errors, n - errors], [rest_errors, rest - rest_errors]]
-    return own | {
-        "rest_error_rate": rest_errors / rest,
-        "difference": errors / n - rest_errors / rest,
-        "p_value": float(fisher_exact(sides).pvalue),
+    one, other = effective(own, rest)
+    low, high = wilson(*one)
+    found = {"error_rate": own.errors / own.n, "low": low, "high": high}
+    found |= {"macro_f1": _macro_f1(tp, fp, tn, fn), "design_effect": own.n / one[1]}
+    if rest.n < SLICE_MINIMUM or not rest.enough:
+        return found
+    return found | {
+        "rest_error_rate": rest.errors / rest.n,
+        "difference": own.errors / own.n - rest.errors / rest.n,
+        "p_value": fisher(one, other),
     }
 
 

@@ -8,6 +8,7 @@ Numbers are left alone, and packed texts begin with `[OCR]`, so that theirs are 
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,6 +18,8 @@ _NAMES = (
     *("id", "text", "group", "dataset", "language", "target_type", "slice", "value"),
     *(f"nearest_{place}_id" for place in (1, 2, 3)),
 )
+# Digits after a zero are a name of somebody's own, such as an annotator's.
+_NAME_OF_DIGITS = re.compile(r"'?0\d+")
 _LINE_ENDS = re.compile(r"[\r\n\v\f\x85\u2028\u2029]+")
 
 
@@ -33,8 +36,10 @@ def as_met(path: str | Path, rows: int | None = None) -> pd.DataFrame:
 
     With `rows` no more than the first ones are read.
     """
-    names = dict.fromkeys(_NAMES, str)
-    table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""], nrows=rows)
+    how: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "nrows": rows}
+    words = pd.read_csv(path, dtype=str, **how)
+    named = [n for n in words if words[n].str.fullmatch(_NAME_OF_DIGITS).any()]
+    table = pd.read_csv(path, dtype=dict.fromkeys([*_NAMES, *named], str), **how)
     for name in table.select_dtypes(["object", "string"]):
         table[name] = table[name].fillna("").map(_as_met)
     return table

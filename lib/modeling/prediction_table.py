@@ -91,6 +91,13 @@ def prediction_chunks(settings: Settings, split: str, rows: int) -> Iterator[pd.
                 yield found.reset_index(drop=True)
 
 
+def shared_groups(settings: Settings, split: str) -> set[str]:
+    """The groups that several memes of a split are in."""
+    path = checked_file(settings.artifact(6, "predictions.parquet"))
+    groups = pd.read_parquet(path, columns=["group"], filters=[("split", "==", split)])["group"]
+    return set(groups[groups.duplicated()])
+
+
 def logits_of(frame: pd.DataFrame, model: str) -> pd.DataFrame:
     """The two logit columns of a model, shape (N, 2), hate second."""
     return frame[[f"{model}_logit_0", f"{model}_logit_1"]]
@@ -104,9 +111,15 @@ def groups_of(frame: pd.DataFrame) -> np.ndarray | None:
     class.
     """
     numbers, names = pd.factorize(frame["group"], sort=True)
-    of_class = pd.Series(numbers).groupby(frame["label"].to_numpy()).nunique()
-    few = len(names) < FEWEST_GROUPS or of_class.min() < 2
-    return None if few or len(names) == len(frame) else numbers
+    apart = len(names) == len(frame)
+    return None if apart or too_few_groups(frame) else numbers
+
+
+def too_few_groups(frame: pd.DataFrame) -> bool:
+    """Whether memes share groups, and these are too few to be resampled."""
+    groups = frame["group"].nunique(dropna=False)
+    fewest = frame.groupby("label")["group"].nunique().min()
+    return groups < len(frame) and (groups < FEWEST_GROUPS or fewest < 2)
 
 
 def resampled(frame: pd.DataFrame) -> str:
@@ -166,13 +179,19 @@ def refuse_other_shards(frame: pd.DataFrame, settings: Settings, split: str) -> 
 
 
 def refuse_not_finite(frame: pd.DataFrame, where: str) -> None:
-    """Raise ValueError naming `where` and the column if a logit is NaN or infinite."""
+    """Raise ValueError naming `where` and the column of a logit that is NaN or infinite, or of a
+    label that is none."""
     for name in COLUMNS[-2 * len(MODELS) :]:
         if bad := int((~np.isfinite(frame[name].to_numpy(np.float64))).sum()):
             raise ValueError(
                 f"{where}: column '{name}' has {bad} values that are not finite; evaluate again: "
                 f"{again(6)}"
             )
+    if bad := int((~frame["label"].isin([0, 1])).sum()):
+        raise ValueError(
+            f"{where}: column 'label' has {bad} values that are neither 0 nor 1; evaluate again: "
+            f"{again(6)}"
+        )
 
 
 def checked_file(path: Path) -> Path:

@@ -20,7 +20,7 @@ from lib.calibration import bootstrap_difference
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.decisions.bundle import DecisionBundle
-from lib.decisions.compare import METRICS, compare, faults, main
+from lib.decisions.compare import METRICS, _Pair, _slices, compare, faults, main
 from lib.decisions.compared_runs import default_modes, memes_of, paired, read_run
 from lib.decisions.error_analysis import error_table
 from lib.decisions.slices import SLICES, slice_columns, slice_counts
@@ -355,6 +355,32 @@ def test_slices_under_30_memes_are_insufficient_and_fail_nothing(packed_roots):
     assert (found.slices["verdict"] == "insufficient").all()
     assert found.slices[["a", "b", "worse_by", "low", "high"]].isna().all(axis=None)
     assert faults(found, slice_worse_by=0.0) == []
+
+
+def test_a_margin_that_nothing_can_be_held_to_is_no_pass(root, predictions, packed_roots, capsys):
+    for places in ((root("one", predictions), root("two", noisier(predictions))), packed_roots):
+        assert main([*map(str, places), "--no-slice-worse-by", "0.5"]) == 2
+        assert "--no-slice-worse-by 0.5: no slice can be judged" in capsys.readouterr().err
+        assert main([*map(str, places)]) == 0
+
+
+def test_a_slice_of_too_few_groups_to_be_resampled_is_insufficient(root, predictions):
+    """30 groups in all, but one value of the slice is a handful of them."""
+    groups = [
+        f"{'few' if row % 10 < 4 else 'many'}{row % 3 if row % 10 < 4 else row % 27}"
+        for row in range(len(predictions))
+    ]
+    frame = predictions.assign(group=groups)
+    frame.attrs = predictions.attrs
+    a = read_run(root("a", frame), "full")
+    metas = [{"kind": group[:3]} for group in a.frame["group"]]
+    told = error_table(a.frame, [""] * len(metas), metas, a.decision)
+    prob = told["mm_fusion_prob"].to_numpy()
+    decided = told["mm_fusion_pred"].to_numpy()
+    pair = _Pair(a.frame, told, (prob, prob), (decided, decided), (0.5, 0.5))
+    found = _slices(pair, metas, ["kind"], {"seed": 0, "n_resamples": 50})
+    verdicts = found.set_index("value")["verdict"]
+    assert (verdicts["few"], verdicts["man"]) == ("insufficient", "not told apart")
 
 
 def test_shards_without_the_predicted_memes_are_refused(packed_roots, capsys):

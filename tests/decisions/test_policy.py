@@ -249,6 +249,19 @@ def test_a_recall_floor_is_certified_and_blocks_from_the_threshold(both, model_f
     assert (prob[label == 1] >= bundle.policy.allow).mean() >= 0.9
 
 
+def test_a_threshold_above_every_score_blocks_nothing(both, model_folders):
+    floor = {"policy": "recall_floor", "policy_recall": 0.9}
+    never = {"threshold_objective": "cost", "threshold_costs": [1e6, 0.5]}
+    sure = both.assign(mm_fusion_logit_1=both["mm_fusion_logit_1"].where(both["label"] == 1, 900.0))
+    sure.attrs = both.attrs
+    bundle = fitted(sure, model_folders, **floor | never)
+    assert bundle.thresholds["mm_fusion"] > 1
+    assert bundle.policy.block is None
+    settings = model_folders.model_copy(update=floor | never)
+    bundle.save(settings)
+    assert DecisionBundle.load(settings).policy.block is None
+
+
 @pytest.mark.parametrize(
     ("label", "side", "verdict"),
     [

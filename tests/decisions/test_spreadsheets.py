@@ -38,6 +38,14 @@ def test_a_text_of_several_lines_is_one_row(end):
     assert for_spreadsheets(pd.DataFrame({"text": [f"a{end}b"]}))["text"].tolist() == ["a b"]
 
 
+def test_names_of_digits_keep_their_zeros_and_numbers_stay_numbers(tmp_path):
+    table = pd.DataFrame({"annotator": ["007", "12"], "prob": [0.5, 0.25], "n": [0, 10]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    found = as_met(tmp_path / "t.csv")
+    assert found["annotator"].tolist() == ["007", "12"]
+    assert found[["prob", "n"]].dtypes.astype(str).tolist() == ["float64", "int64"]
+
+
 def test_what_is_true_of_some_rows_only_stays_so(tmp_path):
     pd.DataFrame({"id": ["a", "b", "c"], "seen": [True, None, False]}).to_csv(
         tmp_path / "t.csv", index=False

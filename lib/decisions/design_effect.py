@@ -1,0 +1,108 @@
+"""How much less memes say of a rate when they come in groups that share a text or a picture.
+
+The errors of such memes are not independent. The design effect (Kish 1965, Survey Sampling) of a
+rate p = e / n is its variance over groups divided by p (1 - p) / n, here of groups g with n_g memes
+and e_g errors each, a meme by itself being a group of one, G groups in all:
+
+    design effect = G / (G - 1) * sum over g of (e_g - p n_g)^2 / (n p (1 - p)), at least 1
+
+n memes say as much as n / design effect independent ones, by which intervals and tests count them.
+Where p is 0 or 1 the variance cannot be seen, and the effect of all memes of the slice is taken.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lib.modeling.prediction_table import FEWEST_GROUPS
+
+
+class Rate(NamedTuple):
+    """e of n memes, and what groups of several memes hold of them, (k,) each."""
+
+    errors: int
+    n: int
+    group_errors: np.ndarray
+    group_n: np.ndarray
+
+    @property
+    def groups(self) -> int:
+        """The number of groups, memes by themselves included."""
+        return len(self.group_n) + self.n - int(self.group_n.sum())
+
+    @property
+    def enough(self) -> bool:
+        """Whether no meme shares its group, or there are `FEWEST_GROUPS` and more."""
+        return not len(self.group_n) or self.groups >= FEWEST_GROUPS
+
+
+def design_effect(rate: Rate) -> float:
+    """The design effect as said above; NaN where the rate is 0, 1 or of one group."""
+    if not len(rate.group_n):
+        return 1.0
+    if rate.errors in (0, rate.n) or rate.groups < 2:
+        return float("nan")
+    p = rate.errors / rate.n
+    alone, wrong = rate.n - rate.group_n.sum(), rate.errors - rate.group_errors.sum()
+    spread = ((rate.group_errors - p * rate.group_n) ** 2).sum()
+    spread += wrong * (1 - p) ** 2 + (alone - wrong) * p**2
+    found = rate.groups / (rate.groups - 1) * spread / (rate.n * p * (1 - p))
+    return max(1.0, float(found))
+
+
+def rates_of(
+    counts: pd.DataFrame, shared: pd.DataFrame | None, wrong: Sequence[str], right: Sequence[str]
+) -> list[tuple[Rate, Rate]]:
+    """The rate of each row of counts, `wrong` among `wrong` and `right`, and that of all others.
+
+    `counts` has a row for each value of one slice, `shared` one for each value and group of several
+    memes; both have the cells.
+    """
+    cells = [*wrong, *right]
+    if shared is None:
+        shared = pd.DataFrame(columns=["value", "group", *cells])
+    shared = shared[shared["value"].isin(counts["value"])]
+    pairs = []
+    for value in counts["value"]:
+        own, groups = counts["value"] == value, shared["value"] == value
+        of_value = _rate(counts.loc[own, cells], shared.loc[groups, ["group", *cells]], len(wrong))
+        rest = _rate(counts.loc[~own, cells], shared.loc[~groups, ["group", *cells]], len(wrong))
+        pairs.append((of_value, rest))
+    return pairs
+
+
+def _rate(counts: pd.DataFrame, shared: pd.DataFrame, n_wrong: int) -> Rate:
+    """The rate of these memes, the first `n_wrong` cells of which are wrong."""
+    cells = counts.to_numpy(int).sum(axis=0)
+    of_groups = shared.groupby("group").sum().to_numpy(int)
+    # Of whose memes only one counts here, it is by itself.
+    of_groups = of_groups[of_groups.sum(axis=1) > 1]
+    errors = of_groups[:, :n_wrong].sum(axis=1)
+    return Rate(int(cells[:n_wrong].sum()), int(cells.sum()), errors, of_groups.sum(axis=1))
+
+
+def effective(own: Rate, rest: Rate) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Errors and memes of both, divided by their design effects.
+
+    Where one cannot be seen it is that of both together, and where that cannot be seen either, the
+    mean size of the group of a meme, as if the memes of a group were all of one kind.
+    """
+    both = Rate(
+        own.errors + rest.errors,
+        own.n + rest.n,
+        np.concatenate([own.group_errors, rest.group_errors]),
+        np.concatenate([own.group_n, rest.group_n]),
+    )
+    found = []
+    for rate in (own, rest):
+        tried = (design_effect(rate), design_effect(both), _mean_size(rate))
+        by = next(each for each in tried if not np.isnan(each))
+        found.append((rate.errors / by, rate.n / by))
+    return found[0], found[1]
+
+
+def _mean_size(rate: Rate) -> float:
+    alone = rate.n - rate.group_n.sum()
+    return float(((rate.group_n**2).sum() + alone) / rate.n) if rate.n else 1.0
