@@ -31,7 +31,7 @@ def load_picture(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.I
     name = source if isinstance(source, str | Path) else "picture"
     # Unlike Path.is_file it knows that there is no file of a name of 5,000 characters.
     if isinstance(source, str | Path) and not os.path.isfile(source):
-        raise FileNotFoundError(f"{name}: there is no such picture file")
+        raise FileNotFoundError(f"{name or repr(name)}: there is no such picture file")
     try:
         if isinstance(source, Image.Image):
             return _checked(source)

@@ -28,6 +28,8 @@ from lib.modeling.device import default_device
 # A model that nobody calibrated tells a label only where it is rather sure.
 DEFAULT_THRESHOLD = 0.6
 WEIGHTS = "model.safetensors"
+# Without it transformers makes a tokenizer that knows no word.
+TOKENIZER = "tokenizer.json"
 TRAIN_COMMAND = "python scripts/train_emotion_model.py"
 
 
@@ -174,7 +176,8 @@ class BERTEmotionClassifier(nn.Module):
         """
         folder = Path(folder)
         config = read_json(folder / "config.json", TRAIN_COMMAND)
-        require(folder / WEIGHTS, TRAIN_COMMAND)
+        for name in (WEIGHTS, TOKENIZER):
+            require(folder / name, TRAIN_COMMAND)
         if config.get("architectures") != [cls.__name__]:
             raise ValueError(
                 f"{folder / 'config.json'}: architectures is {config.get('architectures')}, not "

@@ -3,6 +3,7 @@
 What is wrong with a row becomes its fault and stops nothing; no file is held in memory.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -38,8 +39,14 @@ def read_texts(path: str | Path, stream: BinaryIO, column: str = "text") -> Iter
     """The rows of an open file, whose kind `path` tells by its suffix; none is a .txt.
 
     In .csv and .tsv a `column` that is a number is counted from 1 in a file without a header.
-    Raises ValueError naming a missing column and those there are, or if the file is damaged.
+    Raises ValueError naming a missing column and those there are, or if the file is damaged or in
+    UTF-16.
     """
+    if stream.seekable():
+        head = stream.read(2)
+        stream.seek(0)
+        if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise ValueError(f"{path} is in UTF-16; save it as UTF-8")
     suffix = Path(path).suffix.lower()
     read = {".csv": _delimited, ".tsv": _delimited, ".jsonl": _json_lines, ".parquet": _parquet}
     if suffix in read:
@@ -103,6 +110,10 @@ def _delimited(path: str, stream: BinaryIO, column: str) -> Iterator[TextRow]:
     else:
         reader = csv.reader(text, delimiter="\t" if tabs else ",")
     header = [] if headless else [name.strip() for name in next(reader, [])]
+    if header.count(column) > 1:
+        raise ValueError(f"{path} has several columns '{column}'; name each otherwise")
+    if headless and int(column) < 1:
+        raise ValueError(f"{path}: there is no column number {column}; they count from 1")
     at = int(column) - 1 if headless else _place(path, header, column)
     id_at = header.index("id") if "id" in header else None
     for number, (line, values) in enumerate(_records(reader), start=1):
@@ -175,7 +186,7 @@ def _parquet(path: str, stream: BinaryIO, column: str) -> Iterator[TextRow]:
             for text, id_ in zip(columns[0], columns[-1], strict=True):
                 number += 1
                 yield _row(number, number, text, id_ if "id" in names else None)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a sound Parquet file: {error}") from None
 
 

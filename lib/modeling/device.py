@@ -11,6 +11,22 @@ def default_device() -> str:
     return accelerator.type if accelerator else "cpu"
 
 
+def usable_device(name: str | None) -> str:
+    """The device of that name, by default `default_device`.
+
+    Raises ValueError where this PyTorch or this machine does not have it.
+    """
+    if name is None:
+        return default_device()
+    try:
+        torch.empty(0, device=name)
+    # What is raised differs with the device: a RuntimeError, AssertionError, NotImplementedError.
+    except Exception as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"device {name!r} cannot be used here: {why}; leave it out") from None
+    return name
+
+
 def bf16_pays(device: str) -> bool:
     """Whether the device computes bfloat16 in hardware, so that autocast gains time."""
     if device.startswith("cuda"):

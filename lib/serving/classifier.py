@@ -13,6 +13,7 @@ from tqdm import tqdm
 from lib.calibration import prob_hate
 from lib.config import MODELS, Settings
 from lib.decisions.bundle import DecisionBundle
+from lib.modeling.device import usable_device
 from lib.modeling.fusion import FusionModel, load_fusion
 from lib.serving.engines.kept import use_engine
 from lib.serving.evidence import WITHOUT_PICTURE, WITHOUT_TEXT, Evidence
@@ -61,13 +62,13 @@ class MemeClassifier:
         models on this machine, without one in float32; a name, such as "float32", forces one.
 
         Raises FileNotFoundError naming the missing artifact and the step that writes it, and
-        ValueError if the thresholds were fitted on other models than these, or the engine is
-        unknown, cannot run them here or is not installed.
+        ValueError if the thresholds were fitted on other models than these, the device cannot be
+        used, or the engine is unknown, cannot run them here or is not installed.
         """
         settings = Settings.model_validate({"mode": mode, "root": root})
         settings.guide()
         decision = DecisionBundle.load(settings)
-        model = load_fusion(settings.models, device)
+        model = load_fusion(settings.models, usable_device(device))
         decision.verify(settings.models)
         runtimes = use_engine(model, settings, decision.fingerprints, engine)
         return cls(model, decision, runtimes)

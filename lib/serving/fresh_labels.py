@@ -46,8 +46,9 @@ def read_labels(labels: str | Path, scores: str | Path, models: Mapping[str, str
     _require(labels, frame, "label")
     if frame.empty:
         raise ValueError(f"{labels} has no rows")
+    given, frame["label"] = frame["label"], pd.to_numeric(frame["label"], errors="coerce")
     if not frame["label"].isin([0, 1]).all():
-        wrong = frame["label"][~frame["label"].isin([0, 1])].iloc[0]
+        wrong = given[~frame["label"].isin([0, 1])].iloc[0]
         raise ValueError(f"{labels}: column label holds {wrong}, expected 0 or 1")
     if "prob_hate" not in frame:
         frame = _joined(labels, frame, Path(scores), models)
@@ -131,20 +132,35 @@ def _joined(
             f"{scores} does not exist; say where the scores of these labels are with --scores"
         )
     _refuse_other_scores(scores, models)
-    if key == "id":
-        frame = frame.assign(id=frame["id"].astype(str))
+    names = pq.read_schema(scores).names
+    for name in (key, "prob_hate"):
+        if name not in names:
+            raise ValueError(f"{scores} has no column '{name}'; it has {', '.join(names)}")
+    frame = frame.assign(**{key: _keys(labels, key, frame[key])})
     wanted = frame[key].tolist()
     found = pq.read_table(scores, columns=[key, "prob_hate"], filters=[(key, "in", wanted)])
     found = found.to_pandas()
     for file, table in ((labels, frame), (scores, found)):
         if table[key].duplicated().any():
-            twice = table[key][table[key].duplicated()].iloc[0]
+            twice = table[key][table[key].duplicated()].tolist()[0]
             raise ValueError(f"{file}: {key} {twice!r} occurs twice; join by row instead")
     joined = frame.merge(found, on=key, how="left")
     if joined["prob_hate"].isna().any():
-        lost = joined[key][joined["prob_hate"].isna()].iloc[0]
-        raise ValueError(f"{labels}: {key} {lost!r} is not in {scores}")
+        lost = joined[key][joined["prob_hate"].isna()].tolist()[0]
+        raise ValueError(
+            f"{labels}: {key} {lost!r} is not in {scores}; was it rejected when it was scored?"
+        )
     return joined
+
+
+def _keys(labels: Path, key: str, given: pd.Series) -> pd.Series:
+    """Ids as words, rows as whole numbers; ValueError for a row that is none."""
+    if key == "id":
+        return given.astype(str)
+    numbers = pd.to_numeric(given, errors="coerce")
+    if bad := given[numbers.isna() | (numbers % 1 != 0)].tolist():
+        raise ValueError(f"{labels}: column row holds {bad[0]}, expected the number of a row")
+    return numbers.astype("int64")
 
 
 def _refuse_other_scores(scores: Path, models: Mapping[str, str]) -> None:

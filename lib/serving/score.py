@@ -99,6 +99,8 @@ def _refuse_place(out: Path, source: Input) -> None:
     for file in (out, *companions(out)):
         if file.resolve() in places:
             raise ValueError(f"{file} is the input itself and would be written; give another --out")
+    if out.suffix in (".csv", ".tsv", ".json", ".jsonl", ".txt", ".xlsx"):
+        raise ValueError(f"{out}: scores are written as Parquet; name it {out.stem}.parquet")
 
 
 def _run(

@@ -161,6 +161,12 @@ def test_a_missing_checkpoint_is_named_with_the_command_that_makes_it(tmp_path):
         BERTEmotionClassifier.load(tmp_path / "nowhere")
 
 
+def test_a_checkpoint_without_its_tokenizer_is_refused(saved):
+    (saved / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json.*train_emotion_model\.py"):
+        BERTEmotionClassifier.load(saved)
+
+
 def test_a_checkpoint_of_another_architecture_is_refused(backbone):
     with pytest.raises(ValueError, match=r"config\.json: architectures is \['BertModel'\]"):
         BERTEmotionClassifier.load(backbone)

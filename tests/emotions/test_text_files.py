@@ -46,6 +46,19 @@ def test_rows_that_an_open_quote_swallowed_are_said_to_be():
     assert (second.line, second.fault) == (3, "1 fields, expected 2 (to line 5: an open quote?)")
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+def test_a_file_in_utf_16_is_refused_as_a_whole(name):
+    with pytest.raises(ValueError, match=f"{name} is in UTF-16; save it as UTF-8"):
+        rows(name, "text\nhi\n".encode("utf-16"))
+
+
+def test_columns_that_cannot_be_told_apart_or_counted_are_refused():
+    with pytest.raises(ValueError, match=r"a\.csv has several columns 'text'"):
+        rows("a.csv", b"text,n,text\na,1,b\n")
+    with pytest.raises(ValueError, match="no column number 0; they count from 1"):
+        rows("a.tsv", b"a\tb\n", "0")
+
+
 def test_a_tsv_without_header_is_read_by_number_with_its_quotes():
     assert told(rows("dev.tsv", b'"so\t1\tx\nfine"\t2\ty\nshort\n', "1")) == [
         (1, "1", '"so'),

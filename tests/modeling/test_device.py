@@ -16,7 +16,13 @@ from torch.utils._pytree import tree_flatten, tree_map
 from lib.data.datasets import MemeShards, shard_paths
 from lib.emotions.classifier import BERTEmotionClassifier
 from lib.modeling import device
-from lib.modeling.device import bf16_pays, default_device, reads_in_bf16, trains_in_bf16
+from lib.modeling.device import (
+    bf16_pays,
+    default_device,
+    reads_in_bf16,
+    trains_in_bf16,
+    usable_device,
+)
 from lib.modeling.encoders import Encoders
 from lib.modeling.expert_inputs import expert_inputs
 from lib.modeling.features import encode_shards
@@ -130,6 +136,16 @@ def test_bfloat16_pays_where_the_processor_multiplies_it(monkeypatch, name, able
 def test_the_accelerator_is_taken_if_there_is_one(monkeypatch, found):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: found)
     assert default_device() == ("cpu" if found is None else "cuda")
+
+
+def test_a_device_that_is_not_there_is_named():
+    assert usable_device("cpu") == "cpu"
+    assert usable_device(None) == default_device()
+    for name in ("foo", "cuda:97", "cpu:x"):
+        with pytest.raises(
+            ValueError, match=f"device '{name}' cannot be used here: .*leave it out"
+        ):
+            usable_device(name)
 
 
 @pytest.mark.parametrize("able", [True, False])

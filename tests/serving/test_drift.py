@@ -228,12 +228,30 @@ def test_the_table_has_a_row_for_each_measure(full_root, run):
         ("prob_hate,label\n1.5,1\n", "numbers from 0 to 1"),
         ("prob_hate,label\n", "has no rows"),
         ("id,label\na,1\na,0\n", "'a' occurs twice"),
+        ("row,label\na,1\n2,0\n", "bad.csv: column row holds a, expected the number"),
+        ("row,label\n1.5,1\n", "column row holds 1.5"),
+        ("row,label\n0,1\n99999,0\n", "row 99999 is not in .*rejected"),
     ],
 )
 def test_labels_that_are_none_are_named(run, decision, content, said):
     (run / "bad.csv").write_text(content)
     with pytest.raises(ValueError, match=said):
         read_labels(run / "bad.csv", run / "s.parquet", decision.fingerprints)
+
+
+def test_labels_and_rows_may_be_words_that_are_numbers(tmp_path, decision):
+    pd.DataFrame({"row": [0, 1], "prob_hate": [0.9, 0.1]}).to_parquet(tmp_path / "s.parquet")
+    words = pd.DataFrame({"row": ["1", "0"], "label": ["0", "1"]})
+    words.to_parquet(tmp_path / "labels.parquet")
+    found = read_labels(tmp_path / "labels.parquet", tmp_path / "s.parquet", decision.fingerprints)
+    assert found.to_dict("list") == {"prob_hate": [0.1, 0.9], "label": [0, 1]}
+
+
+def test_scores_without_the_column_to_join_by_are_named(tmp_path, decision):
+    pd.DataFrame({"id": ["a"], "prob_hate": [0.9]}).to_parquet(tmp_path / "s.parquet")
+    (tmp_path / "labels.csv").write_text("row,label\n0,1\n")
+    with pytest.raises(ValueError, match=r"s\.parquet has no column 'row'; it has id, prob_hate"):
+        read_labels(tmp_path / "labels.csv", tmp_path / "s.parquet", decision.fingerprints)
 
 
 def test_scores_of_other_models_are_refused(run):

@@ -519,6 +519,8 @@ def scored_root(run):
         ("a.csv", "text,image\n", "has no rows"),
         ("a.csv", 'text,image\n"open,a.jpg\n' + "x" * (1 << 26), "quote left open"),
         ("a.parquet", "no parquet", "not a sound Parquet file"),
+        ("a.csv.gz", "no gzip", "a.csv.gz is not a sound compressed file"),
+        ("a.csv", "text,image,text\nhi,a.jpg,ho\n", "several columns 'text'"),
         ("a.xlsx", "", "cannot be scored; give a folder"),
         ("empty/a.txt", "", "no pictures and no .tar"),
         ("", "", "does not exist"),
@@ -532,6 +534,36 @@ def test_an_input_that_is_none_is_named(scored, tmp_path, name, content, said):
     asked = place.parent if place.parent.name == "empty" else place
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         scored(asked)
+
+
+def test_a_page_of_a_parquet_file_that_is_damaged_is_named(scored, tmp_path):
+    file = tmp_path / "a.parquet"
+    table = pd.DataFrame({"text": [f"monday {k} again" for k in range(500)], "image": "a.jpg"})
+    table.to_parquet(file, compression=None)
+    content = bytearray(file.read_bytes())
+    content[4:40] = b"\xff" * 36
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.parquet is not a sound Parquet file"):
+        scored(file)
+
+
+def test_rows_that_an_open_quote_swallowed_are_said_to_be(scored, memes, tmp_path):
+    rows = 'text,image\nhi,x.jpg\n"open,x.jpg\nfine,x.jpg\nfine,x.jpg\n'
+    (tmp_path / "q.csv").write_text(rows)
+    scored(tmp_path / "q.csv")
+    assert (
+        scored.rejected["reason"].tolist()[-1]
+        == "line 3: 1 fields, expected 2 (to line 5: a quote left open?)"
+    )
+
+
+def test_out_that_is_no_parquet_file_is_replaced_when_asked_for(scored, memes, full_root, tmp_path):
+    (tmp_path / "scores.parquet").write_text("hello")
+    with pytest.raises(ValueError, match=r"was not made from this input .*--overwrite"):
+        scored(memes / "memes.csv")
+    assert len(scored(memes / "memes.csv", overwrite=True)) == N
+    with pytest.raises(ValueError, match=r"scores are written as Parquet; name it s\.parquet"):
+        score(memes / "memes.csv", tmp_path / "s.csv", root=full_root.root, mode="full")
 
 
 def test_the_program_says_errors_in_one_line(full_root, memes, tmp_path, capsys):

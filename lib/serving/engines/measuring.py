@@ -36,7 +36,7 @@ from lib.serving.engines.runtimes import (
 
 BATCH = 16
 # Batches that the time of a pass is the median of, and memes that are judged one by one.
-TIMED, ALONE = 8, 16
+TIMED, ALONE = 8, 64
 
 Encoded = list[dict[str, torch.Tensor]]
 
@@ -126,7 +126,7 @@ def _measured(
         for runtime in RUNTIMES:
             bar.set_postfix_str(f"{name}: {runtime}")
             bar.update()
-            why = refusal(runtime, source.modality, model.device.type)
+            why = refusal(runtime, source.modality, model.device.type, len(samples))
             if not why:
                 try:
                     write_graphs(model, {name: runtime}, folder, fingerprints)

@@ -20,13 +20,15 @@ FLOAT32 = "float32"
 class Runtime(NamedTuple):
     """What runs an encoder: the package it needs, the file's ending, and what loads that.
 
-    Without a `load` it is PyTorch. `modalities` are those whose encoders it takes.
+    Without a `load` it is PyTorch. `modalities` are those whose encoders it takes. It is trusted on
+    no fewer than `memes`.
     """
 
     package: str = "torch"
     ending: str = ""
     load: Callable[[Path], Any] | None = None
     modalities: tuple[str, ...] = ("text", "vision")
+    memes: int = 1
 
 
 def _openvino_bf16(file: Path) -> OpenVinoSession:
@@ -37,8 +39,9 @@ RUNTIMES = {
     FLOAT32: Runtime(),
     "bfloat16": Runtime(),
     "onnxruntime": Runtime("onnxruntime", ".onnx", OnnxSession),
-    # Products of a text model; convolutions lose more than the gate allows.
-    "onnxruntime-int8": Runtime("onnxruntime", ".int8.onnx", OnnxSession, ("text",)),
+    # Products of a text model; convolutions lose more than the gate allows. How a batch is rounded
+    # depends on all of its texts, so that a few batches say little of others.
+    "onnxruntime-int8": Runtime("onnxruntime", ".int8.onnx", OnnxSession, ("text",), 300),
     "openvino": Runtime("openvino", ".onnx", OpenVinoSession),
     "openvino-bf16": Runtime("openvino", ".onnx", _openvino_bf16),
 }
@@ -69,9 +72,14 @@ def check_engine(name: str) -> str:
     return name
 
 
-def refusal(name: str, modality: str, device: str) -> str:
-    """Why a runtime cannot run encoders of a modality here, "" if it can."""
+def refusal(name: str, modality: str, device: str, memes: int | None = None) -> str:
+    """Why a runtime cannot run encoders of a modality here, "" if it can.
+
+    `memes` are those there are to judge it by, None where that is not asked.
+    """
     runtime = RUNTIMES[name]
+    if memes is not None and memes < runtime.memes:
+        return f"judged on {memes} memes alone; it takes {runtime.memes}"
     if modality not in runtime.modalities:
         return f"not for {modality} encoders"
     if runtime.load is not None and device != "cpu":

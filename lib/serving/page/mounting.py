@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI, Response
+from fastapi.responses import RedirectResponse
 from starlette.routing import Mount
 
 from lib.serving.classifier import MemeClassifier
@@ -38,6 +39,7 @@ def mount(
     theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=code)
     # Browsers ask for it of whatever is there.
     app.add_api_route("/favicon.ico", lambda: Response(status_code=204), include_in_schema=False)
+    app.add_api_route("/", lambda: RedirectResponse(f"{PATH}/"), include_in_schema=False)
     gr.mount_gradio_app(
         app,
         page,
@@ -54,6 +56,8 @@ def mount(
         pwa=False,
         show_error=False,
     )
+    # Set by `launch` alone, and without it Gradio opens any file that a client names.
+    page.has_launched = True
     # Gradio's own application, whose streams end with the service (`lib.serving.service.server`).
     mounted = (route for route in app.routes if isinstance(route, Mount))
     app.state.page = next(route.app for route in mounted if route.path == PATH)

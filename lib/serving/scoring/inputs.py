@@ -53,8 +53,8 @@ class Input(NamedTuple):
         places = [place for pattern in asked for place in _expanded(pattern)]
         local = [place for place in places if not is_address(place)]
         for place in local:
-            if not Path(place).exists():
-                raise FileNotFoundError(f"{place} does not exist; give {KINDS}")
+            if not place or not Path(place).exists():
+                raise FileNotFoundError(f"{place or repr(place)} does not exist; give {KINDS}")
         if len(places) == 1 and local and Path(places[0]).is_dir():
             return cls._folder(places[0], columns)
         if places and all(tars.is_shard(place) for place in places):

@@ -182,6 +182,9 @@ def _numbers(part: Path) -> list[int]:
 
 def _rows_of(file: Path, job: str) -> int | None:
     """The rows of a Parquet file that was made by a job, else None."""
-    if not file.is_file() or made_from(file) != json.loads(job):
+    try:
+        if not file.is_file() or made_from(file) != json.loads(job):
+            return None
+    except ValueError:  # no Parquet file, hence not this job's
         return None
     return pq.read_metadata(file).num_rows

@@ -1,11 +1,14 @@
 """Memes in a CSV, JSON Lines or Parquet file, a row at a time."""
 
 import csv
+import gzip
 import io
 import json
+import lzma
 import math
 import posixpath
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -38,8 +41,11 @@ def table_rows(address: str, columns: Columns) -> Iterator[Row]:
     suffix = suffix_of(address)
     read = {".parquet": _parquet}.get(suffix, _json_lines if "json" in suffix else _delimited)
     compression = "infer" if suffix != ".parquet" else None
-    with fsspec.open(address, "rb", compression=compression) as stream:
-        yield from read(address, stream, columns)
+    try:
+        with fsspec.open(address, "rb", compression=compression) as stream:
+            yield from read(address, stream, columns)
+    except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(f"{address} is not a sound compressed file: {error}") from None
 
 
 def suffix_of(address: str) -> str:
@@ -57,9 +63,12 @@ def _delimited(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row
     reader = csv.reader(text, delimiter=DELIMITERS[suffix_of(address)])
     try:
         header = [name.strip() for name in next(reader, [])]
+        if twice := sorted({name for name in header if header.count(name) > 1}):
+            raise ValueError(f"{address} has several columns '{twice[0]}'; name each otherwise")
         found = _found(address, header, columns)
-        number = 0
+        number, last = 0, reader.line_num
         for values in reader:
+            begins, last = last + 1, reader.line_num
             if not values:
                 continue
             if len(values) == len(header):
@@ -67,7 +76,9 @@ def _delimited(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row
                 # A table of this kind cannot tell an empty text from a missing one.
                 yield _row(address, row | _missing(row, found), found, number)
             else:
-                fault = f"line {reader.line_num}: {len(values)} fields, expected {len(header)}"
+                fault = f"line {begins}: {len(values)} fields, expected {len(header)}"
+                if last > begins:
+                    fault += f" (to line {last}: a quote left open?)"
                 yield Row(str(number), fault=fault)
             number += 1
     except csv.Error as error:
@@ -118,7 +129,7 @@ def _parquet(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:
                 plain = {name: None if _is_nan(value) else value for name, value in row.items()}
                 yield _row(address, plain, found, number)
                 number += 1
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{address} is not a sound Parquet file: {error}") from None
 
 

@@ -54,7 +54,10 @@ def serve(settings: ServiceSettings) -> None:
             timeout_graceful_shutdown=int(settings.read_timeout + settings.request_timeout) + 1,
         )
         host, port = listener.getsockname()[:2]
-        facts = {"mode": settings.mode, "host": host, "port": port}
+        facts: dict[str, str | int] = {"mode": settings.mode, "host": host, "port": port}
+        if settings.page:
+            at = f"[{host}]" if ":" in host else host
+            facts["page"] = f"http://{at}:{port}/page"
         LOGGER.info("serving", extra={"facts": facts})
         Server(config).run(sockets=[listener])
 

@@ -1,5 +1,6 @@
 """The page as a person meets it: in Chromium, with nobody to ask but the server."""
 
+import json
 from pathlib import Path
 
 import httpx
@@ -69,6 +70,31 @@ def test_what_cannot_be_judged_is_one_clear_line(opened, upload, meme, tmp_path)
     page.wait_for_function("document.querySelector('#verdict').innerText.includes('characters')")
     fault = page.locator("#verdict [role=alert]").inner_text()
     assert fault == "Text has 20,001 characters; at most 20,000 are taken"
+
+
+def test_a_file_of_the_server_is_not_opened_by_its_name(page_url, meme):
+    """Only what was uploaded, whatever path a client sends."""
+    client = httpx.Client(timeout=30)
+    changes = client.get(f"{page_url}config").json()["dependencies"]
+    reads = next(d["id"] for d in changes if d["targets"] and d["targets"][0][1] == "change")
+
+    def asked(path, session):
+        file = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+        body = {"data": [file, 0.5], "fn_index": reads, "session_hash": session}
+        client.post(f"{page_url}gradio_api/queue/join", json=body)
+        found = client.get(f"{page_url}gradio_api/queue/data", params={"session_hash": session})
+        events = [json.loads(line[5:]) for line in found.text.splitlines() if line[:5] == "data:"]
+        return next(event for event in events if event["msg"] == "process_completed")
+
+    assert not asked(meme, "named")["success"]
+    assert not asked("/etc/passwd", "system")["success"]
+    sent = client.post(f"{page_url}gradio_api/upload", files={"files": meme.open("rb")})
+    assert asked(sent.json()[0], "uploaded")["success"]
+
+
+def test_the_address_without_a_path_leads_to_the_page(page_url):
+    found = httpx.get(page_url.removesuffix("page/"))
+    assert (found.status_code, found.headers["location"]) == (307, "/page/")
 
 
 def test_a_phone_shows_all_of_it_and_an_example_is_a_meme(opened, upload):
