@@ -74,6 +74,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--across", action="store_true")
     options = parser.parse_args()
+    if options.across and len(names := data_sets(options)) < 2:
+        raise SystemExit(f"--across needs two data sets, and {options.data} holds {names} alone")
     first, runs = settings_of(options, "seed-0", model_seed=0), []
     for seed in tqdm(range(options.seeds), desc="seeds"):
         settings = settings_of(options, f"seed-{seed}", model_seed=seed)
@@ -285,11 +287,12 @@ def baselines(settings: Settings, memes: dict[str, MemeShards]) -> dict[str, dic
 def without_picture(settings: Settings) -> dict[str, np.ndarray]:
     """Fusion's margins where all pictures of val and test are replaced by plain grey."""
     fusion = load_fusion(settings.models, "cpu")
-    blank = fusion.encoders.encode_images([blank_picture()])
+    tokens = fusion.head.reads_tokens
+    blank = fusion.encoders.encode_images([blank_picture()], tokens)
     found = {}
     for split in ("val", "test"):
         seen = encode_shards(
-            shard_paths(settings.shards, split), fusion.encoders, settings.features
+            shard_paths(settings.shards, split), fusion.encoders, settings.features, tokens
         )
         grey = {name: array.expand(len(seen), *array.shape[1:]) for name, array in blank.items()}
         seen = seen.with_arrays(**grey)
@@ -341,10 +344,7 @@ def ceiling(labels: np.ndarray) -> dict:
 
 def across_sets(options: argparse.Namespace) -> list[dict]:
     """Train on one data set, test on each: as calibrated at home, and after a few labels there."""
-    names = sorted({e.dataset for e in examples_for(settings_of(options, "seed-0", 0))})
-    if len(names) < 2:
-        raise SystemExit(f"--across needs two data sets, and {options.data} holds {names[0]} alone")
-    runs = {}
+    names, runs = data_sets(options), {}
     for name in names:
         settings = settings_of(options, f"only-{name}", model_seed=0)
         every = examples_for(settings)
@@ -363,6 +363,11 @@ def across_sets(options: argparse.Namespace) -> list[dict]:
                 )
             ]
     return rows
+
+
+def data_sets(options: argparse.Namespace) -> list[str]:
+    every = examples_for(settings_of(options, "seed-0", 0))
+    return sorted({e.dataset for e in every if isinstance(e, Example)})
 
 
 def foreign_predictions(settings: Settings, other: Settings) -> pd.DataFrame:

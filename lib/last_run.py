@@ -8,6 +8,7 @@ and date.
 import hashlib
 import importlib.metadata
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -34,22 +35,32 @@ def unchanged(settings: Settings) -> bool:
         return False
 
 
-def keep_state(settings: Settings) -> None:
-    """Say that a whole run of these settings has just ended."""
-    write_json(_file(settings), {"state": state(settings)})
+def keep_state(settings: Settings, read: str | None = None) -> None:
+    """Say that a whole run of these settings has just ended.
+
+    `read` is what `read_by` said before it began (by default now): what was changed meanwhile is no
+    part of it.
+    """
+    write_json(_file(settings), {"state": state(settings, read)})
 
 
-def state(settings: Settings) -> str:
-    """SHA-256 of all that a run depends on and of all that it left."""
+def state(settings: Settings, read: str | None = None) -> str:
+    """SHA-256 of all that a run depends on, `read_by` as of now by default, and of all it left."""
+    digest = hashlib.sha256((read or read_by(settings)).encode())
+    for file in _files(_left(settings)):
+        small = file.stat().st_size <= READ_UP_TO
+        digest.update(str(file).encode() + file.read_bytes() if small else _by_date(file))
+    return digest.hexdigest()
+
+
+def read_by(settings: Settings) -> str:
+    """SHA-256 of all that a run depends on."""
     digest = hashlib.sha256(settings.model_dump_json().encode())
     digest.update(json.dumps([sys.version, sorted(_versions())]).encode())
     for file in _files(_code()):
         digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
     for file in _files(_given(settings)):
         digest.update(_by_date(file))
-    for file in _files(_left(settings)):
-        small = file.stat().st_size <= READ_UP_TO
-        digest.update(str(file).encode() + file.read_bytes() if small else _by_date(file))
     return digest.hexdigest()
 
 
@@ -89,12 +100,21 @@ def _left(settings: Settings) -> Iterator[Path]:
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
-    """The files among and below some paths, each once, in order."""
+    """The files among and below some paths, each once, in order; links are followed."""
     found = set()
     for path in paths:
-        inside = path.rglob("*") if path.is_dir() else [path]
+        inside = _inside(path) if path.is_dir() else [path]
         found |= {file for file in inside if file.is_file()}
     return sorted(found)
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        # A link to a folder above would lead round and round.
+        seen.add(os.path.realpath(place))
+        folders[:] = [n for n in folders if os.path.realpath(Path(place, n)) not in seen]
+        yield from (Path(place, name) for name in names)
 
 
 def _by_date(file: Path) -> bytes:

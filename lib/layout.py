@@ -19,7 +19,9 @@ class Layout(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["pilot", "full"] = "pilot"
-    root: Path = Field(default_factory=lambda: Path(os.environ.get("MEMES_ROOT", ROOT)))
+    root: Path = Field(
+        default_factory=lambda: Path(os.environ.get("MEMES_ROOT") or ROOT), validate_default=True
+    )
 
     @field_validator("root")
     @classmethod

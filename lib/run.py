@@ -1,10 +1,15 @@
 """Run the step notebooks in order: `python -m lib.run --mode pilot`."""
 
 import argparse
+import contextlib
+import fcntl
+import hashlib
 import json
 import logging
+import os
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +20,8 @@ from papermill.exceptions import PapermillExecutionError
 from lib.commands import again, handed_down, run_command
 from lib.config import ROOT, Settings
 from lib.kernels import BatchKernels
-from lib.last_run import keep_state, unchanged
-from lib.settings_files import read_parameters
+from lib.last_run import keep_state, read_by, unchanged
+from lib.settings_files import BACKBONES, read_parameters
 
 NOTEBOOKS = {
     3: "Step_3/step3_pack_examples.ipynb",
@@ -71,8 +76,8 @@ def _execute(step: int, parameters: Mapping[str, Any], folder: Path, mode: str) 
     executed = folder / Path(notebook).name
     try:
         papermill.execute_notebook(
-            ROOT / notebook,
-            executed,
+            _literal(ROOT / notebook),
+            _literal(executed),
             parameters=dict(parameters),
             kernel_name="python3",
             cwd=ROOT,
@@ -91,6 +96,11 @@ def _execute(step: int, parameters: Mapping[str, Any], folder: Path, mode: str) 
             f"{error.evalue}\nThe executed copy is {executed}. After mending it go on with: "
             f"{again(step)}"
         ) from None
+
+
+def _literal(path: Path) -> str:
+    """A path in which papermill finds no parameters to fill in."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -121,9 +131,11 @@ def main(arguments: list[str] | None = None) -> int:
         if whole and options.first is None and unchanged(settings):
             print(_finished(settings, _command(options)))
             return 0
-        run_steps(parameters, options.first or min(NOTEBOOKS), options.last, _command(options))
+        read = read_by(settings)
+        with _alone(settings):
+            run_steps(parameters, options.first or min(NOTEBOOKS), options.last, _command(options))
         if whole:
-            keep_state(settings)
+            keep_state(settings, read)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -131,6 +143,23 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Keep other runs of this mode from the root meanwhile; ValueError where there is one."""
+    # Not in the root, which a run that is refused leaves as it was.
+    name = hashlib.sha256(str(settings.run_folder).encode()).hexdigest()[:16]
+    file = Path(tempfile.gettempdir(), f"calibrated-memes-{os.getuid()}-{name}.lock")
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"another {settings.mode} run writes to {settings.root}; wait for its end, or give "
+                "another --root"
+            ) from None
+        yield
 
 
 def _finished(settings: Settings, command: str) -> str:
@@ -144,7 +173,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
     """Those of the configuration, without one those of the last run, the options' winning."""
     named = {name: getattr(options, name) for name in ("mode", "data", "root")}
     given = {name: value for name, value in named.items() if value is not None}
-    given |= {name: _value(name, text) for name, text in options.p}
+    given |= {name: _here(name, _value(name, text)) for name, text in options.p}
     if options.config:
         Settings.from_file(options.config)
         return read_parameters(options.config) | given
@@ -164,6 +193,12 @@ def _spelt(parameters: Mapping[str, Any]) -> str:
     others = {k: v for k, v in parameters.items() if k not in options and v is not None}
     # JSON is YAML, and quotes what YAML would take for a number.
     return run_command(options, [(k, json.dumps(v, default=str)) for k, v in others.items()])
+
+
+def _here(name: str, value: Any) -> Any:
+    """A backbone that is a folder by its whole path, as notebooks run elsewhere."""
+    folder = Path(value).expanduser() if name in BACKBONES and isinstance(value, str) else None
+    return str(folder.resolve()) if folder is not None and folder.is_dir() else value
 
 
 def _value(name: str, text: str) -> Any:

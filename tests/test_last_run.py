@@ -4,7 +4,7 @@ import pytest
 
 from lib import run as runner
 from lib.config import MODELS, Settings
-from lib.last_run import keep_state, unchanged
+from lib.last_run import keep_state, read_by, unchanged
 from lib.run import main
 
 
@@ -52,6 +52,27 @@ def test_a_finished_run_is_unchanged_until_something_changes(ran):
 def test_a_file_that_changes_or_appears_counts(ran, tmp_path, name, content):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text(content)
+    assert not unchanged(ran)
+
+
+def test_what_changes_while_a_run_goes_on_is_none_of_it(ran, tmp_path):
+    before = read_by(ran)
+    (tmp_path / "data/manifest.jsonl").write_text("[1, 2]")
+    keep_state(ran, before)
+    assert not unchanged(ran)
+    keep_state(ran, read_by(ran))
+    assert unchanged(ran)
+
+
+def test_files_behind_links_count_and_a_link_upwards_does_no_harm(ran, tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "deeper"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "manifest.jsonl").write_text("{}")
+    (tmp_path / "data/Step_2").symlink_to(elsewhere.parent, target_is_directory=True)
+    (tmp_path / "data/up").symlink_to(tmp_path / "data", target_is_directory=True)
+    keep_state(ran)
+    assert unchanged(ran)
+    (elsewhere / "manifest.jsonl").write_text("{}{}")
     assert not unchanged(ran)
 
 

@@ -27,3 +27,9 @@ def test_a_root_is_absolute_and_known_from_the_code(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert Layout().root == ROOT == Path(__file__).parent.parent
     assert Layout(root=Path("here")).root == tmp_path / "here"
+    monkeypatch.setenv("MEMES_ROOT", "there")
+    assert Layout().root == Settings().root == tmp_path / "there"
+    monkeypatch.setenv("MEMES_ROOT", "~/there")
+    assert Layout().root == Path("~/there").expanduser()
+    monkeypatch.setenv("MEMES_ROOT", "")
+    assert Layout().root == ROOT

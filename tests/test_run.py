@@ -226,3 +226,38 @@ def test_a_clean_run_reports_no_interrupt(notebooks, capfd, monkeypatch):
     nbformat.write(notebook, NOTEBOOKS[3])
     run_steps({"root": str(notebooks / "root")}, 3, 3)
     assert "KeyboardInterrupt" not in capfd.readouterr().err
+
+
+def test_a_second_run_in_the_same_root_is_refused(monkeypatch, tmp_path, capsys):
+    def second(*_):
+        assert main(["--mode", "pilot", "--root", str(tmp_path), "--from", "3"]) == 2
+        said = capsys.readouterr().err
+        assert said == (
+            f"error: another pilot run writes to {tmp_path}; wait for its end, or give another "
+            "--root\n"
+        )
+
+    monkeypatch.setattr(runner, "run_steps", second)
+    assert main(["--mode", "pilot", "--root", str(tmp_path)]) == 0
+    monkeypatch.setattr(runner, "run_steps", lambda *_: None)
+    assert main(["--mode", "pilot", "--root", str(tmp_path), "--from", "3"]) == 0
+
+
+def test_a_backbone_that_is_a_folder_here_is_found_from_everywhere(monkeypatch, tmp_path):
+    (tmp_path / "backbone").mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = {}
+    monkeypatch.setattr(runner, "run_steps", lambda parameters, *_: given.update(parameters))
+    options = ["--mode", "pilot", "--root", str(tmp_path / "root"), "-p", "text_model"]
+    assert main([*options, "backbone"]) == 0
+    assert given["text_model"] == str(tmp_path / "backbone")
+    assert main([*options, "minilm"]) == 0
+    assert given["text_model"] == "minilm"
+
+
+def test_a_root_with_braces_is_no_template(notebooks, tmp_path):
+    place = tmp_path / "{memes}" / "{x"
+    place.mkdir(parents=True)
+    run_steps({"mode": "pilot", "root": str(place)}, 3, 3)
+    assert (place / "seen.txt").read_text() == "pilot 0"
+    assert (place / "runs/pilot/writes.ipynb").exists()

@@ -23,7 +23,8 @@ def assign_splits(
     A publisher's own splits stay, save for members that equal or nearly equal one of a more
     protected split (`SPLITS`): these are dropped. A data set that lacks val or test (labelled)
     gets a tenth of its unassigned and train members for each, in whole groups and stratified by
-    data set and label; its other unassigned members go to train. A group that is larger than such
+    data set and label, one of each label at least where train can spare it; its other unassigned
+    members go to train. A group that is larger than such
     a tenth goes to train, with a warning.
     Raises ValueError if there are too few groups to fill the splits.
     """
@@ -116,6 +117,7 @@ def _fill(
         strata = [f"{items[i].dataset}/{items[i].label}" for i in free]
         names, groups = np.unique(group_of[free], return_inverse=True)
         folds, large = _folds(strata, groups, len(wanted), seed)
+        _share_rare_labels(folds, groups, [items[i].label for i in free], len(wanted))
         settled |= {
             int(name): wanted[fold]
             for name, fold in zip(names, folds, strict=True)
@@ -134,6 +136,27 @@ def _fill(
     for i in pool:
         split_of[i] = settled.get(int(group_of[i]), "train")
     return oversized
+
+
+def _share_rare_labels(
+    folds: np.ndarray, groups: np.ndarray, labels: Sequence[Any], held_out: int
+) -> None:
+    """Give each held-out fold a group of every label that it lacks and that train can spare.
+
+    A label of a few memes falls to none of the tenths by its share, and a split of one label
+    chooses and calibrates nothing. Of train's groups with that label the smallest goes, as long as
+    train keeps another; `folds` (G,) is changed.
+    """
+    sizes = np.bincount(groups)
+    fits = sizes <= math.ceil(len(groups) / FOLDS)
+    for label in sorted(set(labels)):
+        of_label = np.unique(groups[[found == label for found in labels]])
+        for fold in range(held_out):
+            spare = of_label[folds[of_label] >= held_out]
+            smallest = spare[np.argmin(sizes[spare])] if len(spare) > 1 else None
+            lacks = not (folds[of_label] == fold).any()
+            if lacks and smallest is not None and fits[smallest]:
+                folds[smallest] = fold
 
 
 def _folds(

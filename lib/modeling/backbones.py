@@ -154,7 +154,7 @@ def _convert_efficientnet(weights: Path, folder: Path) -> None:
 
 
 def _cache_folder() -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return base / "calibrated-memes"
 
 

@@ -1,6 +1,7 @@
 """Going on with an interrupted training: the last whole checkpoint of the very same job."""
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -52,10 +53,18 @@ def _whole(checkpoint: Path) -> bool:
         checkpoint.name == f"checkpoint-{step}"
         and len(weights) > 0
         and len(others) >= len(PICKLED)
+        and _all_dice(checkpoint)
         and all(map(_read_to_the_end, weights))
         # Their table of contents stands at the end.
         and all(map(zipfile.is_zipfile, others))
     )
+
+
+def _all_dice(checkpoint: Path) -> bool:
+    """Whether the random states of all processes are there: of one, or 0, 1, ... of several."""
+    names = {found.name for found in checkpoint.glob("rng_state*.pth")}
+    processes = max(len(names), int(os.environ.get("WORLD_SIZE", 1)), 2)
+    return "rng_state.pth" in names or names >= {f"rng_state_{k}.pth" for k in range(processes)}
 
 
 def _read_to_the_end(weights: Path) -> bool:

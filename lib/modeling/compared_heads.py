@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from lib.artifacts import fingerprint, read_json, write_json
 from lib.commands import again
 from lib.config import Settings
@@ -64,8 +66,13 @@ class ComparedHeads:
         known, features = self.digests[number], self.sets[number]
         if name not in known:
             array = features.labels if name == "labels" else features.arrays[name]
-            digest = hashlib.sha256(f"{name} {tuple(array.shape)}".encode())
-            for start in range(0, len(features), rows):
-                digest.update(array[start : start + rows].contiguous().numpy().tobytes())
-            known[name] = digest.hexdigest()
+            known[name] = digest_of(name, array, rows)
         return known[name]
+
+
+def digest_of(name: str, array: torch.Tensor, rows: int = 4096) -> str:
+    """SHA-256 of an array's name, shape and bytes, `rows` of them in memory at a time."""
+    digest = hashlib.sha256(f"{name} {tuple(array.shape)}".encode())
+    for start in range(0, len(array), rows):
+        digest.update(array[start : start + rows].contiguous().numpy().tobytes())
+    return digest.hexdigest()

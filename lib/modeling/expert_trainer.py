@@ -109,6 +109,14 @@ class MemeTrainer(Trainer):
             outputs = model(**self._prepare_inputs(inputs))
         return outputs.loss.detach(), outputs.logits.detach().float(), inputs["labels"]
 
+    def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
+        found = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        # Of several processes the last batch is filled up, and Trainer's mean would count that.
+        exact = found.metrics.pop(f"{metric_key_prefix}_log_loss", None)
+        if exact is not None:
+            found.metrics[f"{metric_key_prefix}_loss"] = exact
+        return found
+
 
 class _Bar(TrainerCallback):
     """One progress bar over the optimiser steps, on stderr."""
@@ -241,11 +249,12 @@ def _loss(labels: Sequence[int], balanced: bool, smoothing: float = 0.0) -> Call
     """Cross-entropy averaged over an optimiser step's memes, however they are spread.
 
     Not over a batch: neither accumulation nor a second process may change the step. `balanced`
-    weights a class by n / (2 * its count), which is 1 on average over the memes. `smoothing` moves
+    weights a class by n / (2 * its count), which is 1 on average over the memes, where both occur.
+    `smoothing` moves
     that share of each label's weight to both classes alike (Szegedy et al. 2016).
     """
     weights = None
-    if balanced:
+    if balanced and len(set(labels)) == 2:
         weights = compute_class_weight("balanced", classes=np.array([0, 1]), y=np.asarray(labels))
         weights = torch.tensor(weights, dtype=torch.float32)
 
@@ -270,4 +279,5 @@ def _metrics(evaluated: EvalPrediction) -> dict[str, float]:
     # Of one class alone every ranking is as good as chance.
     found = {name: value if math.isfinite(value) else 0.5 for name, value in found.items()}
     loss = calibrated_loss(evaluated.predictions, evaluated.label_ids)
-    return {"calibrated_loss": loss} | found
+    log_loss = float(scores["nll"])
+    return {"log_loss": log_loss, "calibrated_loss": loss} | found

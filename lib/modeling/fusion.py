@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -85,7 +86,9 @@ def save_fusion(trained: TrainedHead, settings: Settings, encoders: Encoders) ->
             state |= own_state(own, tuned)
         torch.save(state, new / "fusion_model.pt")
         write_json(new / "config.json", config.model_dump())
-        write_json(new / "history.json", trained.history)
+        # Of one class alone there is no AUROC, and NaN is no JSON.
+        history = [{k: v if isfinite(v) else None for k, v in e.items()} for e in trained.history]
+        write_json(new / "history.json", history)
         write_json(new / "made_from.json", origin)
     return folder
 

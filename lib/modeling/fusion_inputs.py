@@ -33,7 +33,8 @@ from transformers import (
     AutoTokenizer,
 )
 
-from lib.artifacts import atomic_path
+from lib.artifacts import as_written, atomic_path, read_json
+from lib.commands import again
 from lib.config import Settings
 from lib.data.altered_pictures import ALTERED_PICTURES
 from lib.data.datasets import MemeShards, shard_paths
@@ -63,13 +64,15 @@ from lib.modeling.trained_on import splits_of, warn_of_other_shards
 def load_encoders(settings: Settings) -> Encoders:
     """Both experts, and the encoders that fusion has of its own by these settings, in eval mode.
 
-    Warns of experts that were trained on other shards than those packed now. Raises
-    FileNotFoundError where an expert is missing, OSError where a backbone is, and ValueError if
-    `dual_encoder` names something else.
+    Warns of experts that were trained on other shards than those packed now, or by other settings.
+    Raises FileNotFoundError where an expert is missing, OSError where a backbone is, and ValueError
+    if `dual_encoder` names something else, or if the experts learned from another part of train
+    than `fusion_features` says.
     """
     learned_from = splits_of(settings.mode)
     packed = {split: shard_paths(settings.shards, split) for split in learned_from}
     warn_of_other_shards(settings.models, packed)
+    _refuse_other_part_of_train(settings)
     own: dict[str, Source] = {}
     if settings.fusion_features == "out_of_fold":
         if not frozen("text_expert", settings):
@@ -81,6 +84,35 @@ def load_encoders(settings: Settings) -> Encoders:
     if settings.dual_encoder is not None:
         own |= load_dual(settings.dual_encoder, text_folding(settings))
     return Encoders.load(settings.models, settings.bf16, own)
+
+
+def _refuse_other_part_of_train(settings: Settings) -> None:
+    """Compare how the experts were trained with what they would be trained by now.
+
+    Experts that saw what a head holds out, or the other way round, are refused: it would learn from
+    memes that they know. Of other differences a warning tells.
+    """
+    for name in EXPERTS:
+        file = settings.model_folder(name) / "training.json"
+        if not file.exists():
+            continue
+        was, now = read_json(file, again(4)), as_written(expert_job(name, settings))
+        parts = [[job.get(k) for k in ("fusion_features", "folds", "seed")] for job in (was, now)]
+        held_out = "held_out" in (parts[0][0], parts[1][0])
+        if held_out and parts[0] != parts[1]:
+            raise ValueError(
+                f"{file.parent} was trained with fusion_features={parts[0][0] or 'out_of_fold'}, "
+                f"folds={parts[0][1]}, seed={parts[0][2]}, and these settings hold out another "
+                f"part of train; train it again: {again(4)}"
+            )
+        differ = [k for k in now if k in was and was[k] != now[k] and k not in ("data", "workers")]
+        if differ:
+            told = ", ".join(f"{k} {was[k]} instead of {now[k]}" for k in differ)
+            warnings.warn(
+                f"{file.parent} was trained with {told}; to train it with these settings: "
+                f"{again(4)}",
+                stacklevel=3,
+            )
 
 
 def _fitted_ngrams(settings: Settings) -> dict[str, Source]:
@@ -270,6 +302,12 @@ def _fold_logits(
     resume = last_checkpoint(folder, job)
     inputs = expert_inputs(name, settings, evaluate=settings.mode == "full")
     chosen = [place for place, row in enumerate(inputs.rows) if others[row]]
+    if not chosen:
+        raise ValueError(
+            f"all train memes with a picture are in one of {settings.folds} folds, so that the "
+            f"{name} of the others has none to learn from; give more pictures that share nothing, "
+            "or set fusion_features=experts"
+        )
     trainer = make_trainer(name, settings, inputs, folder, chosen)
     train_on(trainer, resume)
     memes = {"logits": inputs.plain, "altered": inputs.altered}

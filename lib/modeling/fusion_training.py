@@ -184,8 +184,13 @@ def _parameter_groups(head: FusionHead, penalty: float) -> list[dict[str, Any]]:
 
 
 def goodness_of(scores: Mapping[Any, float], settings: Settings, prefix: str = "") -> float:
-    """What `settings.select_by` makes of scores: the higher the better."""
+    """What `settings.select_by` makes of scores: the higher the better.
+
+    Of one class alone there is no AUROC, and the calibrated loss decides.
+    """
     found = scores[f"{prefix}{_chosen_by(settings)}"]
+    if not math.isfinite(found):
+        return -scores[f"{prefix}calibrated_loss"]
     return -found if settings.select_by in ("calibrated_loss", "log_loss") else found
 
 

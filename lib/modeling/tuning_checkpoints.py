@@ -9,7 +9,7 @@ import torch
 
 from lib.artifacts import atomic_path, fingerprint
 from lib.config import Settings
-from lib.modeling.compared_heads import ComparedHeads
+from lib.modeling.compared_heads import ComparedHeads, digest_of
 from lib.modeling.features import Features
 from lib.modeling.heads import FusionConfig
 
@@ -26,6 +26,7 @@ def tuning_file(
 ) -> Path:
     """Where the feature cache keeps a tuning, by all that decides its outcome."""
     job = {name: getattr(settings, name) for name in KNOBS} | {"code": fingerprint(*CODE)}
+    job["altered"] = [digest_of(name, train.altered[name]) for name in sorted(train.altered)]
     job["head"] = ComparedHeads(settings, train, val).key(config, settings.seed)
     key = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
     return settings.features / f"tuning-{key}.pt"
@@ -37,6 +38,10 @@ def keep_epoch(file: Path, content: dict[str, Any], loader: torch.Generator) -> 
     if torch.cuda.is_available():
         dice["cuda"] = torch.cuda.get_rng_state()
     file.parent.mkdir(parents=True, exist_ok=True)
+    for other in file.parent.glob("tuning-*.pt"):
+        # It is as large as three of the models that learn.
+        if other != file:
+            other.unlink()
     with atomic_path(file) as new:
         torch.save(content | {"dice": dice}, new)
 

@@ -1,5 +1,6 @@
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -154,6 +155,25 @@ def test_free_memes_beside_official_splits_go_to_train():
 def test_a_handful_of_memes_still_fills_every_split(labels):
     splits, _ = assign_splits([item(i, label=label) for i, label in enumerate(labels)])
     assert set(splits.values()) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("hateful", [3, 4, 5, 8])
+def test_a_rare_label_is_in_every_split(hateful):
+    items = [replace(one, label=int(i < hateful)) for i, one in enumerate(spread(100))]
+    for seed in range(5):
+        splits, _ = assign_splits(items, seed)
+        found = Counter(splits[str(i)] for i in range(hateful))
+        assert set(found) == {"train", "val", "test"}
+        assert sum(found.values()) == hateful
+
+
+def test_train_keeps_a_rare_label_that_it_cannot_spare():
+    items = [replace(one, label=int(i < 1)) for i, one in enumerate(spread(100))]
+    assert {assign_splits(items, seed)[0]["0"] for seed in range(5)} <= {"train", "val", "test"}
+    two = [replace(one, label=int(i < 2)) for i, one in enumerate(spread(100))]
+    for seed in range(5):
+        splits, _ = assign_splits(two, seed)
+        assert "train" in (splits["0"], splits["1"])
 
 
 def test_two_official_train_memes_can_lend_one_to_val():

@@ -50,6 +50,29 @@ def test_a_half_written_checkpoint_is_thrown_away(tmp_path, name, left):
     assert not torn.exists()
 
 
+@pytest.mark.parametrize(
+    ("names", "processes", "whole"),
+    [
+        (["rng_state_0.pth", "rng_state_1.pth"], "2", True),
+        (["rng_state_0.pth"], "2", False),
+        (["rng_state_1.pth"], "2", False),
+        (["rng_state_0.pth", "rng_state_1.pth"], "3", False),
+        (["rng_state_0.pth", "rng_state_2.pth"], "1", False),
+    ],
+)
+def test_the_random_state_of_every_process_is_needed(
+    tmp_path, monkeypatch, names, processes, whole
+):
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    last_checkpoint(tmp_path, JOB)
+    path = checkpoint(tmp_path, 10)
+    content = (path / "rng_state.pth").read_bytes()
+    (path / "rng_state.pth").unlink()
+    for name in names:
+        (path / name).write_bytes(content)
+    assert last_checkpoint(tmp_path, JOB) == (str(path) if whole else None)
+
+
 def test_checkpoints_of_another_job_are_thrown_away(tmp_path):
     last_checkpoint(tmp_path, JOB)
     checkpoint(tmp_path, 10)
