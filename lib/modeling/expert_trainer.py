@@ -254,7 +254,7 @@ def _loss(labels: Sequence[int], balanced: bool, smoothing: float = 0.0) -> Call
     that share of each label's weight to both classes alike (Szegedy et al. 2016).
     """
     weights = None
-    if balanced and len(set(labels)) == 2:
+    if balanced and len(np.unique(labels)) == 2:
         weights = compute_class_weight("balanced", classes=np.array([0, 1]), y=np.asarray(labels))
         weights = torch.tensor(weights, dtype=torch.float32)
 

@@ -350,6 +350,33 @@ def test_class_weights_make_both_classes_count_alike():
     assert plain.item() == pytest.approx(np.average(per_class, weights=[3, 1]), abs=1e-6)
 
 
+def test_memes_of_one_class_need_no_weights():
+    labels, logits = torch.tensor([1, 1]), torch.tensor([[0.0, 1.0]] * 2)
+    weighted, plain = (
+        expert_trainer._loss(labels.tolist(), balanced) for balanced in (True, False)
+    )
+    assert weighted({"logits": logits}, labels) == plain({"logits": logits}, labels)
+
+
+def test_a_last_batch_that_is_filled_up_does_not_count_twice(fresh, monkeypatch):
+    """As of several processes, whose last batch of val repeats its first memes."""
+    settings = fresh(select_by="log_loss")
+    inputs = expert_inputs("text_expert", settings, evaluate=True)
+    trainer = expert_trainer.make_trainer("text_expert", settings, inputs, settings.root / "c")
+    step = type(trainer).prediction_step
+
+    def filled_up(self, *given, **options):
+        loss, logits, labels = step(self, *given, **options)
+        return loss + 1, logits, labels
+
+    monkeypatch.setattr(type(trainer), "prediction_step", filled_up)
+    found = trainer.evaluate()
+    predicted = trainer.predict(inputs.val)
+    logits, labels = (torch.tensor(part) for part in (predicted.predictions, predicted.label_ids))
+    assert found["eval_loss"] == pytest.approx(cross_entropy(logits, labels).item(), abs=1e-6)
+    assert "eval_log_loss" not in found
+
+
 def test_a_loss_that_is_not_a_number_stops_and_names_the_memes(fresh, tiny_backbones, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()

@@ -1,4 +1,5 @@
 import json
+import math
 import pickle
 import shutil
 from dataclasses import replace
@@ -22,6 +23,8 @@ from lib.modeling.fusion_training import (
     compare_heads,
     compare_models,
     fusion_config,
+    goodness_of,
+    head_scores,
     train_fusion,
 )
 from lib.modeling.heads import FusionConfig, FusionHead, build_head
@@ -243,6 +246,21 @@ def test_several_heads_answer_with_the_mean_of_their_logits(settings):
     assert [entry["eval_loss"] for entry in run.history] == pytest.approx(
         pd.DataFrame(losses).mean().tolist()
     )
+
+
+def test_val_of_one_class_chooses_by_its_loss_and_is_written(settings):
+    by_auroc = settings.model_copy(update={"select_by": "auroc", "fusion_epochs": 4})
+    val = features(seed=1)
+    one = replace(val, labels=torch.ones_like(val.labels))
+    run = train_fusion(features(), config(), by_auroc, one)
+    losses = [entry["eval_calibrated_loss"] for entry in run.history]
+    kept = head_scores(run.head, one)["calibrated_loss"]
+    assert kept == pytest.approx(min(losses))
+    assert all(math.isnan(entry["eval_auroc"]) for entry in run.history)
+    assert goodness_of({"auroc": math.nan, "calibrated_loss": 0.3}, by_auroc) == -0.3
+    folder = save_fusion(run, by_auroc, NO_ENCODERS)
+    written = json.loads((folder / "history.json").read_text())
+    assert [entry["eval_auroc"] for entry in written] == [None] * 4
 
 
 def scored(n: int, seed: int, moved: float = 0.0) -> Features:

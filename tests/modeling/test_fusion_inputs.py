@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from lib.artifacts import write_json
 from lib.data.altered_pictures import altered
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.val_parts import selecting_rows
 from lib.modeling import fusion_inputs, ngrams
 from lib.modeling.encoders import EXPERTS
-from lib.modeling.experts import train_expert
+from lib.modeling.experts import expert_job, train_expert
 from lib.modeling.features import encode_altered, encode_splits
 from lib.modeling.folds import folds_of_train, head_rows
 from lib.modeling.fusion import load_fusion, save_fusion
@@ -202,3 +203,42 @@ def test_a_changed_encoder_of_fusions_own_is_refused(trained):
         file.write(" ")
     with pytest.raises(ValueError, match=r"text_encoder is not the one .*--from 5"):
         load_fusion(settings.models)
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        ({"fusion_features": "experts"}, {"fusion_features": "held_out"}),
+        ({"fusion_features": "held_out"}, {"fusion_features": "out_of_fold"}),
+        ({"fusion_features": "held_out"}, {"fusion_features": "held_out", "folds": 5}),
+    ],
+)
+def test_experts_that_saw_another_part_of_train_are_refused(with_experts, was, now):
+    trained_by, settings = with_experts(**was), with_experts(**now)
+    for name in EXPERTS:
+        job = expert_job(name, trained_by)
+        write_json(settings.model_folder(name) / "training.json", job)
+    with pytest.raises(ValueError, match=r"text_expert was trained with .*train it again: .*4"):
+        load_encoders(settings)
+
+
+def test_experts_trained_by_other_settings_are_named_with_what_differs(with_experts):
+    settings = with_experts(text_lr=3e-3)
+    before = settings.model_copy(update={"text_lr": 1e-3, "batch_size": 4})
+    for name in EXPERTS:
+        write_json(settings.model_folder(name) / "training.json", expert_job(name, before))
+    with pytest.warns(UserWarning) as told:
+        load_encoders(settings)
+    said = [str(warning.message) for warning in told if "was trained with" in str(warning.message)]
+    size = f"batch_size 4 instead of {settings.batch_size}"
+    assert len(said) == 2
+    assert "learning_rate 0.001 instead of 0.003" in said[0] and size in said[0]
+    assert "learning_rate" not in said[1] and size in said[1]
+
+
+def test_folds_whose_others_have_no_picture_are_refused(fresh):
+    settings = fresh()
+    n = len(MemeShards(shard_paths(settings.shards, "train"), pictures=False))
+    nobody, everyone, folder = np.zeros(n, bool), np.arange(n), settings.root / "fold"
+    with pytest.raises(ValueError, match="all train memes with a picture are in one of 4 folds"):
+        fusion_inputs._fold_logits("vision_expert", settings, nobody, everyone, {}, folder)

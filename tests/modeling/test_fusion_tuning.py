@@ -358,6 +358,12 @@ def test_another_tuning_does_not_take_up_what_was_kept(with_experts, monkeypatch
     assert fusion_tuning.tuning_file(other, config, *started[1:3]).name != file.name
     fewer = started[1].take(np.arange(len(started[1]) - 1))
     assert fusion_tuning.tuning_file(first, config, fewer, started[2]) != file
+    altered = started[1].with_altered(vision_logits=torch.ones(len(started[1]), 2))
+    assert fusion_tuning.tuning_file(first, config, altered, started[2]) != file
+    changed = first.model_copy(update={"fusion_tuning_lr": 3e-3})
+    tune_fusion(*started[:3], changed, started[3])
+    assert len(list(first.features.glob("tuning-*"))) == 1  # the one before is gone
+    assert not file.exists()
 
 
 def _same(one, two):

@@ -80,10 +80,13 @@ def _folding_examples(sources: Iterable[Source]) -> list[dict[str, Any]]:
 
 def _save_texts_preparation(name: str, source: Source, folder: Path) -> None:
     """A text encoder's tokenizer, or the n-gram model, as files."""
-    if hasattr(source, "tokenizer"):
+    if hasattr(source, "tokenizer") and _is_sentencepiece(source.tokenizer):
+        saved = source.tokenizer.save_vocabulary(str(folder))[0]
+        Path(saved).rename(folder / _tokenizer_file(name, source))
+    elif hasattr(source, "tokenizer"):
         source.tokenizer.backend_tokenizer.no_truncation()
         source.tokenizer.backend_tokenizer.no_padding()
-        source.tokenizer.backend_tokenizer.save(str(folder / f"{name}_tokenizer.json"))
+        source.tokenizer.backend_tokenizer.save(str(folder / _tokenizer_file(name, source)))
     elif not source.is_network:
         ngrams: Any = source
         content = {
@@ -95,6 +98,16 @@ def _save_texts_preparation(name: str, source: Source, folder: Path) -> None:
         }
         text = json.dumps(content | {"bias": float(ngrams.arrays["bias"][0])}, ensure_ascii=False)
         write_text(folder / f"{name}.json", text + "\n")
+
+
+def _is_sentencepiece(tokenizer: Any) -> bool:
+    """Whether a tokenizer is SigLIP's first, which has no file of `tokenizers`."""
+    return not hasattr(tokenizer, "backend_tokenizer")
+
+
+def _tokenizer_file(name: str, source: Any) -> str:
+    kind = "spiece.model" if _is_sentencepiece(source.tokenizer) else "tokenizer.json"
+    return f"{name}_{kind}"
 
 
 def _with_weights(ngrams: Any) -> list[tuple[str, list[str], Any]]:
@@ -135,11 +148,13 @@ def _preparation(name: str, source: Any) -> dict[str, Any]:
     siglip = dual and is_siglip(source.model)
     tokenizer = source.tokenizer
     return folding | {
-        "file": f"{name}_tokenizer.json",
+        "file": _tokenizer_file(name, source),
         "markers": "drop" if dual or drops_markers(source.model) else "keep",
         "max_length": source.length if dual else tokenizer.model_max_length,
         "padding": "max_length" if siglip else "longest",
         "lower": siglip,
+        # As its tokenizer does by itself where it is a `tokenizers` file.
+        "strip_punctuation": _is_sentencepiece(tokenizer),
         "pad_id": tokenizer.pad_token_id,
         "pad_token": tokenizer.pad_token,
     }

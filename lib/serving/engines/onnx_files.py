@@ -48,8 +48,9 @@ def export_onnx(
     The module takes the inputs of `example` by name, batches of two or more (a one would be written
     into the graph as a constant), and returns a tensor for each of `outputs`, or one tensor.
     `axes` says which axes of an input may have another length than in the example.
-    Raises ValueError if the graph computes something else than the module, on the example or on the
-    first half of each such axis, and ModuleNotFoundError where the extra is missing.
+    Raises ValueError if the module cannot be written, or the graph computes something else than it,
+    on the example or on the first half of each such axis, and ModuleNotFoundError where the extra
+    is missing.
     """
     needs("onnxscript")
     given = {name: tensor.contiguous() for name, tensor in example.items()}
@@ -59,18 +60,22 @@ def export_onnx(
     with atomic_path(file) as new, warnings.catch_warnings(), torch.no_grad():
         # The exporter warns of what its own libraries call, which no reader here can change.
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            (),
-            str(new),
-            kwargs=given,
-            input_names=list(given),
-            output_names=list(outputs),
-            dynamic_shapes=shapes,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            torch.onnx.export(
+                module,
+                (),
+                str(new),
+                kwargs=given,
+                input_names=list(given),
+                output_names=list(outputs),
+                dynamic_shapes=shapes,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter raises whatever it meets in a model
+            why = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            raise ValueError(f"{file}: this model cannot be written as a graph ({why})") from error
         session = OnnxSession(new, threads=1)
         for inputs in (given, _halved(given, axes)):
             _compare(module, session, inputs, outputs, Path(file))

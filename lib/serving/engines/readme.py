@@ -22,8 +22,9 @@ alone, picture alone, both. `card.json` holds all that stands here, for programs
 
 1. Collapse white space and bring the overlaid text into this form: `{form}`
 2. For each encoder of texts, as the table says: undo disguises (folding), leave the markers out,
-   make letters small; then tokenise with the file (Hugging Face `tokenizers`), cut at the most
-   tokens, pad with the padding token to the longest text or to the most tokens.
+   make letters small; then tokenise with the file (Hugging Face `tokenizers`, where it ends with
+   `spiece.model` SentencePiece, on the text without ASCII punctuation, `</s>` behind it), cut at
+   the most tokens, pad with the padding token to the longest text or to the most tokens.
 
 | encoder | folding | markers | small letters | file | most tokens | padding | padding id |
 |---|---|---|---|---|---|---|---|
