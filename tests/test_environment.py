@@ -28,6 +28,7 @@ DOCUMENTS = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "benchmarks/README.md",
+    "docs/real_memes.md",
     "models/README.md",
     "scripts/README.md",
     "tests/README.md",

@@ -25,7 +25,7 @@ def outcome_figure(
     hateful and what is harmless among the blocked, reviewed and allowed; `threshold_stability`, the
     macro-F1 of each model at the ends of its threshold's interval and at the worst cut within.
     """
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.3), layout="constrained")
     _promises(left, judged(frame, decision, seed))
     _work(middle, workload(frame, decision, prevalence))
     _stability(right, threshold_stability(frame, decision))
@@ -72,7 +72,7 @@ def _work(ax: Axes, table: pd.DataFrame) -> None:
     ax.bar_label(ends, [f"{memes:,.0f}" for memes in table["memes"].fillna(0)], padding=4)
     ax.set_yticks(places, table["decision"])
     ax.tick_params(axis="y", length=0)
-    ax.set(xlim=(0, 11_800), ylim=(len(table) - 0.4, -0.6), xlabel="memes of 10,000")
+    ax.set(xlim=(0, 12_600), ylim=(len(table) - 0.4, -0.6), xlabel="memes of 10,000")
     ax.set_title(f"Work, where {table['prevalence'].iloc[0]:.0%} is hate")
     ax.legend(fontsize=9, frameon=False)
 
@@ -94,8 +94,6 @@ def _stability(ax: Axes, table: pd.DataFrame) -> None:
             ax.plot(found[at], place, mark, **look, label=label, linestyle="", zorder=3)
     ax.set_yticks(range(len(MODELS)), [MODEL_STYLES[model].label for model in MODELS])
     ax.tick_params(axis="y", length=0)
-    ax.set(
-        ylim=(len(MODELS) - 0.4, -0.9), xlabel="macro-F1 at this cut of the threshold's interval"
-    )
+    ax.set(ylim=(len(MODELS) - 0.4, -0.9), xlabel="macro-F1 at cuts within the interval")
     ax.set_title("What another cut would cost")
-    ax.legend(fontsize=8, frameon=False, ncols=4, loc="upper center")
+    ax.legend(fontsize=8, frameon=False, ncols=4, loc="upper center", columnspacing=0.8)
