@@ -86,6 +86,12 @@ def threshold_curves(
     return {model: sweep_thresholds(prob[model], frame["label"]) for model in MODELS}
 
 
+def curves_table(curves: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The curves of all models one below the other, fusion's first, `model` in the first column."""
+    ordered = {model: curves[model] for model in reversed(list(curves))}
+    return pd.concat(ordered, names=["model"]).reset_index(level=0).reset_index(drop=True)
+
+
 def save_curves(curves: Mapping[str, pd.DataFrame], settings: Settings) -> None:
     """Write `thresholds_curve_<model>_<m>.csv` of Step 7."""
     for model, curve in curves.items():

@@ -120,7 +120,8 @@ def policy_table(policy: Policy) -> pd.DataFrame:
     promise. `cut` is the side's cut in use (of review none), NaN where nothing is on that side;
     `observed` = `count` / `n` is counted at `judged_at`: the cut in use, or where the first cut of
     the walk failed that one. `low` and `high` are the exact 95% interval, `p_value` the binomial
-    tail of the promise. `memes` memes, one a group, were looked at. `verdict` is "certified", "not
+    tail of the promise. `memes` memes, one a group, were looked at, `prevalence` of them hateful:
+    the promise is about that share of hate. `verdict` is "certified", "not
     certifiable at n = ...", "not certified: ..." with the reason, or "no target". Where a side is
     not certified, `memes_needed` is how many such memes would do: `needed_at` is the cut of the
     sequence with the least p-value, the lowest of equals, k of n memes counted there, and with the
@@ -133,6 +134,7 @@ def policy_table(policy: Policy) -> pd.DataFrame:
     numbers = ["target", "cut", "judged_at", "observed", "low", "high", "p_value", "needed_at"]
     table[numbers] = table[numbers].astype(float)
     table["memes_needed"] = table["memes_needed"].astype("Int64")
+    table.insert(list(table).index("memes") + 1, "prevalence", policy.prevalence)
     return table
 
 

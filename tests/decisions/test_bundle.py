@@ -24,6 +24,7 @@ from lib.decisions.calibration_tables import (
     calibrated,
     calibration_table,
     cross_fitted,
+    curves_table,
     model_choice,
     reliability,
     reliability_bins,
@@ -450,6 +451,12 @@ def test_a_model_that_knows_nothing_may_call_everything_hate(logits_frame, model
 def test_curves_have_the_documented_grid_and_columns(val, bundle, model_folders):
     curves = threshold_curves(val, bundle.temperatures)
     save_curves(curves, model_folders)
+    together = curves_table(curves)
+    assert together["model"].unique().tolist() == list(reversed(MODELS))
+    for model, rows in together.groupby("model"):
+        pd.testing.assert_frame_equal(
+            rows.drop(columns="model").reset_index(drop=True), curves[model]
+        )
     for model in MODELS:
         file = model_folders.root / "Step_7" / f"thresholds_curve_{model}_full.csv"
         table = pd.read_csv(file)
