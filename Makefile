@@ -51,7 +51,7 @@ test: lint  ## what lint checks; unit, end-to-end and notebook tests
 	  MEMES_ROOT="$$root" $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
 	  -p no:cacheprovider $(sort $(wildcard Step_*/*.ipynb))
 
-test-slow: $(READY)  ## load, engines, many rows, Ray: what takes too long for every commit
+test-slow: $(READY)  ## load, killed runs, many rows, Ray: what takes too long for every commit
 	$(INSTALL) --editable '.[test,ray]'
 	$(RUN) -m pytest -m slow
 

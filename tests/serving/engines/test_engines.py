@@ -19,9 +19,6 @@ from lib.serving.engines.kept import engine_folder, write_graphs
 from lib.serving.engines.measuring import Gate, _timed, measure
 from lib.serving.engines.runtimes import RUNTIMES, networks, refusal
 
-# Every graph takes PyTorch's exporter several seconds.
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def root(full_root, tmp_path_factory) -> Settings:

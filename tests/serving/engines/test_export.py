@@ -13,9 +13,6 @@ from lib.serving.engines.export import export
 
 CLIENT = Path(__file__).parent / "client_without_torch.py"
 
-# Every graph takes PyTorch's exporter several seconds.
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def exported(full_root) -> Path:
