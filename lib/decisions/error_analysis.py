@@ -91,8 +91,8 @@ def write_errors(
             start += len(table)
             counts = counts + error_counts(table)
             surest = surest_errors(pd.concat([surest, table[SHOWN]]), n_surest)
-            sliced.append(slice_counts(told, metas, settings.slice_by))
-            together.append(shared_counts(told, metas, settings.slice_by, company))
+            sliced.append(slice_counts(told, metas, settings.slice_by, sides))
+            together.append(shared_counts(told, sides, company))
             known |= _fields(told, metas)
         if next(memes, None) is not None or not sliced:
             raise ValueError(_other_memes(settings.report_split))

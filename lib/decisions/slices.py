@@ -16,7 +16,7 @@ the slice of which f are errors:
 So of what is called worse than the rest at most one in twenty is expected to be chance.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from typing import Any
 
@@ -74,13 +74,16 @@ def slice_columns(
 
 
 def slice_counts(
-    table: pd.DataFrame, metas: Sequence[Mapping[str, Any]], slice_by: Sequence[str] = ()
+    table: pd.DataFrame,
+    metas: Sequence[Mapping[str, Any]],
+    slice_by: Sequence[str] = (),
+    columns: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The memes of each value of each slice: slice, value, n, errors and the cells tp, fp, tn, fn.
 
-    The arguments are those of `slice_columns`.
+    The arguments are those of `slice_columns`, whose outcome may be given as `columns`.
     """
-    columns = slice_columns(table, metas, slice_by)
+    columns = slice_columns(table, metas, slice_by) if columns is None else columns
     parts = []
     for name in columns:
         cells = pd.DataFrame({"value": columns[name], "cell": table["error_type"].str.lower()})
@@ -91,21 +94,20 @@ def slice_counts(
 
 
 def shared_counts(
-    table: pd.DataFrame,
-    metas: Sequence[Mapping[str, Any]],
-    slice_by: Sequence[str],
-    company: Container[str],
+    table: pd.DataFrame, columns: pd.DataFrame, company: Mapping[str, int]
 ) -> pd.DataFrame:
-    """The memes of each value and group, of those groups alone that are in `company`.
+    """The memes of each value and group, of those groups alone that `company` numbers.
 
-    The other arguments are those of `slice_columns`; the columns are slice, value, group and the
-    cells. Parts of a table are added up by `joined_shared`.
+    `columns` are the `slice_columns` of the error table `table`. The outcome has slice, value,
+    group (its number) and the cells; parts of a table are added up by `joined_shared`.
     """
-    rows = np.array([group in company for group in table["group"]], dtype=bool)
-    columns = slice_columns(table, metas, slice_by)[rows]
-    cells = pd.get_dummies(table["error_type"][rows].str.lower(), dtype=int)
-    cells = cells.reindex(columns=list(CELLS), fill_value=0).assign(group=table["group"][rows])
-    parts = [cells.assign(slice=str(name), value=columns[name]).dropna() for name in columns]
+    number = table["group"].map(company)
+    rows = number.notna()
+    cells = pd.get_dummies(table["error_type"][rows].str.lower(), dtype="int32")
+    cells = cells.reindex(columns=list(CELLS), fill_value=0)
+    cells = cells.assign(group=number[rows].astype("int64"))
+    told = columns[rows]
+    parts = [cells.assign(slice=str(name), value=told[name]).dropna() for name in told]
     return joined_shared(parts)
 
 

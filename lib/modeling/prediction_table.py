@@ -91,11 +91,11 @@ def prediction_chunks(settings: Settings, split: str, rows: int) -> Iterator[pd.
                 yield found.reset_index(drop=True)
 
 
-def shared_groups(settings: Settings, split: str) -> set[str]:
-    """The groups that several memes of a split are in."""
+def shared_groups(settings: Settings, split: str) -> dict[str, int]:
+    """The groups that several memes of a split are in, numbered."""
     path = checked_file(settings.artifact(6, "predictions.parquet"))
     groups = pd.read_parquet(path, columns=["group"], filters=[("split", "==", split)])["group"]
-    return set(groups[groups.duplicated()])
+    return {group: k for k, group in enumerate(groups[groups.duplicated()].unique())}
 
 
 def logits_of(frame: pd.DataFrame, model: str) -> pd.DataFrame:

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.decisions.design_effect import Rate, design_effect, effective, rates_of
-from lib.decisions.slices import joined_shared, shared_counts, slice_counts, slices
+from lib.decisions.slices import (
+    joined_shared,
+    shared_counts,
+    slice_columns,
+    slice_counts,
+    slices,
+)
 
 
 def rate(*groups, alone=(0, 0)):
@@ -73,6 +79,10 @@ def table_of(cells, groups, field):
     return table, [{"field": int(value)} for value in field]
 
 
+def numbered(groups):
+    return {group: k for k, group in enumerate(sorted(set(groups)))}
+
+
 def test_chance_is_seldom_called_worse_where_memes_come_in_groups():
     """60 groups of 10 that are alike within (correlation 0.5), none of them truly different."""
     rng = np.random.default_rng(0)
@@ -83,7 +93,9 @@ def test_chance_is_seldom_called_worse_where_memes_come_in_groups():
         cells = np.where(rng.random(600) < p[groups], "FP", "TN")
         table, metas = table_of(cells, groups.astype(str), rng.integers(0, 4, 60)[groups])
         counts = slice_counts(table, metas, ["field"])
-        shared = shared_counts(table, metas, ["field"], set(table["group"]))
+        shared = shared_counts(
+            table, slice_columns(table, metas, ["field"]), numbered(table["group"])
+        )
         for known in called:
             found = slices([counts], shared if known else None)
             called[known] += (found["verdict"] == "worse than the rest").any()
@@ -96,7 +108,7 @@ def test_memes_by_themselves_are_judged_as_before():
     cells = rng.choice(["TP", "FP", "TN", "FN"], 300)
     table, metas = table_of(cells, [f"g{row}" for row in range(300)], rng.integers(0, 2, 300))
     counts = slice_counts(table, metas, ["field"])
-    shared = shared_counts(table, metas, ["field"], set())
+    shared = shared_counts(table, slice_columns(table, metas, ["field"]), {})
     pd.testing.assert_frame_equal(slices([counts], shared), slices([counts]))
     assert (slices([counts])["design_effect"] == 1).all()
 
@@ -105,9 +117,9 @@ def test_groups_may_be_read_in_parts():
     rng = np.random.default_rng(2)
     cells, groups = rng.choice(["TP", "FN"], 300), rng.integers(0, 60, 300).astype(str)
     table, metas = table_of(cells, groups, rng.integers(0, 2, 300))
-    whole = shared_counts(table, metas, ["field"], set(groups))
+    columns, company = slice_columns(table, metas, ["field"]), numbered(groups)
+    whole = shared_counts(table, columns, company)
     parts = [
-        shared_counts(table[k : k + 41], metas[k : k + 41], ["field"], set(groups))
-        for k in range(0, 300, 41)
+        shared_counts(table[k : k + 41], columns[k : k + 41], company) for k in range(0, 300, 41)
     ]
     pd.testing.assert_frame_equal(joined_shared(parts), whole)
