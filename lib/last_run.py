@@ -109,9 +109,10 @@ def _files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    seen = set()
+    real = folder.resolve()
+    # A link to a folder above would lead round and round, or through all of the disk.
+    seen = {str(real), *map(str, real.parents)}
     for place, folders, names in os.walk(folder, followlinks=True):
-        # A link to a folder above would lead round and round.
         seen.add(os.path.realpath(place))
         folders[:] = [n for n in folders if os.path.realpath(Path(place, n)) not in seen]
         yield from (Path(place, name) for name in names)

@@ -25,7 +25,7 @@ from lib.decisions.evaluation import without_nan
 from lib.decisions.policy import CHOSEN
 from lib.decisions.slices import OTHERS, slice_columns, slice_counts, slices
 from lib.decisions.spreadsheets import for_spreadsheets
-from lib.modeling.prediction_table import groups_of, resampled, too_few_groups
+from lib.modeling.prediction_table import FEWEST_GROUPS, groups_of, resampled
 
 # Whether more is better.
 METRICS = {
@@ -168,9 +168,17 @@ def _values(pair: _Pair) -> list[dict[str, float]]:
 
 
 def _worse_by(
-    pair: _Pair, rows: np.ndarray, metric: str, more_is_better: bool, options: Mapping[str, Any]
+    pair: _Pair,
+    rows: np.ndarray,
+    metric: str,
+    more_is_better: bool,
+    options: Mapping[str, Any],
+    groups: np.ndarray | None,
 ) -> dict[str, Any]:
-    """By how much B is worse on `rows` (n,), with the interval and a verdict."""
+    """By how much B is worse on `rows` (n,), with the interval and a verdict.
+
+    What is resampled are `groups` (n,), None: the memes.
+    """
     a, b = (0, 1) if more_is_better else (1, 0)
     found = bootstrap_difference(
         pair.prob[a][rows],
@@ -178,7 +186,7 @@ def _worse_by(
         pair.labels[rows],
         metric,
         thresholds=(pair.cuts[a], pair.cuts[b]),
-        groups=groups_of(pair.frame.iloc[rows]),
+        groups=groups,
         **options,
     )
     low, high = float(found.low), float(found.high)
@@ -206,7 +214,7 @@ def _metrics(
     everyone = np.arange(len(pair.frame))
     return pd.DataFrame(
         {"metric": name, "a": a[name], "b": b[name]}
-        | _worse_by(pair, everyone, name, more_is_better, options)
+        | _worse_by(pair, everyone, name, more_is_better, options, groups_of(pair.frame))
         for name, more_is_better in METRICS.items()
     )
 
@@ -245,14 +253,16 @@ def _slices(
     if unknown := [name for name in slice_by if belongs[name].isna().all()]:
         warnings.warn(f"slice_by: {unknown} is not known here of any meme", stacklevel=3)
     listed = a.groupby("slice")["value"].agg(list)
-    # What falls into too few groups to be resampled would be judged as if its memes were apart.
-    whole = groups_of(pair.frame) is not None
+    resampling = groups_of(pair.frame) is not None
     for name, value, judged in zip(a["slice"], a["value"], enough, strict=True):
         rows = _members(belongs[name], value, listed[name])
+        groups = _groups(pair.frame["group"].iloc[rows]) if resampling else None
+        # What falls into too few groups would be judged as if its memes were apart.
+        enough_groups = groups is None or groups.max() + 1 >= FEWEST_GROUPS
         changes.append(
             # Accuracy falls as the error rate rises.
-            _worse_by(pair, rows, "accuracy", True, together)
-            if judged and not (whole and too_few_groups(pair.frame.iloc[rows]))
+            _worse_by(pair, rows, "accuracy", True, together, groups)
+            if judged and enough_groups
             else dict(zip(ENDS, (math.nan, math.nan, math.nan, "insufficient"), strict=True))
         )
     table = pd.concat([table, pd.DataFrame(changes, columns=list(ENDS))], axis=1)
@@ -263,6 +273,15 @@ def _members(values: pd.Series, value: str, listed: Sequence[str]) -> np.ndarray
     """The rows (n,) of a value of a slice; `OTHERS` are those known but not listed."""
     of_value = values.notna() & ~values.isin(listed) if value == OTHERS else values == value
     return np.flatnonzero(of_value)
+
+
+def _groups(names: pd.Series) -> np.ndarray | None:
+    """The number of each meme's group (n,), None where each is alone in its own.
+
+    An accuracy may be resampled whatever the labels, so that one of them may be alone in a group.
+    """
+    numbers, found = pd.factorize(names, sort=True)
+    return None if len(found) == len(names) else numbers
 
 
 def _print(found: Comparison) -> None:

@@ -1,7 +1,8 @@
 """The error table: what each model said of each meme, and where fusion went wrong.
 
 It is written as it is read, `CHUNK` memes at a time: a chunk's predictions and texts, the errors
-shown and the slices' counts are all that is held, whatever the number of memes.
+shown and the slices' counts are held, whatever the number of memes; and of those that share a group
+some numbers a slice.
 """
 
 import re

@@ -28,8 +28,8 @@ from lib.modeling.device import default_device
 # A model that nobody calibrated tells a label only where it is rather sure.
 DEFAULT_THRESHOLD = 0.6
 WEIGHTS = "model.safetensors"
-# Without it transformers makes a tokenizer that knows no word.
-TOKENIZER = "tokenizer.json"
+# Without any of them transformers may make a tokenizer that knows no word.
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "bpe.codes")
 TRAIN_COMMAND = "python scripts/train_emotion_model.py"
 
 
@@ -176,8 +176,9 @@ class BERTEmotionClassifier(nn.Module):
         """
         folder = Path(folder)
         config = read_json(folder / "config.json", TRAIN_COMMAND)
-        for name in (WEIGHTS, TOKENIZER):
-            require(folder / name, TRAIN_COMMAND)
+        require(folder / WEIGHTS, TRAIN_COMMAND)
+        if not any((folder / name).is_file() for name in VOCABULARIES):
+            require(folder / VOCABULARIES[0], TRAIN_COMMAND)
         if config.get("architectures") != [cls.__name__]:
             raise ValueError(
                 f"{folder / 'config.json'}: architectures is {config.get('architectures')}, not "

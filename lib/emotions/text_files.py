@@ -43,8 +43,9 @@ def read_texts(path: str | Path, stream: BinaryIO, column: str = "text") -> Iter
     UTF-16.
     """
     if stream.seekable():
+        begin = stream.tell()
         head = stream.read(2)
-        stream.seek(0)
+        stream.seek(begin)
         if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             raise ValueError(f"{path} is in UTF-16; save it as UTF-8")
     suffix = Path(path).suffix.lower()
@@ -187,6 +188,9 @@ def _parquet(path: str, stream: BinaryIO, column: str) -> Iterator[TextRow]:
                 number += 1
                 yield _row(number, number, text, id_ if "id" in names else None)
     except (pa.ArrowException, OSError) as error:
+        # With a number it is the system's, and says nothing of the file.
+        if getattr(error, "errno", None) is not None:
+            raise
         raise ValueError(f"{path} is not a sound Parquet file: {error}") from None
 
 

@@ -100,10 +100,15 @@ def _refuse_other_part_of_train(settings: Settings) -> None:
         parts = [[job.get(k) for k in ("fusion_features", "folds", "seed")] for job in (was, now)]
         held_out = "held_out" in (parts[0][0], parts[1][0])
         if held_out and parts[0] != parts[1]:
+            learned_from = (
+                f"without a part of train (folds={parts[0][1]}, seed={parts[0][2]})"
+                if parts[0][0]
+                else "on all of train"
+            )
             raise ValueError(
-                f"{file.parent} was trained with fusion_features={parts[0][0] or 'out_of_fold'}, "
-                f"folds={parts[0][1]}, seed={parts[0][2]}, and these settings hold out another "
-                f"part of train; train it again: {again(4)}"
+                f"{file.parent} was trained {learned_from}, and with fusion_features="
+                f"{settings.fusion_features} it would learn from another part; train it again: "
+                f"{again(4)}"
             )
         differ = [k for k in now if k in was and was[k] != now[k] and k not in ("data", "workers")]
         if differ:

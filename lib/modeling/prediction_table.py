@@ -111,15 +111,9 @@ def groups_of(frame: pd.DataFrame) -> np.ndarray | None:
     class.
     """
     numbers, names = pd.factorize(frame["group"], sort=True)
-    apart = len(names) == len(frame)
-    return None if apart or too_few_groups(frame) else numbers
-
-
-def too_few_groups(frame: pd.DataFrame) -> bool:
-    """Whether memes share groups, and these are too few to be resampled."""
-    groups = frame["group"].nunique(dropna=False)
-    fewest = frame.groupby("label")["group"].nunique().min()
-    return groups < len(frame) and (groups < FEWEST_GROUPS or fewest < 2)
+    of_class = pd.Series(numbers).groupby(frame["label"].to_numpy()).nunique()
+    few = len(names) < FEWEST_GROUPS or of_class.min() < 2
+    return None if few or len(names) == len(frame) else numbers
 
 
 def resampled(frame: pd.DataFrame) -> str:

@@ -168,8 +168,6 @@ def test_a_rare_label_is_in_every_split(hateful):
 
 
 def test_train_keeps_a_rare_label_that_it_cannot_spare():
-    items = [replace(one, label=int(i < 1)) for i, one in enumerate(spread(100))]
-    assert {assign_splits(items, seed)[0]["0"] for seed in range(5)} <= {"train", "val", "test"}
     two = [replace(one, label=int(i < 2)) for i, one in enumerate(spread(100))]
     for seed in range(5):
         splits, _ = assign_splits(two, seed)

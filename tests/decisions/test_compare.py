@@ -383,6 +383,27 @@ def test_a_slice_of_too_few_groups_to_be_resampled_is_insufficient(root, predict
     assert (verdicts["few"], verdicts["man"]) == ("insufficient", "not told apart")
 
 
+def test_a_slice_of_almost_one_label_is_judged(root, predictions):
+    """Accuracy needs no two labels: what breaks must not pass for having one hateful meme."""
+    n = len(predictions)
+    label = [int(row % 2 == 0 and (row < n - 200 or row == n - 2)) for row in range(n)]
+    kinds = [f"{'rare' if row >= n - 200 else 'usual'}{row // 2}" for row in range(n)]
+    frame = predictions.assign(label=label, group=kinds)
+    frame.attrs = predictions.attrs
+    a = read_run(root("a", frame), "full")
+    metas = [{"kind": group[:4]} for group in a.frame["group"]]
+    told = error_table(a.frame, [""] * len(metas), metas, a.decision)
+    right = a.frame["label"].to_numpy() * 0.8 + 0.1
+    broken = np.where(a.frame["group"].str.startswith("rare"), 1 - right, right)
+    decided = tuple((prob >= 0.5).astype(int) for prob in (right, broken))
+    pair = _Pair(a.frame, told, (right, broken), decided, (0.5, 0.5))
+    found = _slices(pair, metas, ["kind"], {"seed": 0, "n_resamples": 50})
+    assert found.set_index("value")["verdict"].to_dict() == {
+        "rare": "worse",
+        "usua": "not told apart",
+    }
+
+
 def test_shards_without_the_predicted_memes_are_refused(packed_roots, capsys):
     for place in packed_roots:
         settings = Settings(mode="full", root=place)

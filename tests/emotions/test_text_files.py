@@ -52,6 +52,12 @@ def test_a_file_in_utf_16_is_refused_as_a_whole(name):
         rows(name, "text\nhi\n".encode("utf-16"))
 
 
+def test_a_stream_is_read_from_where_it_stands():
+    stream = io.BytesIO(b"a title\nfirst\n")
+    stream.readline()
+    assert [row.text for row in read_texts("-", stream)] == ["first"]
+
+
 def test_columns_that_cannot_be_told_apart_or_counted_are_refused():
     with pytest.raises(ValueError, match=r"a\.csv has several columns 'text'"):
         rows("a.csv", b"text,n,text\na,1,b\n")

@@ -536,6 +536,12 @@ def test_an_input_that_is_none_is_named(scored, tmp_path, name, content, said):
         scored(asked)
 
 
+def test_columns_that_are_not_read_may_have_one_name(scored, tmp_path):
+    (tmp_path / "a.csv").write_text("text,image,,,note,note\nhi,a.jpg,,,x,y\n")
+    scored(tmp_path / "a.csv")
+    assert scored.rejected["reason"].str.contains("there is no such picture").all()
+
+
 def test_a_page_of_a_parquet_file_that_is_damaged_is_named(scored, tmp_path):
     file = tmp_path / "a.parquet"
     table = pd.DataFrame({"text": [f"monday {k} again" for k in range(500)], "image": "a.jpg"})

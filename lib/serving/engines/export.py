@@ -101,8 +101,18 @@ def _save_texts_preparation(name: str, source: Source, folder: Path) -> None:
 
 
 def _is_sentencepiece(tokenizer: Any) -> bool:
-    """Whether a tokenizer is SigLIP's first, which has no file of `tokenizers`."""
-    return not hasattr(tokenizer, "backend_tokenizer")
+    """Whether a tokenizer is SigLIP's first, which has no file of `tokenizers`.
+
+    Raises ValueError for any other that has none.
+    """
+    if hasattr(tokenizer, "backend_tokenizer"):
+        return False
+    if "spiece.model" not in tokenizer.vocab_files_names.values():
+        raise ValueError(
+            f"{type(tokenizer).__name__} has no file that other languages can read; train with a "
+            "backbone whose tokenizer is one of Hugging Face's `tokenizers`"
+        )
+    return True
 
 
 def _tokenizer_file(name: str, source: Any) -> str:

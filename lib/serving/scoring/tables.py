@@ -63,9 +63,9 @@ def _delimited(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row
     reader = csv.reader(text, delimiter=DELIMITERS[suffix_of(address)])
     try:
         header = [name.strip() for name in next(reader, [])]
-        if twice := sorted({name for name in header if header.count(name) > 1}):
-            raise ValueError(f"{address} has several columns '{twice[0]}'; name each otherwise")
         found = _found(address, header, columns)
+        if twice := [name for name in found if name is not None and header.count(name) > 1]:
+            raise ValueError(f"{address} has several columns '{twice[0]}'; name each otherwise")
         number, last = 0, reader.line_num
         for values in reader:
             begins, last = last + 1, reader.line_num
@@ -130,6 +130,9 @@ def _parquet(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:
                 yield _row(address, plain, found, number)
                 number += 1
     except (pa.ArrowException, OSError) as error:
+        # With a number it is the system's or the network's, and says nothing of the file.
+        if getattr(error, "errno", None) is not None:
+            raise
         raise ValueError(f"{address} is not a sound Parquet file: {error}") from None
 
 
