@@ -42,7 +42,7 @@ pilot: $(READY)  ## run Steps 3 to 8 on 50 memes (DATA=DIR: on your own)
 	$(RUN) -m lib.run --config configs/pilot.yaml $(GIVEN_DATA) $(if $(FROM),--from $(FROM))
 
 full: $(READY)  ## run Steps 3 to 8 in full mode (CONFIG=configs/confounders.yaml: offline, on a CPU)
-	$(RUN) -m lib.run --config $(CONFIG) $(GIVEN_DATA) $(if $(FROM),--from $(FROM))
+	$(RUN) -m lib.run --config $(if $(word 2,$(CONFIG)),"$(CONFIG)",$(CONFIG)) $(GIVEN_DATA) $(if $(FROM),--from $(FROM))
 
 test: lint  ## what lint checks; unit, end-to-end and notebook tests
 	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \

@@ -190,6 +190,7 @@ def test_without_cuda_pytorch_comes_from_its_own_index():
         (["pilot", "FROM=6"], "lib.run --config configs/pilot.yaml  --from 6"),
         (["full"], "lib.run --config configs/full.yaml"),
         (["full", "CONFIG=configs/confounders.yaml"], "--config configs/confounders.yaml"),
+        (["full", "CONFIG=my runs/a.yaml"], '--config "my runs/a.yaml"'),
         (["full", "FROM=5"], "lib.run --config configs/full.yaml  --from 5"),
         (["test"], "--cov=lib"),
         (["test"], "python -m mypy\n"),
