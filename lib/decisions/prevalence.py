@@ -7,11 +7,12 @@ import pandas as pd
 from sklearn.metrics import (
     brier_score_loss,
     log_loss,
-    precision_recall_curve,
     precision_recall_fscore_support,
+    roc_curve,
 )
 
 from lib.calibration import prob_hate
+from lib.calibration.ranking import ABOVE_ALL
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.modeling.prediction_table import logits_of
@@ -33,9 +34,9 @@ def at_prevalence(
     """Each model's metrics on `frame`, hate weighted as if its share were `prevalence`.
 
     Probabilities are `shifted` from the share of hate that they were calibrated on. "frozen" keeps
-    the decisions of the thresholds as they are, "retuned" those of the threshold of greatest F1 at
-    that share on `fit_frame`; both thresholds are on the shifted probabilities. A model has None
-    where `frame` or what was fitted on holds one class only.
+    the decisions of the thresholds as they are, "retuned" those of the threshold that is best at
+    that share on `fit_frame`, by the objective of `decision`; both thresholds are on the shifted
+    probabilities. A model has None where `frame` or what was fitted on holds one class only.
     """
     of, labels = decision.prevalence, frame["label"].to_numpy()
     found: dict[str, Any] = dict.fromkeys(MODELS)
@@ -49,7 +50,7 @@ def at_prevalence(
         )
         threshold = decision.thresholds[model]
         prob, retuned = shifted(plain, of, prevalence), shifted(fitted, of, prevalence)
-        cut = _best_f1_threshold(retuned, fit_frame["label"].to_numpy(), prevalence)
+        cut = _retuned(retuned, fit_frame["label"].to_numpy(), prevalence, **decision.objective)
         found[model] = {
             "brier": float(brier_score_loss(labels, prob, sample_weight=weights)),
             "nll": float(log_loss(labels, prob, sample_weight=weights)),
@@ -84,8 +85,35 @@ def _decisions(hate: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> dic
     }
 
 
-def _best_f1_threshold(prob: np.ndarray, labels: np.ndarray, prevalence: float) -> float:
-    weights = _weights(labels, prevalence)
-    precision, recall, cuts = precision_recall_curve(labels, prob, sample_weight=weights)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
-    return float(cuts[np.argmax(f1[:-1])])
+def _retuned(
+    prob: np.ndarray,
+    labels: np.ndarray,
+    prevalence: float,
+    objective: str,
+    costs: tuple[float, float] = (1.0, 1.0),
+    floor: float = 0.0,
+) -> float:
+    """The threshold of the best objective where hate has that share, of equals the lowest.
+
+    The objectives are those of `lib.calibration.best_threshold`. The counts are shares of all
+    memes: with r and q the rates at which hateful and harmless ones are flagged, tp = prevalence r
+    and fp = (1 - prevalence) q. Where flagging nothing is best it is `ABOVE_ALL`.
+    """
+    q, r, cuts = roc_curve(labels, prob, drop_intermediate=False)
+    tp, fp = prevalence * r, (1 - prevalence) * q
+    fn, tn = prevalence - tp, 1 - prevalence - fp
+    precision = tp / np.maximum(tp + fp, np.finfo(float).tiny)
+    values = {
+        "f1": _f1(tp, fp, fn),
+        "macro_f1": (_f1(tp, fp, fn) + _f1(tn, fp, fn)) / 2,
+        "balanced_accuracy": (r + 1 - q) / 2,
+        "cost": -(costs[0] * fp + costs[1] * fn),
+        "precision_at_recall": np.where(r >= floor, precision, -1),
+        "recall_at_precision": np.where(precision >= floor, r, -1),
+    }[objective]
+    best = float(cuts[len(cuts) - 1 - np.argmax(values[::-1])])
+    return best if np.isfinite(best) else ABOVE_ALL
+
+
+def _f1(right: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
+    return 2 * right / np.maximum(2 * right + fp + fn, np.finfo(float).tiny)

@@ -1,10 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score, precision_score
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    f1_score,
+    precision_score,
+    recall_score,
+)
 
+from lib.calibration import best_threshold
 from lib.calibration.ranking import ABOVE_ALL
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
@@ -71,6 +79,53 @@ def test_a_rarer_hate_costs_precision_and_asks_for_another_threshold(val, decisi
     assert found["frozen"]["precision"] < usual["precision"]
     assert found["retuned"]["f1"] > found["frozen"]["f1"]
     assert found["retuned"]["threshold"] > found["frozen"]["threshold"]
+
+
+def repeated(frame):
+    """Each non-hateful meme 9 times: what a share of a tenth of the hate comes to."""
+    return pd.concat([frame[frame["label"] == 1]] + [frame[frame["label"] == 0]] * 9)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"objective": "f1"},
+        {"objective": "macro_f1"},
+        {"objective": "balanced_accuracy"},
+        {"objective": "cost", "costs": (1.0, 3.0)},
+        {"objective": "cost", "costs": (1.0, 0.001)},
+        {"objective": "precision_at_recall", "floor": 0.6},
+        {"objective": "recall_at_precision", "floor": 0.5},
+    ],
+)
+def test_a_retuned_threshold_is_as_good_as_the_best_on_memes_of_that_share(
+    val, decision, objective
+):
+    rare = repeated(val)
+    of, to = decision.prevalence, float(rare["label"].mean())
+    retuned = replace(decision, objective=objective)
+    cut = at_prevalence(val, val, retuned, to)["mm_fusion"]["retuned"]["threshold"]
+    prob = shifted(calibrated(rare, decision.temperatures)["mm_fusion"], of, to)
+    best = best_threshold(prob, rare["label"], **objective)
+    hate, label = prob >= cut, rare["label"].to_numpy()
+    costs = objective.get("costs", (1, 1))
+    reached = {
+        "f1": f1_score(label, hate),
+        "macro_f1": f1_score(label, hate, average="macro"),
+        "balanced_accuracy": balanced_accuracy_score(label, hate),
+        "cost": costs[0] * (hate & (label == 0)).sum() + costs[1] * (~hate & (label == 1)).sum(),
+        "precision_at_recall": precision_score(label, hate),
+        "recall_at_precision": recall_score(label, hate),
+    }[objective["objective"]]
+    if objective["objective"] == "cost":
+        flagged = prob >= best.threshold
+        least = costs[0] * (flagged & (label == 0)).sum()
+        assert reached == pytest.approx(least + costs[1] * (~flagged & (label == 1)).sum())
+    else:
+        assert reached == pytest.approx(best.value)
+    if "floor" in objective:
+        kept = recall_score if objective["objective"] == "precision_at_recall" else precision_score
+        assert kept(label, hate) >= objective["floor"]
 
 
 def test_a_threshold_above_every_score_stays_there(val, decision):
