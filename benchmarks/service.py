@@ -3,7 +3,7 @@
     python benchmarks/service.py [--root DIR] [--mode pilot] [--rounds 4] [--seconds 4]
 
 Each server is a process of its own on this machine, deployed as its documentation shows with
-batching switched on, at most 16 memes: the peers wait 10 ms for them, this service its own 5. Ray
+batching switched on, at most 16 memes: the peers wait 10 ms for them, this service its own 30. Ray
 Serve is measured as it comes, that is with one CPU a replica, and with all of them. Eight clients
 in this process ask each in turn, over connections that stay open; all servers wait while one is
 measured. `model` calls `predict_batch` on the same bytes in batches of 16, in a process of its own:
