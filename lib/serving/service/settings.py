@@ -35,7 +35,7 @@ class ServiceSettings(BaseModel):
     )
     max_batch: int = Field(default=16, ge=1, description="memes that the model is shown at once")
     max_wait_ms: float = Field(
-        default=30, ge=0, le=1000, description="how long a batch waits for memes that are being read"
+        default=30, ge=0, le=1000, description="how long a batch waits for memes being read"
     )
     queue: int = Field(
         default=128, ge=1, description="memes accepted and unanswered; more get a 503"
