@@ -25,6 +25,8 @@ def test_committed_outputs_do_not_depend_on_the_last_run(tmp_path, monkeypatch):
 def test_figures_keep_their_size_and_lose_bytes():
     figure, axes = plt.subplots(figsize=(4, 3))
     axes.plot(np.sin(np.linspace(0, 6, 200)), alpha=0.5)
+    axes.plot([0, 9], [0, 0], color="#d08614")
+    axes.plot(9, 0.5, "^", color="#2a6591", markersize=4)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     before = base64.b64encode(buffer.getvalue()).decode()
