@@ -24,8 +24,7 @@ def assign_splits(
     protected split (`SPLITS`): these are dropped. A data set that lacks val or test (labelled)
     gets a tenth of its unassigned and train members for each, in whole groups and stratified by
     data set and label, one of each label at least where train can spare it; its other unassigned
-    members go to train. A group that is larger than such
-    a tenth goes to train, with a warning.
+    members go to train. A group that is larger than such a tenth goes to train, with a warning.
     Raises ValueError if there are too few groups to fill the splits.
     """
     ties = ties or Ties(items)

@@ -250,8 +250,7 @@ def _loss(labels: Sequence[int], balanced: bool, smoothing: float = 0.0) -> Call
 
     Not over a batch: neither accumulation nor a second process may change the step. `balanced`
     weights a class by n / (2 * its count), which is 1 on average over the memes, where both occur.
-    `smoothing` moves
-    that share of each label's weight to both classes alike (Szegedy et al. 2016).
+    `smoothing` moves that share of each label's weight to both classes alike (Szegedy et al. 2016).
     """
     weights = None
     if balanced and len(np.unique(labels)) == 2:

@@ -72,7 +72,7 @@ def load_encoders(settings: Settings) -> Encoders:
     learned_from = splits_of(settings.mode)
     packed = {split: shard_paths(settings.shards, split) for split in learned_from}
     warn_of_other_shards(settings.models, packed)
-    _refuse_other_part_of_train(settings)
+    _check_how_experts_were_trained(settings)
     own: dict[str, Source] = {}
     if settings.fusion_features == "out_of_fold":
         if not frozen("text_expert", settings):
@@ -86,7 +86,7 @@ def load_encoders(settings: Settings) -> Encoders:
     return Encoders.load(settings.models, settings.bf16, own)
 
 
-def _refuse_other_part_of_train(settings: Settings) -> None:
+def _check_how_experts_were_trained(settings: Settings) -> None:
     """Compare how the experts were trained with what they would be trained by now.
 
     Experts that saw what a head holds out, or the other way round, are refused: it would learn from

@@ -20,9 +20,10 @@ from lib.calibration import bootstrap_difference
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.decisions.bundle import DecisionBundle
-from lib.decisions.compare import METRICS, _Pair, _slices, compare, faults, main
+from lib.decisions.compare import compare, faults, main
 from lib.decisions.compared_runs import default_modes, memes_of, paired, read_run
 from lib.decisions.error_analysis import error_table
+from lib.decisions.run_differences import METRICS, Pair, slices_of
 from lib.decisions.slices import SLICES, slice_columns, slice_counts
 from lib.decisions.spreadsheets import as_met
 from lib.modeling.prediction_table import predictions_to_fit, save_predictions
@@ -377,8 +378,8 @@ def test_a_slice_of_too_few_groups_to_be_resampled_is_insufficient(root, predict
     told = error_table(a.frame, [""] * len(metas), metas, a.decision)
     prob = told["mm_fusion_prob"].to_numpy()
     decided = told["mm_fusion_pred"].to_numpy()
-    pair = _Pair(a.frame, told, (prob, prob), (decided, decided), (0.5, 0.5))
-    found = _slices(pair, metas, ["kind"], {"seed": 0, "n_resamples": 50})
+    pair = Pair(a.frame, told, (prob, prob), (decided, decided), (0.5, 0.5))
+    found = slices_of(pair, metas, ["kind"], {"seed": 0, "n_resamples": 50})
     verdicts = found.set_index("value")["verdict"]
     assert (verdicts["few"], verdicts["man"]) == ("insufficient", "not told apart")
 
@@ -396,8 +397,8 @@ def test_a_slice_of_almost_one_label_is_judged(root, predictions):
     right = a.frame["label"].to_numpy() * 0.8 + 0.1
     broken = np.where(a.frame["group"].str.startswith("rare"), 1 - right, right)
     decided = tuple((prob >= 0.5).astype(int) for prob in (right, broken))
-    pair = _Pair(a.frame, told, (right, broken), decided, (0.5, 0.5))
-    found = _slices(pair, metas, ["kind"], {"seed": 0, "n_resamples": 50})
+    pair = Pair(a.frame, told, (right, broken), decided, (0.5, 0.5))
+    found = slices_of(pair, metas, ["kind"], {"seed": 0, "n_resamples": 50})
     assert found.set_index("value")["verdict"].to_dict() == {
         "rare": "worse",
         "usua": "not told apart",
