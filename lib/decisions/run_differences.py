@@ -90,7 +90,7 @@ def flips_of(pair: Pair) -> pd.DataFrame:
 def metrics_of(
     pair: Pair, values: Sequence[Mapping[str, float]], options: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """A row a metric of `METRICS`: its values in A and B, `worse_by` with its interval, a verdict."""
+    """A row a metric of `METRICS`: its values in A and B, `worse_by` with its interval, verdict."""
     a, b = values
     everyone = np.arange(len(pair.frame))
     return pd.DataFrame(
