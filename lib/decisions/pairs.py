@@ -6,7 +6,7 @@ hateful meme has the greater difference of logits, and half won where both are e
 is the share that is won, over all pairs of a hateful and a harmless meme.
 
     same text     equal packed texts that have words
-    same picture  generated memes: the same pictogram of a block; other memes: pictures of one group
+    same picture  generated memes: the same pictogram of a group; other memes: pictures of one group
                   whose perceptual hashes differ by at most 6 of 64 bits, directly or by others
 
 The text expert reads the text alone, so that its score of a text is the mean over all memes that

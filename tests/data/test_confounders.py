@@ -109,6 +109,20 @@ def test_no_text_and_no_picture_straddles_two_groups_or_splits(full):
     assert {len(found) for found in places.values()} == {1}
 
 
+def test_a_group_is_no_more_than_what_shares_texts_or_pictures(full):
+    groups = defaultdict(list)
+    for example in full:
+        groups[example.group].append(example)
+    assert Counter(map(len, groups.values())) == {4: 2 * len(full) // 10, 2: len(full) // 10}
+    for members in groups.values():
+        joined, open_ = set(), {members[0].id}
+        while open_:
+            joined |= open_
+            shared = {key for m in members if m.id in joined for key in (m.ocr, m.image.args[0])}
+            open_ = {m.id for m in members if {m.ocr, m.image.args[0]} & shared} - joined
+        assert joined == {m.id for m in members}
+
+
 def test_pictures_of_different_groups_are_no_near_duplicates():
     one_of_each = {example.image.args[0]: example for example in generate(80)}
     hashes = [(example.group, imagehash.phash(example.image())) for example in one_of_each.values()]

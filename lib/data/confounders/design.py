@@ -95,7 +95,8 @@ def generate(
     With it whole blocks go to train, val and test as 3 : 1 : 1, and `n_heldout` more (by default
     `n // 5`) to "heldout": a fifth of the pictograms and of the phrasings, chosen by `seed`, occurs
     there alone; `extra["concept"]` says which of the two is unseen. No text and no picture occurs
-    in two blocks, and `group` names the block.
+    in two blocks. `group` names the memes that share texts or pictures: three a block, of 4, 4
+    and 2 memes.
     `captions` fills the caption from the pictogram's search terms, which shows a text model the
     picture.
     Raises ValueError if `n` is not positive, too small to fill three splits, or larger than the
@@ -204,12 +205,17 @@ def _blocks(
             *((next(phrases["benign"]), picture) for picture in foul[:2]),
         ]
         order = _rng(seed, "order", part, block).permutation(BLOCK)
-        common = {
-            "group": f"confounders-{part}-{block:05d}",
-            "split": splits[block % len(splits)],
-        }
+        name = f"confounders-{part}-{block:05d}"
+        split = splits[block % len(splits)]
         yield [
-            _example(f"{common['group']}-{place}", *cells[i], captions, concept, common)
+            _example(
+                f"{name}-{place}",
+                *cells[i],
+                captions,
+                concept,
+                # The pictures of one number share texts with each other and with no other picture.
+                {"group": f"{name}-{'abc'[cells[i][1].seed[-1]]}", "split": split},
+            )
             for place, i in enumerate(map(int, order))
         ]
 
