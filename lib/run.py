@@ -15,6 +15,7 @@ from typing import Any
 
 import papermill
 import yaml
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from lib.commands import again, handed_down, run_command
@@ -91,11 +92,21 @@ def _execute(step: int, parameters: Mapping[str, Any], folder: Path, mode: str) 
             extra_arguments=["--IPKernelApp.log_level=40"],
         )
     except PapermillExecutionError as error:
-        raise StepFailed(
-            f"Step {step} failed: {notebook}, cell {error.cell_index}: {error.ename}: "
-            f"{error.evalue}\nThe executed copy is {executed}. After mending it go on with: "
-            f"{again(step)}"
-        ) from None
+        said = f", cell {error.cell_index}: {error.ename}: {error.evalue}"
+        raise _failed(step, executed, said) from None
+    except DeadKernelError:
+        said = ": its kernel died, most often because memory ran out (see batch_size, workers)"
+        raise _failed(step, executed, said) from None
+    except CellTimeoutError:
+        said = f": a cell ran for longer than {CELL_TIMEOUT_S[mode]} s and was ended"
+        raise _failed(step, executed, said) from None
+
+
+def _failed(step: int, executed: Path, said: str) -> StepFailed:
+    return StepFailed(
+        f"Step {step} failed: {NOTEBOOKS[step]}{said}\n"
+        f"The executed copy is {executed}. After mending it go on with: {again(step)}"
+    )
 
 
 def _literal(path: Path) -> str:
@@ -124,6 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one setting"
     )
     options = parser.parse_args(arguments)
+    if options.first is not None and options.first > options.last:
+        parser.error(f"--from {options.first} comes after --to {options.last}: no step would run")
     try:
         parameters = _parameters(options)
         settings = Settings.checked(parameters, "settings")
@@ -175,8 +188,14 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
     given = {name: value for name, value in named.items() if value is not None}
     given |= {name: _here(name, _value(name, text)) for name, text in options.p}
     if options.config:
-        Settings.from_file(options.config)
-        return read_parameters(options.config) | given
+        parameters = read_parameters(options.config) | given
+        try:
+            Settings.checked(parameters, "settings")
+        except ValueError:
+            # Names the file, if what is wrong stands there; options may complete what it lacks.
+            Settings.from_file(options.config)
+            raise
+        return parameters
     place: dict[str, Any] = {name: given[name] for name in ("mode", "root") if name in given}
     return Settings.checked(place, "options").saved() | given
 

@@ -14,6 +14,8 @@ CELLS = {
     "writes": "import pathlib\npathlib.Path(root, 'seen.txt').write_text(f'{mode} {seed!r}')",
     "fails": "raise KeyError('no such column')",
     "advises": "from lib.commands import again\nraise RuntimeError(again(3))",
+    "dies": "import os\nos.kill(os.getpid(), 9)",
+    "hangs": "import time\ntime.sleep(600)",
 }
 
 
@@ -24,8 +26,8 @@ def nothing_given(monkeypatch):
 
 @pytest.fixture
 def notebooks(tmp_path, monkeypatch):
-    """Notebooks in the place of Steps 3 to 5: the first writes, the others fail."""
-    for step, name in zip((3, 4, 5), CELLS, strict=True):
+    """Notebooks in the place of Steps 3 to 7: the first writes, the others fail."""
+    for step, name in zip((3, 4, 5, 6, 7), CELLS, strict=True):
         cells = [
             nbformat.v4.new_code_cell("mode = root = None\nseed = 0"),
             nbformat.v4.new_code_cell(CELLS[name]),
@@ -68,6 +70,22 @@ def test_a_failing_cell_is_named_with_its_error_and_the_way_on(notebooks, capsys
     assert executed == {"writes.ipynb", "fails.ipynb", "settings.json"}
 
 
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [(6, "dies.ipynb: its kernel died, most often because memory ran out"), (7, "for longer than")],
+)
+def test_a_kernel_that_dies_or_hangs_names_its_notebook(notebooks, monkeypatch, capsys, step, said):
+    # Enough for a kernel to start and to die in; one that hangs is not waited for any longer.
+    monkeypatch.setitem(runner.CELL_TIMEOUT_S, "pilot", 60 if step == 6 else 2)
+    root = notebooks / "root"
+    assert main(["--root", str(root), "--from", str(step)]) == 1
+    told = capsys.readouterr().err
+    executed = root / "runs/pilot" / Path(NOTEBOOKS[step]).name
+    assert f"Step {step} failed: {NOTEBOOKS[step]}" in told and said in told
+    assert f"The executed copy is {executed}" in told and executed.exists()
+    assert f"go on with: {python()} -m lib.run --root {root} --from {step}" in told
+
+
 def test_a_failure_stops_the_steps_after_it(notebooks, monkeypatch):
     monkeypatch.setitem(NOTEBOOKS, 3, NOTEBOOKS[4])
     with pytest.raises(StepFailed, match="Step 3 failed"):
@@ -104,7 +122,24 @@ def test_a_broken_configuration_is_named_and_exit_2(content, tmp_path, monkeypat
     assert steps == []
 
 
-@pytest.mark.parametrize("arguments", [["--from", "2"], ["--mode", "fool"], ["--frm", "3"]])
+def test_options_may_complete_a_configuration(tmp_path, monkeypatch, capsys):
+    steps = started(monkeypatch)
+    (tmp_path / "c.yaml").write_text("threshold_objective: cost\n")
+    options = ["--config", str(tmp_path / "c.yaml"), "--root", str(tmp_path)]
+    assert main(options) == 2
+    assert "c.yaml" in capsys.readouterr().err
+    assert main([*options, "-p", "threshold_costs", "[1, 5]", "--to", "3"]) == 0
+    assert Settings(**steps[0][1]).threshold_costs == (1, 5)
+    (tmp_path / "c.yaml").write_text("seed: 1\n")
+    assert main([*options, "-p", "seed", "-1"]) == 2
+    said = capsys.readouterr().err
+    assert "seed=-1" in said and "c.yaml" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--from", "2"], ["--mode", "fool"], ["--frm", "3"], ["--from", "5", "--to", "3"]],
+)
 def test_an_unknown_option_is_exit_2(arguments, monkeypatch):
     started(monkeypatch)
     with pytest.raises(SystemExit) as ended:

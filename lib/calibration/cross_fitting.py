@@ -48,7 +48,8 @@ def cross_fit(
     labels
         0 or 1, shape (N,).
     n_folds
-        At least 2; fewer are made if a class has fewer examples or groups. Folds are stratified.
+        At least 2; fewer are made if a class has fewer examples or groups, or if the groups would
+        leave one class only to fit on. Folds are stratified.
     seed
         Of the shuffle that makes the folds.
     shrinkage
@@ -66,8 +67,9 @@ def cross_fit(
     Raises
     ------
     ValueError
-        As `fit_temperature` and `best_threshold` do, for fewer than two folds, and if a class has
-        fewer than two examples or occurs in fewer than two groups.
+        As `fit_temperature` and `best_threshold` do, for fewer than two folds, if a class has
+        fewer than two examples or occurs in fewer than two groups, and if the groups do not leave
+        both classes to fit on in two folds either.
 
     Examples
     --------
@@ -99,8 +101,8 @@ def stratified_folds(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Indices (rest, held) of each fold: stratified, whole groups, at most `n_folds`.
 
-    Raises ValueError for fewer than two folds and for labels `y` (N,) or `groups` (N,) that do not
-    fill two.
+    Fewer are made where the rest of one would lack a class. Raises ValueError for fewer than two
+    folds and for labels `y` (N,) or `groups` (N,) that do not fill two.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -114,5 +116,10 @@ def stratified_folds(
         raise ValueError(f"cross-fitting needs at least two {unit} of each class")
     if groups is None:
         return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y))
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return list(splitter.split(y, y, names))
+    for fewer in range(folds, 1, -1):
+        splitter = StratifiedGroupKFold(fewer, shuffle=True, random_state=seed)
+        parts = list(splitter.split(y, y, names))
+        # Groups are dealt one by one, and all of a class may come to lie in one fold.
+        if all(len(held) and len(np.unique(y[rest])) == 2 for rest, held in parts):
+            return parts
+    raise ValueError("the groups do not leave both classes to fit on")

@@ -72,7 +72,7 @@ def plain_letters(name: str) -> str:
 
 def _read(match: re.Match[str], version: int) -> str:
     token = match[0]
-    low = token.lower()
+    low = _small(token)
     blocks = list(_BLOCK.finditer(low))
     letters = sum(c.isalpha() for c in low)
     if not blocks or not letters or low in _NAMES:
@@ -94,6 +94,11 @@ def _read(match: re.Match[str], version: int) -> str:
         old if old.isalpha() else (new.upper() if upper else new)
         for old, new in zip(token, spelt, strict=True)
     )
+
+
+def _small(token: str) -> str:
+    """A token in small letters and as long as it was: `İ`, which becomes two signs, stays."""
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in token)
 
 
 def _is_counted(word: str, blocks: list[re.Match[str]]) -> bool:

@@ -11,15 +11,25 @@ _LAST_OF_WORD = re.compile(r"[^\W\d_][.,!?;:]+")
 _DOTTED = re.compile(r"(?<![^\W_])[^\W\d_](?:([-_.*·•~|/+])[^\W\d_])(?:\1[^\W\d_]){2,}(?![^\W_])")
 # Shorter rows of letters are one word.
 _SHORTEST_ROW = 6
+# Letters of a text: no meme has as many set apart, and to divide thousands takes seconds.
+_MOST_DIVIDED = 500
 
 
 def rejoined(words: Sequence[str], read: Callable[[str], str], english: bool = True) -> list[str]:
     """Words with each row of three and more single letters made the words it spells.
 
     `read` undoes other tricks in a joined row, among whose letters there may be signs for such.
-    A row that is not `english` becomes one word.
+    A row that is not `english` becomes one word, and so does one with which a text has more than
+    `_MOST_DIVIDED` letters set apart.
     """
-    spelt = partial(_spelt, read=read, divided=_divided if english else lambda letters: [letters])
+    left = _MOST_DIVIDED if english else 0
+
+    def divided(letters: str) -> list[str]:
+        nonlocal left
+        left -= len(letters)
+        return _divided(letters) if left >= 0 else [letters]
+
+    spelt = partial(_spelt, read=read, divided=divided)
     joined: list[str] = []
     row: list[str] = []
     for word in words:

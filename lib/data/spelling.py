@@ -29,7 +29,7 @@ def respelt(word: str) -> str:
 
 def _parted(run: str) -> str | None:
     """`thoughtof` as `thought of`: two or three words whose letters these are."""
-    if len(run) < _SHORTEST_JOINED:
+    if len(run) < _SHORTEST_JOINED or not _may_be_parted(run.lower()):
         return None
     pieces = segmented(run)
     if not 2 <= len(pieces) <= _MOST_PIECES or len(run) < _SHORTEST_PIECES * len(pieces):
@@ -38,6 +38,15 @@ def _parted(run: str) -> str | None:
         return None
     ends = [sum(map(len, pieces[: count + 1])) for count in range(len(pieces))]
     return " ".join(run[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True))
+
+
+def _may_be_parted(run: str) -> bool:
+    """Whether any two or three frequent words have these letters: to find the likeliest is slow."""
+    cuts = range(1, len(run))
+    ends = [cut for cut in cuts if _common(run[:cut])]
+    starts = [cut for cut in cuts if _common(run[cut:])]
+    pairs = ((end, start) for end in ends for start in starts)
+    return any(end == start or (end < start and _common(run[end:start])) for end, start in pairs)
 
 
 def _common(piece: str) -> bool:

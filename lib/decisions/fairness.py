@@ -38,8 +38,10 @@ from lib.decisions.slices import (
 # The attributes beside those of `slice_by`.
 ATTRIBUTES = ("target_type", "language")
 
-# Values that are no group of people: to differ from them is no unfairness.
+# Values that are no group of people: to differ from them is no unfairness. As a target "none" is
+# nobody; a field of `slice_by` may mean something by the word.
 NOBODY = ("unlabelled", OTHERS)
+NO_TARGET = "none"
 
 # Of each rate: what is wrong, and what is right, among the memes of one label.
 RATES = {"false_positive_rate": ("fp", "tn"), "false_negative_rate": ("fn", "tp")}
@@ -58,12 +60,13 @@ def fairness(
 
     `counts` and `shared` are the tables of `lib.decisions.slices`. Under 30 memes of the label,
     or under 10 groups where memes share groups, a value is "insufficient" and has numbers of
-    memes alone. A verdict is "higher than the rest" where `p_adjusted` is at most 0.05, and for
-    a largest gap "told apart" or "not told apart" from 0.
+    memes alone; against such a rest nothing is compared. A verdict is "higher than the rest" where
+    `p_adjusted` is at most 0.05, and for a largest gap "told apart" or "not told apart" from 0.
     """
     parts: list[dict[str, Any]] = []
     for attribute in dict.fromkeys((*ATTRIBUTES, *slice_by)):
-        cells = counts[(counts["slice"] == attribute) & ~counts["value"].isin(NOBODY)]
+        nobody = (*NOBODY, NO_TARGET) if attribute == "target_type" else NOBODY
+        cells = counts[(counts["slice"] == attribute) & ~counts["value"].isin(nobody)]
         for metric, (wrong, right) in RATES.items():
             known = cells[cells[wrong] + cells[right] > 0]
             pairs = slice_rates(known, shared, [wrong], [right])
@@ -108,7 +111,7 @@ def _of_value(value: str, own: Rate, rest: Rate) -> dict[str, Any]:
     low, high = wilson(*one)
     row |= {"rate": own.errors / own.n, "low": low, "high": high, "verdict": ""}
     row |= {"design_effect": own.n / one[1]}
-    return row | (_gap(own, rest) if rest.n and rest.enough else {})
+    return row | (_gap(own, rest) if _enough(rest) else {})
 
 
 def _largest(judged: Sequence[tuple[str, Rate]]) -> dict[str, Any]:

@@ -118,8 +118,9 @@ def walk_down(
 
     The walk leads down from the cut that looks best in the select half: with k of n hateful there
     and r the sample's memes over that half's, the one of least P(Binomial(floor(r n), target) >=
-    floor(r k)), the lowest of equals (split fixed sequence testing). Without a select half it
-    begins at the highest cut above which at least ln(1 - confidence) / ln(target) memes of the
+    floor(r k)), the middle one of equals (split fixed sequence testing): where both classes lie
+    apart, the lowest would stand at the edge of the harmless ones. Without a select half it begins
+    at the highest cut above which at least ln(1 - confidence) / ln(target) memes of the
     sample lie, since of fewer none certify, however right; or else at the lowest. That is exact as
     far as precision does not fall while the cut rises.
     """
@@ -129,7 +130,9 @@ def walk_down(
     else:
         found, ratio = precision_tests(select, cuts, target), len(sample.prob) / len(select.prob)
         hits, n = (np.floor(ratio * counts) for counts in (found.hits, found.n))
-        start = int(np.argmin(binom.sf(hits - 1, n, target)))
+        p_value = binom.sf(hits - 1, n, target)
+        best = np.flatnonzero(p_value == p_value.min())
+        start = int(best[len(best) // 2])
     order = cuts[start::-1]
     return _walk(order, precision_tests(sample, order, target).p_value, confidence)
 

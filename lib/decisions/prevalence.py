@@ -17,6 +17,8 @@ from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.modeling.prediction_table import logits_of
 
+NOT_REACHED = "floor not reached at this prevalence"
+
 
 def shifted(prob: Any, of: float, to: float) -> Any:
     """p(hate) where its prior is `to`, from p(hate) where it was `of`.
@@ -36,7 +38,8 @@ def at_prevalence(
     Probabilities are `shifted` from the share of hate that they were calibrated on. "frozen" keeps
     the decisions of the thresholds as they are, "retuned" those of the threshold that is best at
     that share on `fit_frame`, by the objective of `decision`; both thresholds are on the shifted
-    probabilities. A model has None where `frame` or what was fitted on holds one class only.
+    probabilities. Where no threshold keeps the objective's floor at that share, "retuned" is None
+    and "note" says so. A model has None where `frame` or what was fitted on holds one class only.
     """
     of, labels = decision.prevalence, frame["label"].to_numpy()
     found: dict[str, Any] = dict.fromkeys(MODELS)
@@ -56,8 +59,12 @@ def at_prevalence(
             "nll": float(log_loss(labels, prob, sample_weight=weights)),
             "frozen": {"threshold": _shifted_cut(threshold, of, prevalence)}
             | _decisions(plain >= threshold, labels, weights),
-            "retuned": {"threshold": cut} | _decisions(prob >= cut, labels, weights),
         }
+        if cut is None:
+            found[model] |= {"retuned": None, "note": NOT_REACHED}
+        else:
+            judged = _decisions(prob >= cut, labels, weights)
+            found[model]["retuned"] = {"threshold": cut} | judged
     return found
 
 
@@ -92,12 +99,13 @@ def _retuned(
     objective: str,
     costs: tuple[float, float] = (1.0, 1.0),
     floor: float = 0.0,
-) -> float:
+) -> float | None:
     """The threshold of the best objective where hate has that share, of equals the lowest.
 
     The objectives are those of `lib.calibration.best_threshold`. The counts are shares of all
     memes: with r and q the rates at which hateful and harmless ones are flagged, tp = prevalence r
-    and fp = (1 - prevalence) q. Where flagging nothing is best it is `ABOVE_ALL`.
+    and fp = (1 - prevalence) q. Where flagging nothing is best it is `ABOVE_ALL`; None where no
+    threshold keeps `floor`.
     """
     q, r, cuts = roc_curve(labels, prob, drop_intermediate=False)
     tp, fp = prevalence * r, (1 - prevalence) * q
@@ -108,9 +116,11 @@ def _retuned(
         "macro_f1": (_f1(tp, fp, fn) + _f1(tn, fp, fn)) / 2,
         "balanced_accuracy": (r + 1 - q) / 2,
         "cost": -(costs[0] * fp + costs[1] * fn),
-        "precision_at_recall": np.where(r >= floor, precision, -1),
-        "recall_at_precision": np.where(precision >= floor, r, -1),
+        "precision_at_recall": np.where(r >= floor, precision, -np.inf),
+        "recall_at_precision": np.where(precision >= floor, r, -np.inf),
     }[objective]
+    if np.isneginf(values).all():
+        return None
     best = float(cuts[len(cuts) - 1 - np.argmax(values[::-1])])
     return best if np.isfinite(best) else ABOVE_ALL
 

@@ -137,10 +137,13 @@ def choice_table(report: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def prevalence_table(report: Mapping[str, Any]) -> pd.DataFrame:
-    """The decisions at the stated prevalence on the reported split; empty where none is stated."""
+    """The decisions at the stated prevalence on the reported split; empty where none is stated.
+
+    A row without numbers has a `note` that says why; the column is left out where all have theirs.
+    """
     found = (report["at_prevalence"] or {}).get(report["reported_on"], {})
     rows = [
-        {"model": model, "threshold is": name} | of_model[name]
+        {"model": model, "threshold is": name} | (of_model[name] or {"note": of_model["note"]})
         for model, of_model in found.items()
         if of_model is not None
         for name in ("frozen", "retuned")
@@ -175,9 +178,17 @@ def print_summary(report: Mapping[str, Any], decision: DecisionBundle, counts: p
         if row["model"] == CHOSEN:
             print(
                 f"fusion on {described(reported)} if {report['prevalence']:.3g} of all were hate, "
-                f"threshold {row['threshold is']}: precision {row['precision']:.3f}, recall "
-                f"{row['recall']:.3f}, F1 {row['f1']:.3f}, {row['flagged_share']:.1%} flagged"
+                f"threshold {row['threshold is']}: {_at_prevalence(row)}"
             )
+
+
+def _at_prevalence(row: Mapping[Any, Any]) -> str:
+    if pd.isna(row["threshold"]):
+        return str(row["note"])
+    return (
+        f"precision {row['precision']:.3f}, recall {row['recall']:.3f}, F1 {row['f1']:.3f}, "
+        f"{row['flagged_share']:.1%} flagged"
+    )
 
 
 def _line(report: Mapping[str, Any], model: str, section: str, decision: DecisionBundle) -> str:

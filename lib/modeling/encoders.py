@@ -292,7 +292,8 @@ def encode_image(
     pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
     with _input_of(expert.get_submodule(head_name(expert))) as seen:
         output = expert(pixel_values=pixel_values, output_hidden_states=patches)
-    encoded = {"vision_logits": output.logits, "vision_pooled": seen[0]}
+    # Some classifiers, as ResNet's, begin with a layer that takes the width and height of 1 away.
+    encoded = {"vision_logits": output.logits, "vision_pooled": seen[0].flatten(1)}
     if patches:
         last = output.hidden_states[-1]
         encoded["vision_patches"] = last.flatten(2).transpose(1, 2) if last.ndim == 4 else last

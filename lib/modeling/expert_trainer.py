@@ -216,7 +216,8 @@ def _arguments(
         per_device_train_batch_size=settings.batch_size // processes,
         per_device_eval_batch_size=4 * settings.batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
-        activation_checkpointing=settings.gradient_checkpointing,
+        # A last layer alone has nothing in between to compute again, and no switch for it.
+        activation_checkpointing=settings.gradient_checkpointing and not frozen(name, settings),
         # SigLIP has a pooling layer that its classifier does not read.
         ddp_find_unused_parameters=True,
         bf16=trains_in_bf16(settings.bf16, device, convolutions=not text),

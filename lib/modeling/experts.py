@@ -28,7 +28,7 @@ from lib.modeling.device import default_device
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.expert_inputs import ExpertInputs, expert_inputs, frozen, text_folding
 from lib.modeling.expert_trainer import make_trainer, train_on
-from lib.modeling.folds import head_rows
+from lib.modeling.folds import check_examples_left, head_rows
 from lib.modeling.model_files import save_processor
 
 
@@ -47,7 +47,8 @@ def train_expert(name: str, settings: Settings) -> Expert:
     stops early, takes up the last checkpoint of a killed run, and returns at once what an equal
     run finished.
     Raises FileNotFoundError where shards are missing, FileExistsError where a full run's expert
-    from other data or backbone would be lost, FloatingPointError when the loss turns NaN.
+    from other data or backbone would be lost, ValueError where all examples are held out for
+    fusion, FloatingPointError when the loss turns NaN.
     """
     transformers.set_seed(settings.seed)
     job = expert_job(name, settings)
@@ -63,7 +64,7 @@ def train_expert(name: str, settings: Settings) -> Expert:
     with PartialState(cpu=default_device() == "cpu").main_process_first():
         resume = last_checkpoint(checkpoints, job)
     inputs = expert_inputs(name, settings, evaluate=settings.mode == "full")
-    trainer = make_trainer(name, settings, inputs, checkpoints, _rows(settings, inputs))
+    trainer = make_trainer(name, settings, inputs, checkpoints, _rows(name, settings, inputs))
     train_on(trainer, resume)
     # The last entry is of this call alone: a mean over the steps since a kill.
     entries = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
@@ -75,12 +76,17 @@ def train_expert(name: str, settings: Settings) -> Expert:
     return Expert(folder, history)
 
 
-def _rows(settings: Settings, inputs: ExpertInputs) -> list[int] | None:
-    """The examples an expert may learn from, None for all: what fusion holds out is not shown."""
+def _rows(name: str, settings: Settings, inputs: ExpertInputs) -> list[int] | None:
+    """The examples an expert may learn from, None for all: what fusion holds out is not shown.
+
+    Raises ValueError if nothing else is there.
+    """
     if settings.fusion_features != "held_out":
         return None
     held_out = set(head_rows(settings).tolist())
-    return [place for place, row in enumerate(inputs.rows) if row not in held_out]
+    chosen = [place for place, row in enumerate(inputs.rows) if row not in held_out]
+    check_examples_left(chosen, name, settings)
+    return chosen
 
 
 def expert_job(name: str, settings: Settings) -> dict[str, Any]:

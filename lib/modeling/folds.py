@@ -51,6 +51,16 @@ def head_rows(settings: Settings) -> np.ndarray:
     return np.flatnonzero(fold == richest_fold(memes.labels, memes.groups, fold))
 
 
+def check_examples_left(rows: Sequence[int], name: str, settings: Settings) -> None:
+    """Raise ValueError if an expert that is not shown one fold is left no example, `rows`."""
+    if not rows:
+        raise ValueError(
+            f"all train memes with a picture are in one of {settings.folds} folds, so that the "
+            f"{name} of the others has none to learn from; give more pictures that share nothing, "
+            "or set fusion_features=experts"
+        )
+
+
 def richest_fold(labels: Sequence[int], groups: Sequence[str], fold: np.ndarray) -> int:
     """The fold of both labels that has most groups, each counted by its share, or the first such.
 

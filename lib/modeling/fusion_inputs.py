@@ -54,7 +54,7 @@ from lib.modeling.expert_inputs import classifier, expert_inputs, frozen, text_f
 from lib.modeling.expert_trainer import make_trainer, train_on
 from lib.modeling.experts import expert_job
 from lib.modeling.features import Features, encode_altered, encode_splits
-from lib.modeling.folds import folds_of_train, head_rows
+from lib.modeling.folds import check_examples_left, folds_of_train, head_rows
 from lib.modeling.forks import in_forks
 from lib.modeling.ngrams import Ngrams, out_of_fold_ngrams
 from lib.modeling.stacking import NGRAMS, SPACE, VOTE, Neighbours
@@ -307,12 +307,7 @@ def _fold_logits(
     resume = last_checkpoint(folder, job)
     inputs = expert_inputs(name, settings, evaluate=settings.mode == "full")
     chosen = [place for place, row in enumerate(inputs.rows) if others[row]]
-    if not chosen:
-        raise ValueError(
-            f"all train memes with a picture are in one of {settings.folds} folds, so that the "
-            f"{name} of the others has none to learn from; give more pictures that share nothing, "
-            "or set fusion_features=experts"
-        )
+    check_examples_left(chosen, name, settings)
     trainer = make_trainer(name, settings, inputs, folder, chosen)
     train_on(trainer, resume)
     memes = {"logits": inputs.plain, "altered": inputs.altered}

@@ -102,7 +102,8 @@ def heat_map(table: pd.DataFrame) -> str | None:
     cells = _cells(table)
     if cells.empty:
         return None
-    columns = list(dict.fromkeys(cells["column"]))
+    # Rows are worst first, so that the first of them need not have every column.
+    columns = list(dict.fromkeys(cells.sort_values(["rank", "level"], kind="stable")["column"]))
     axes = {
         "x": {
             "field": "column",
@@ -162,10 +163,14 @@ def _share(field: str, title: str) -> dict[str, Any]:
 
 
 def _cells(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a cell, worst perturbation first: perturbation, column, change, cost, told."""
+    """A row a cell, worst perturbation first: perturbation, column, change, cost, told.
+
+    `rank` and `level` are the place of the model and the severity, by which columns are ordered.
+    """
     rows = table[(table["perturbation"] != "none") & table["macro_f1_change"].notna()].copy()
     rows["rank"] = rows["model"].map({m: k for k, m in enumerate(reversed(MODELS))}).fillna(9)
     severe = rows["severity"] if "severity" in rows else pd.Series("", index=rows.index)
+    rows["level"] = pd.to_numeric(severe, errors="coerce").fillna(0.0)
     severe = severe.fillna("").astype(str).str.removesuffix(".0")
     rows["column"] = [
         f"{style_of(m).label} {s}".strip() for m, s in zip(rows["model"], severe, strict=True)
@@ -178,7 +183,5 @@ def _cells(table: pd.DataFrame) -> pd.DataFrame:
     rows["told"] = [
         f"{row.perturbation}, {row.column}: macro-F1 {row.change:+.3f}" for row in rows.itertuples()
     ]
-    rows = rows.assign(severe=severe).sort_values(
-        ["worst", "perturbation", "rank", "severe"], kind="stable"
-    )
-    return rows[["perturbation", "column", "change", "cost", "told"]]
+    rows = rows.sort_values(["worst", "perturbation", "rank", "level"], kind="stable")
+    return rows[["perturbation", "column", "change", "cost", "told", "rank", "level"]]

@@ -10,7 +10,8 @@ const kind = (row) => {
 const KINDS = {
   TP: "true positive", TN: "true negative", FP: "false positive", FN: "false negative" };
 const LABELS = ["harmless", "hateful"];
-const prob = (row, model = state.model) => rows.p[model][row] / 10000;
+// The middle of the ten-thousandth that p lies in: it rounds to three digits as p itself does.
+const prob = (row, model = state.model) => Math.min((rows.p[model][row] + 0.5) / 10000, 1);
 const wrongness = (row) => Math.abs(prob(row) - rows.label[row]);
 const link = (id) => {
   try { return `#meme=${encodeURIComponent(id)}`; } catch { return "#memes"; }

@@ -3,7 +3,8 @@ const $$ = window.jQuery;
 const data = JSON.parse(document.getElementById("data").textContent);
 const { rows } = data;
 const by = (id) => document.getElementById(id);
-const state = { model: Object.keys(data.models)[0], section: data.reported, cut: null, current: null, place: 0 };
+const state = { model: Object.keys(data.models)[0], section: data.reported, cut: null, current: null, place: 0,
+  share: data.prevalence };
 const revealed = new Set();
 
 // ---- Small helpers -----------------------------------------------------------------------------
@@ -101,11 +102,10 @@ function showNumbers() {
   const values = scores(found);
   for (const name of ["tp", "fp", "fn", "tn"]) put(name, found[name], whole);
   for (const name of Object.keys(values)) put(name, values[name], decimal);
-  const share = Math.min(Math.max(parseFloat(by("prevalence").value) / 100, 0), 1);
-  const work = workload(found, share);
+  const work = workload(found, state.share);
   for (const name of ["flagged", "false_alarms", "missed"]) put(name, work && work[name], whole);
   put("precision_there", work && work.precision_there, decimal);
-  showPolicy(share);
+  showPolicy(state.share);
   by("cut").value = Math.round(threshold() * 1000);
   by("cut-number").value = state.cut === null ? Number(threshold().toPrecision(9)) : threshold();
   by("frozen").disabled = state.cut === null;

@@ -5,6 +5,7 @@ for (const section of Object.keys(data.sections))
   by("section").append(element("option", { value: section }, data.words[section]));
 rows.filters.forEach(({ name }, k) => by("slice").append(element("option", { value: k }, name)));
 by("section").value = state.section;
+// Rounded to be read; what is counted with is exact until the field is edited.
 by("prevalence").value = Number((100 * data.prevalence).toPrecision(4));
 by("fate").textContent = data.split === "test"
   ? "These memes are of test. Step 3 lists corrections of their labels in its statistics and changes none: correcting only the errors shown would flatter the model."
@@ -31,7 +32,10 @@ by("section").addEventListener("change", (event) => {
   drawCurve();
   showNumbers();
 });
-by("prevalence").addEventListener("input", showNumbers);
+by("prevalence").addEventListener("input", (event) => {
+  state.share = Math.min(Math.max(parseFloat(event.target.value) / 100, 0), 1);
+  showNumbers();
+});
 by("slice").addEventListener("change", (event) => {
   const filter = rows.filters[event.target.value];
   by("value").replaceChildren(element("option", { value: "" }, "any"), ...(filter ? filter.values : [])
@@ -52,8 +56,13 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "Escape") return by("meme").focus({ preventScroll: true });
-  const typing = event.target.matches("input:not([type=checkbox]), select, textarea");
+  if (event.key === "Escape") {
+    // Without a meme its place is not displayed and cannot be focused.
+    document.activeElement?.blur();
+    return by("meme").focus({ preventScroll: true });
+  }
+  // A slider moves by arrows, and takes no letters.
+  const typing = event.target.matches("input:not([type=checkbox], [type=range]), select, textarea");
   if (typing || !by("keys").checked) return;
   if (event.key === "j" || event.key === "k") return step(event.key === "j" ? 1 : -1);
   // A key held down would give a verdict, take it back and give it again.

@@ -5,6 +5,7 @@ texts take the same memory whatever the number of memes.
 """
 
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,7 +53,8 @@ def page_rows(
     Fusion's errors at its threshold come first, by their distance from the label, then the other
     memes, nearest to the threshold first; at most `ROWS`, and what fits into `room` bytes. Every
     further column of the table is told; those of few values are filters.
-    Raises FileNotFoundError without an error table, ValueError where it is of other predictions.
+    Raises FileNotFoundError without an error table, ValueError where it is of other predictions or
+    of another decision.
     """
     path = require(settings.artifact(7, "errors.csv"), again(7))
     judged = _judged(report, decision)
@@ -61,6 +63,7 @@ def page_rows(
         of_chunk = judged.iloc[start : start + len(chunk)]
         if "id" not in chunk or not _same_ids(chunk["id"], of_chunk["id"]):
             raise ValueError(f"{path} is not of the saved predictions; write it again: {again(7)}")
+        _refuse_other_decision(chunk, of_chunk, decision, path)
         others = [name for name in chunk if name not in KNOWN.union(judged.columns)]
         beside = chunk[["text", *others]].set_index(of_chunk.index)
         # The apostrophe that keeps a spreadsheet from running a cell is none of the meme's.
@@ -84,13 +87,33 @@ def _same_ids(written: pd.Series, ids: pd.Series) -> bool:
     return len(written) == len(ids) and written.tolist() in (ids.tolist(), safe.tolist())
 
 
+def _refuse_other_decision(
+    written: pd.DataFrame, judged: pd.DataFrame, decision: DecisionBundle, path: Path
+) -> None:
+    """Raise ValueError unless these rows of the error table are what `decision` makes of them."""
+    preds, probs = ([f"{model}_{kind}" for model in MODELS] for kind in ("pred", "prob"))
+    policy = decision.policy.decide(judged[f"{CHOSEN}_prob"])
+    decided = judged[preds].assign(decision=policy).astype(str)
+    same = written.reindex(columns=list(decided)).to_numpy() == decided.to_numpy()
+    # A temperature may be edited without a decision that turns. Probabilities are written with nine
+    # digits, and another machine's last bit may differ.
+    told = written.reindex(columns=probs).apply(pd.to_numeric, errors="coerce")
+    if not same.all() or not np.allclose(told, judged[probs], rtol=1e-6, atol=1e-9):
+        raise ValueError(
+            f"{path} is of another decision than the temperatures, thresholds and policy beside "
+            f"it, and other tables of Step 7 may be, too. To fit anew: {again(7)}; to keep what "
+            "was edited by hand, run all cells of Step_7/step7_analysis.ipynb with `decision = "
+            "DecisionBundle.load(settings)` in place of the fit and save of its section 2"
+        )
+
+
 def _judged(report: pd.DataFrame, decision: DecisionBundle) -> pd.DataFrame:
-    """id, label, the place of each model's p(hate), its decision, and the order of the page."""
+    """id, label, each model's p(hate), its place and decision, and the order of the page."""
     frame = report[["id", "label"]].reset_index(drop=True)
     labels = frame["label"].to_numpy()
     for model in MODELS:
         prob = prob_hate(logits_of(report, model), decision.temperatures[model])
-        frame[f"{model}_place"] = places(prob)
+        frame[f"{model}_prob"], frame[f"{model}_place"] = prob, places(prob)
         frame[f"{model}_pred"] = (prob >= decision.thresholds[model]).astype(int)
         if model == CHOSEN:
             wrong = frame[f"{model}_pred"].to_numpy() != labels
@@ -103,13 +126,14 @@ def _within(room: int, best: pd.DataFrame) -> pd.DataFrame:
     """As many rows as fit into `room` bytes, texts cut as short as that needs."""
     beside = _beside(best)
     words = best.assign(text=best["text"].map(words_of))
-    # Names may look like numbers.
-    numbers = [name for name in beside if not name.endswith("_id") and name not in NAMES]
-    words[numbers] = words[numbers].map(_rounded)
+    if "confidence" in words:
+        # Measured, even where so few memes are in the page that it takes few values.
+        words["confidence"] = words["confidence"].map(_rounded)
     for longest_text, longest in LENGTHS:
         told = words.assign(text=[_short(text, longest_text) for text in words["text"]])
         told[beside] = told[beside].map(partial(_short, most=longest))
-        written = told[["id", "text", *_details(told)]].map(lambda s: len(safe_json(s).encode()))
+        written = told[["id", "text"]].join(_details(told))
+        written = written.map(lambda cell: len(safe_json(cell).encode()))
         sizes = written.sum(axis=1) + ROW_BYTES + FILTER_BYTES * len(_filters(told))
         if sizes.sum() <= room:
             break
@@ -125,7 +149,7 @@ def _content(rows: pd.DataFrame) -> dict[str, Any]:
         "p": {model: rows[f"{model}_place"].tolist() for model in MODELS},
         "frozen": {model: rows[f"{model}_pred"].tolist() for model in MODELS},
         "filters": [_coded(name, rows[name]) for name in _filters(rows)],
-        "details": {_words(name): rows[name].tolist() for name in _details(rows)},
+        "details": {_words(str(name)): told.tolist() for name, told in _details(rows).items()},
     }
 
 
@@ -143,9 +167,19 @@ def _filters(rows: pd.DataFrame) -> list[str]:
     return [name for name in names if 2 <= rows[name].nunique() <= MOST_VALUES]
 
 
-def _details(rows: pd.DataFrame) -> list[str]:
-    others = [name for name in _beside(rows) if name not in _filters(rows)]
-    return [name for name in others if rows[name].nunique() > 1]
+def _details(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns of too many values for a filter; what is measured is rounded."""
+    filters = _filters(rows)
+    names = [name for name in _beside(rows) if name not in filters and rows[name].nunique() > 1]
+    told = rows[names].copy()
+    # Names may look like numbers, and so may what has few values, such as versions.
+    measured = [n for n in names if rows[n].nunique() > MOST_VALUES and not _named(n)]
+    told[measured] = told[measured].map(_rounded)
+    return told
+
+
+def _named(column: str) -> bool:
+    return column.endswith("_id") or column in NAMES
 
 
 def _coded(name: str, column: pd.Series) -> dict[str, Any]:

@@ -156,6 +156,10 @@ class MemeClassifier:
         """`predict_batch` as a table, a row a meme, the experts' probabilities in columns."""
         return _table(self.predict_batch(texts, image_paths))
 
+    def judge_frame(self, memes: Sequence[Meme]) -> pd.DataFrame:
+        """`judge` as a table like that of `predict_frame`."""
+        return _table(self.judge(memes))
+
     def frame_of(self, logits: Mapping[str, torch.Tensor]) -> pd.DataFrame:
         """`predict_frame` of memes whose logits (N, 2) of the three models are known already."""
         return _table(self._answers(logits))

@@ -17,6 +17,8 @@ Picture: TypeAlias = str | Path | bytes | Image.Image
 
 # Characters; models read the first 128 tokens at most, and a longer text is none of a meme.
 MOST_TEXT = 20_000
+# Characters: what the markers and the language of a packed text come to at most.
+_MOST_MARKERS = 64
 
 
 class Meme(NamedTuple):
@@ -75,11 +77,20 @@ def packed_texts(texts: Sequence[str | None]) -> list[str] | None:
     return [packed(text or "") for text in texts]
 
 
+def length_of(text: str) -> int:
+    """The characters of a text that `MOST_TEXT` limits: a packed one counts as it did unpacked."""
+    if not text.startswith("[OCR]"):
+        return len(text)
+    # Else a text of nothing but markers or blanks would have no length at all.
+    least = len(text) - _MOST_MARKERS
+    return least if least > MOST_TEXT else max(least, len(words_of(text)))
+
+
 def _check(text: str | None) -> None:
     if not isinstance(text, str):
         raise ValueError(f"text is {type(text).__name__}, expected a string, or None to read it")
-    if len(text) > MOST_TEXT:
-        raise ValueError(f"text has {len(text):,} characters; at most {MOST_TEXT:,} are taken")
+    if (length := length_of(text)) > MOST_TEXT:
+        raise ValueError(f"text has {length:,} characters; at most {MOST_TEXT:,} are taken")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -16,6 +16,7 @@ from lib.data.text import words_of
 from lib.modeling.prediction_table import logits_of, prediction_chunks
 from lib.serving.classifier import MemeClassifier
 from lib.serving.histograms import Histograms
+from lib.serving.memes import Meme
 
 CHUNK = 65_536
 
@@ -50,14 +51,23 @@ def write_scores(classifier: MemeClassifier, settings: Settings, rows: int = CHU
             append_csv(file, frame, header=n == 0)
             first = first if n else frame.head(10)
             n += len(frame)
-            counted.add_columns(frame["prob_hate"], frame["text"].map(words_of).str.len())
+            lengths = frame["text"].map(words_of).str.len()
+            counted.add_columns(frame["prob_hate"], lengths, _words(frame))
     return Scores(n, first, counted)
 
 
 def _judged(classifier: MemeClassifier, shards: Sequence[str | Path]) -> Iterator[pd.DataFrame]:
+    """The packed memes judged as they are: what limits the texts that people type is not theirs."""
     for batch in stream(shards).batched(16, collation_fn=None):
-        texts, images = [s["text"] for s in batch], [s["image"] for s in batch]
-        yield _named([s["id"] for s in batch], texts, classifier.predict_frame(texts, images))
+        memes = [Meme(s["text"], s["image"], "given") for s in batch]
+        texts = [meme.text for meme in memes]
+        yield _named([s["id"] for s in batch], texts, classifier.judge_frame(memes))
+
+
+def _words(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """What is counted of answers in words; packed memes have their texts."""
+    found = {name: frame[name].astype(str).tolist() for name in ("decision", "label")}
+    return found | {"text_from": ["given"] * len(frame)}
 
 
 def _from_logits(

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from lib.calibration import best_threshold, cross_fit, fit_temperature, prob_hate
+from lib.calibration.cross_fitting import stratified_folds
 
 
 def sample(n=200, seed=0):
@@ -83,6 +84,27 @@ def test_groups_stay_in_one_fold_with_both_classes_in_each():
         cross_fit(z, y, groups=np.zeros(60))
     with pytest.raises(ValueError, match="groups"):
         cross_fit(z, y, groups=groups[1:])
+
+
+def grouped(*counts):
+    """Labels and groups, of each group as many of 1 and of 0 as `counts` say."""
+    y = np.concatenate([np.repeat([1, 0], pair) for pair in counts])
+    return y, np.repeat(np.arange(len(counts)), [sum(pair) for pair in counts])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_groups_that_leave_one_class_to_fit_on_are_refused(seed):
+    y, groups = grouped((25, 0), (1, 4), (0, 12), *[(0, 1)] * 8)
+    with pytest.raises(ValueError, match="do not leave both classes to fit on"):
+        cross_fit(np.linspace(-1, 1, len(y)), y, seed=seed, groups=groups)
+
+
+def test_folds_are_fewer_where_the_rest_would_lack_a_class():
+    y, groups = grouped((3, 0), (13, 3), (27, 0), (1, 0), (0, 23), (7, 2), (25, 0))
+    parts = stratified_folds(y, 5, 0, groups)
+    # Three are asked for, since three groups have harmless examples, which then lie in one fold.
+    assert len(parts) == 2
+    assert all(len(held) and set(y[rest]) == {0, 1} for rest, held in parts)
 
 
 def test_the_objective_reaches_the_thresholds():

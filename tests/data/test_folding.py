@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.data import spaced_letters
 from lib.data.confounders.design import generate
 from lib.data.folding import TEXT_FOLDING, check_folding, folded
 from lib.data.leetspeak import SIGNS
@@ -39,6 +40,7 @@ ALPHABET = st.one_of(
         ("heIIo kiII", "hello kill"),
         ("hAtE yOuRs hIs", "hate yours his"),
         ("l@73 to", "late to"),
+        ("KATİL1 K4TİL", "KATİLI KATİL"),
         ("you h a t e y o u r s e l f. now", "you hate yourself. now"),
         ("s p i t o n the v e m m o i d s", "spit on the vemmoids"),
         ("e v e r y v e m m o i d", "every vemmoid"),
@@ -70,6 +72,7 @@ def test_a_disguise_is_undone(disguised, plain):
         "👨\u200d👩\u200d👧 ❤\ufe0f",
         "我们今天去北京",
         "café Việt Straße łódź",
+        "COVİD19 covİd19 İ5 İstanbul ǅ5 ŉ5 ǰ5 ΑΣ5 ẞ5",
     ],
 )
 def test_what_is_no_disguise_stays(text):
@@ -182,3 +185,11 @@ def test_an_unknown_version_is_refused_by_name():
 def test_what_is_no_word_for_its_length_is_left_as_it_is(word):
     # The patterns look through it again and again: the first would take a quarter of a minute.
     assert folded(f"monday {word} h4te") == f"monday {word} hate"
+
+
+def test_more_letters_set_apart_than_memes_have_are_not_divided(monkeypatch):
+    said = "youarelate" * 25
+    row, words = " ".join(said), " ".join(["you are late"] * 25)
+    assert folded(f"{row} so {row} now {row}") == f"{words} so {words} now {said}"
+    monkeypatch.setattr(spaced_letters, "segmented", None)
+    assert folded(f"so {' '.join(3 * said)}! now") == f"so {3 * said}! now"

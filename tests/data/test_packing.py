@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from PIL import Image
 
 from lib.config import Settings
 from lib.data.example import Example, Rejected
-from lib.data.packing import checking
+from lib.data.packing import checking, writing
+from lib.data.packing import pack as packing
 from lib.data.packing.pack import pack
 from lib.data.readers.registry import READERS
 from lib.data.shard_index import DATES, INDEX
@@ -438,6 +440,23 @@ def test_leftovers_of_another_job_are_not_taken_over(tmp_path):
     assert all(b"changed" in sample["txt"] for sample in samples_of(tmp_path / "b"))
 
 
+def test_what_other_code_has_left_unfinished_is_packed_anew(tmp_path, monkeypatch):
+    pack(memes(10), tmp_path / "a", shard_size=2)
+    write = packing.write_shards
+
+    def killed(plan, shards, *given):
+        # As a kill leaves them: all shards written by other code, none of them in its place.
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(writing, "open_index", Mock(side_effect=KeyboardInterrupt))
+            patched.setattr(writing, "combined_text", lambda *_: "of other code")
+            write(plan, shards, *given[:-1], "the job of other code")
+        return write(plan, shards, *given)
+
+    monkeypatch.setattr(packing, "write_shards", killed)
+    pack(memes(10), tmp_path / "b", shard_size=2)
+    assert files_of(tmp_path / "b") == files_of(tmp_path / "a")
+
+
 @pytest.mark.parametrize("new_stands", [False, True])
 def test_a_kill_between_the_two_renames_is_mended(tmp_path, new_stands):
     pack(memes(10), tmp_path)
@@ -446,6 +465,15 @@ def test_a_kill_between_the_two_renames_is_mended(tmp_path, new_stands):
     if new_stands:
         (tmp_path / "shards").mkdir()
     pack(memes(10), tmp_path)
+    assert files_of(tmp_path) == before
+
+
+def test_full_shards_that_a_kill_left_parked_are_not_lost_to_other_data(tmp_path):
+    pack(memes(40), tmp_path, mode="full")
+    before = files_of(tmp_path)
+    (tmp_path / "shards").rename(tmp_path / ".shards.replaced")
+    with pytest.raises(FileExistsError, match="overwrite"):
+        pack(memes(5), tmp_path)
     assert files_of(tmp_path) == before
 
 

@@ -302,6 +302,15 @@ def test_harmeme_reads_both_parts_and_leaves_an_empty_label_unlabelled(tmp_path)
     assert found["memes_2"].image == place
 
 
+def test_harmeme_spells_a_missing_text_null(tmp_path):
+    rows = [
+        {"id": f"covid_memes_{i}", "image": f"{i}.png", "labels": ["not harmful"], "text": text}
+        for i, text in enumerate(["null", "null and void"])
+    ]
+    jsonl(tmp_path / "Annotations/Harm-C/val.jsonl", *rows)
+    assert [example.ocr for example in READERS["harmeme"](tmp_path)] == ["", "null and void"]
+
+
 def test_multioff_knows_the_spelling_of_its_negative_label(tmp_path):
     header = "image_name,sentence,label\n"
     for name, rows in {

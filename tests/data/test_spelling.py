@@ -2,9 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib.data import spelling
 from lib.data.confounders.design import generate
 from lib.data.english import FREQUENT, known_words, nearest_words, segmented
 from lib.data.spelling import respelt
+
+FREQUENT_WORDS = sorted(w for w, n in known_words().items() if n >= FREQUENT and len(w) > 1)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,18 @@ def test_an_accident_is_undone(written, meant):
 )
 def test_what_is_no_accident_stays(word):
     assert respelt(word) == word
+
+
+@pytest.mark.parametrize("word", ["qxzj" * 40, "monday" * 4, "mondayqx", "qxmonday", "monqxday"])
+def test_what_no_three_frequent_words_make_up_is_not_looked_into(word, monkeypatch):
+    monkeypatch.setattr(spelling, "segmented", None)
+    assert respelt(word) == word
+    assert respelt("tihs") == "this"
+
+
+@given(st.lists(st.sampled_from(FREQUENT_WORDS), min_size=2, max_size=3))
+def test_what_three_frequent_words_make_up_is_looked_into(words):
+    assert spelling._may_be_parted("".join(words))
 
 
 def test_no_word_of_the_generated_memes_changes():

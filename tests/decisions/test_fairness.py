@@ -67,22 +67,33 @@ def test_those_of_no_known_group_are_no_group():
     pd.testing.assert_frame_equal(fairness(counts(**mixed)), fairness(counts(**CELLS)))
 
 
+def test_those_that_attack_nobody_are_no_group_of_people_nor_among_the_rest():
+    mixed = CELLS | {"none": (0, 5, 300, 0)}
+    pd.testing.assert_frame_equal(fairness(counts(**mixed)), fairness(counts(**CELLS)))
+    # A field of one's own may mean something else by the word.
+    own = counts(**mixed).assign(slice="disguise")
+    assert "none" in fairness(own, ["disguise"])["value"].tolist()
+
+
 def test_few_memes_of_a_label_are_insufficient_and_no_gap_is_made_of_them():
     table = fairness(counts(many=(50, 10, 40, 10), few=(3, 1, 20, 40)))
     rows = table.set_index(["metric", "value"])
     few = rows.loc[("false_positive_rate", "few")]
     assert few["verdict"] == "insufficient"
     assert few[["rate", "gap", "p_value"]].isna().all()
+    many = rows.loc[("false_positive_rate", "many")]
+    assert many["rate"] == pytest.approx(0.2)
+    assert many[["gap", "gap_low", "gap_high", "p_value", "p_adjusted"]].isna().all()
     assert rows.loc["false_positive_rate"].index.tolist() == ["few", "many"]
     assert rows.loc["false_negative_rate"].index.tolist() == ["few", "many", "few over many"]
 
 
 def test_a_value_without_memes_of_a_label_has_no_rate_of_it():
-    table = fairness(counts(none=(0, 5, 60, 0), group=(50, 0, 0, 10), person=(40, 0, 0, 10)))
+    table = fairness(counts(people=(0, 5, 60, 0), group=(50, 0, 0, 10), person=(40, 0, 0, 10)))
     false_positives = table[table["metric"] == "false_positive_rate"]
-    assert false_positives["value"].tolist() == ["none"]
+    assert false_positives["value"].tolist() == ["people"]
     assert false_positives["gap"].isna().all()
-    assert "none" not in table.loc[table["metric"] == "false_negative_rate", "value"].tolist()
+    assert "people" not in table.loc[table["metric"] == "false_negative_rate", "value"].tolist()
 
 
 def test_no_gap_where_all_rates_are_equal_and_none_of_no_memes():

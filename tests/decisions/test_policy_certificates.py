@@ -158,6 +158,17 @@ def test_the_sequence_knows_nothing_of_the_certifying_memes():
     assert len(starts) == 1
 
 
+def test_between_classes_that_lie_apart_the_walk_begins_in_the_middle():
+    labels = np.repeat([0, 1], 50)
+    select = Sample(np.where(labels == 1, 0.9, 0.1), labels)
+    # Two harmless memes lie a little above those of the select half.
+    prob = np.where(labels == 1, 0.9, 0.1)
+    prob[:2] = 0.2
+    cuts = np.array([0.05, 0.15, 0.5, 0.85, 0.95])
+    walk = walk_down(Sample(prob, labels), select, cuts, target=0.95, confidence=0.9)
+    assert walk == (0.5, 0.5)
+
+
 def test_the_meme_of_a_group_is_drawn_by_the_seed_alone():
     groups = np.array([f"g{i // 4}" for i in range(400)])
     rows = one_per_group(groups, seed=0)

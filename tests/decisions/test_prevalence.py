@@ -17,7 +17,7 @@ from lib.calibration.ranking import ABOVE_ALL
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibrated
-from lib.decisions.prevalence import at_prevalence, shifted
+from lib.decisions.prevalence import NOT_REACHED, at_prevalence, shifted
 
 SHARE = st.floats(0.001, 0.999)
 
@@ -133,6 +133,17 @@ def test_a_threshold_above_every_score_stays_there(val, decision):
     frozen = at_prevalence(val, val, decision, 0.02)["mm_fusion"]["frozen"]
     assert frozen["threshold"] == ABOVE_ALL
     assert frozen["flagged_share"] == 0
+
+
+def test_a_floor_that_no_threshold_reaches_at_that_share_has_no_retuned_one(val, decision):
+    # The surest meme is harmless: one of 200 such outweighs all hate where that is 2%.
+    val.loc[val["label"].idxmin(), "mm_fusion_logit_1"] = 100.0
+    strict = replace(decision, objective={"objective": "recall_at_precision", "floor": 0.9})
+    found = at_prevalence(val, val, strict, 0.02)["mm_fusion"]
+    assert found["retuned"] is None and found["note"] == NOT_REACHED
+    assert found["frozen"]["recall"] > 0
+    usual = at_prevalence(val, val, strict, decision.prevalence)["mm_fusion"]
+    assert usual["retuned"]["precision"] >= 0.9 and "note" not in usual
 
 
 def test_one_class_has_no_figures(val, decision):

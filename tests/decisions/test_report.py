@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -171,6 +172,26 @@ def test_the_summary_says_at_which_share_of_hate(val, test_split, decision, mode
     row = found["at_prevalence"]["test"]["mm_fusion"]["frozen"]
     assert f"precision {row['precision']:.3f}" in frozen
     assert row["precision"] < found["mm_fusion"]["test"]["precision"]
+
+
+def test_the_summary_says_where_a_floor_is_not_reached(
+    val, test_split, decision, model_folders, capsys
+):
+    val.loc[val["label"].idxmin(), "mm_fusion_logit_1"] = 100.0
+    settings = model_folders.model_copy(update={"prevalence": 0.02})
+    strict = replace(decision, objective={"objective": "recall_at_precision", "floor": 0.9})
+    found = decision_report(val, test_split, strict, settings, 10)
+    print_summary(found, strict, pd.Series({"TP": 1}))
+    frozen, retuned = capsys.readouterr().out.splitlines()[-2:]
+    assert "threshold frozen: precision" in frozen
+    assert retuned.endswith("threshold retuned: floor not reached at this prevalence")
+    rows = prevalence_table(found).set_index(["model", "threshold is"]).loc["mm_fusion"]
+    assert rows["note"].isna().tolist() == [True, False]
+    assert np.isnan(rows.loc["retuned", "threshold"])
+    save_report(found, pd.DataFrame(), settings)
+    written = json.loads(settings.artifact(7, "report.json").read_text())
+    written = written["at_prevalence"]["test"]["mm_fusion"]
+    assert (written["retuned"], written["note"]) == (None, rows.loc["retuned", "note"])
 
 
 def test_groups_are_resampled_throughout_where_memes_have_company(

@@ -1,8 +1,11 @@
 import pytest
+import torch
+from PIL import Image
+from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from lib.data.folding import TEXT_FOLDING
 from lib.data.text import combined_text
-from lib.modeling.encoders import TextEncoder, shown_texts
+from lib.modeling.encoders import Encoders, TextEncoder, VisionEncoder, encode_image, shown_texts
 from lib.modeling.model_files import load_expert
 
 
@@ -33,3 +36,18 @@ def test_folding_makes_another_encoder_of_the_same_weights(with_experts):
     ids = [combined_text("l4te"), combined_text("late")]
     same, different = (source.prepare(ids)["input_ids"] for source in (folded, plain))
     assert same[0].equal(same[1]) and not different[0].equal(different[1])
+
+
+def test_a_classifier_that_flattens_its_input_reads_the_pooled_feature():
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=2)
+    model = ResNetForImageClassification(config).eval()
+    source = VisionEncoder(model, ViTImageProcessor(size={"height": 32, "width": 32}))
+    pictures = [Image.effect_noise((32, 32), spread).convert("RGB") for spread in (40, 90, 10)]
+    with torch.inference_mode():
+        pixels = source.prepare(pictures)
+        encoded = encode_image(model, pixels, patches=True)
+        expected = model(pixel_values=pixels).logits
+        assert encoded["vision_pooled"].shape == (3, 16) and encoded["vision_patches"].ndim == 3
+        torch.testing.assert_close(source.logits(encoded["vision_pooled"]), expected)
+        found = Encoders({"vision_expert": source}, bf16=False).encode_images(pictures)
+    torch.testing.assert_close(found["vision_logits"], expected)

@@ -73,6 +73,16 @@ def test_a_frozen_vision_backbone_learns_its_last_layer_from_the_cache(fresh):
         torch.testing.assert_close(model.classifier(pooled), whole, atol=1e-5, rtol=0)
 
 
+def test_the_last_layer_alone_is_trained_where_memory_is_to_be_saved(fresh):
+    how = {"vision_tuning": "top_k", "top_k": 0, "vision_epochs": 1}
+    plain, saving = (
+        load_file(train_expert("vision_expert", settings).folder / "model.safetensors")
+        for settings in (fresh("plain", **how), fresh("saving", gradient_checkpointing=True, **how))
+    )
+    assert plain.keys() == saving.keys()
+    assert all(torch.equal(plain[name], saving[name]) for name in plain)
+
+
 def test_memes_without_a_picture_teach_the_text_expert_alone(fresh, tmp_path):
     settings = fresh("own")
     (settings.root / "Step_3").unlink()

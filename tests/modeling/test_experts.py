@@ -248,6 +248,14 @@ def test_a_backbone_for_several_labels_learns_one(fresh, tiny_backbones, tmp_pat
     assert len(trained["id2label"]) == 2
 
 
+def test_an_expert_whose_examples_are_all_held_out_is_refused(fresh, monkeypatch):
+    settings = fresh(fusion_features="held_out")
+    everything = np.arange(len(MemeShards(shard_paths(settings.shards, "train"), pictures=False)))
+    monkeypatch.setattr(experts, "head_rows", lambda _: everything)
+    with pytest.raises(ValueError, match="all train memes with a picture are in one of 4 folds"):
+        train_expert("vision_expert", settings)
+
+
 def test_layers_that_the_backbone_lacks_learn_with_the_top_ones(fresh, tiny_backbones, tmp_path):
     folder = shutil.copytree(tiny_backbones["text_model"], tmp_path / "lacking")
     state = load_file(folder / "model.safetensors")

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from lib.artifacts import write_json
 from lib.data.altered_pictures import altered
@@ -162,6 +164,21 @@ def test_held_out_keeps_a_part_of_train_from_the_experts_for_the_head(trained):
     assert train.ids == [memes_of(settings).ids[row] for row in rows]
 
 
+@pytest.mark.parametrize("tuning", [{}, {"vision_tuning": "top_k", "top_k": 0}])
+def test_a_backbone_whose_classifier_flattens_its_input_is_fused(trained, tmp_path, tuning):
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=2)
+    ResNetForImageClassification(config).save_pretrained(tmp_path / "resnet")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "resnet")
+    settings = trained(vision_model=str(tmp_path / "resnet"), vision_feature="pooled", **tuning)
+    encoders = load_encoders(settings)
+    train, val = encode_for_fusion(settings, encoders)
+    fusion = train_fusion(train, fusion_config(train, settings), settings, val)
+    save_fusion(fusion, settings, encoders)
+    with torch.inference_mode():
+        found = load_fusion(settings.models, "cpu")(["a"], [Image.new("RGB", (32, 32))])
+    assert found["mm_fusion"].shape == (1, 2)
+
+
 def test_votes_come_from_outside_the_group(trained):
     settings = trained(fusion_features="experts")
     train, _ = encode_for_fusion(settings, load_encoders(settings))
@@ -184,7 +201,7 @@ def test_the_saved_model_says_of_val_what_the_trained_one_did(trained, head):
     assert (folder / "encoders/text_encoder/config.json").exists()
     loaded = load_fusion(settings.models, "cpu")
     memes = MemeShards(shard_paths(settings.shards, "val"))
-    samples = [memes[row] for row in range(len(memes))]
+    samples = [memes[row] for row in selecting_rows(memes.labels, memes.groups)]
     with torch.inference_mode():
         found = loaded([s["text"] for s in samples], [s["image"] for s in samples])
         votes = loaded.head.neighbours(val.arrays["text_mean"], val.arrays["vision_pooled"])

@@ -3,6 +3,7 @@ import re
 import pandas as pd
 
 from lib.config import MODELS
+from lib.figures.style import style_of
 from lib.report_page.charts import heat_map, risk_chart
 
 
@@ -30,6 +31,14 @@ def test_severities_have_a_column_each():
     severe = pd.concat([table(severity=1.0), table(severity=2.0)])
     assert "harsh, fusion 2: macro-F1 -0.300" in told(heat_map(severe))
     assert len(told(heat_map(severe))) == 18
+
+
+def test_columns_go_by_model_and_severity_though_the_worst_row_lacks_some():
+    severe = pd.concat([table(severity=s) for s in (1, 2, 10)])
+    severe = severe[(severe["perturbation"] != "harsh") | (severe["severity"] == 10)]
+    heads = re.findall(r">([a-z ]+ \d+)</text>", heat_map(severe))
+    models = [style_of(model).label for model in reversed(MODELS)]
+    assert heads == [f"{model} {s}" for model in models for s in (1, 2, 10)]
 
 
 def test_a_table_of_other_columns_or_without_changes_has_no_heat_map():

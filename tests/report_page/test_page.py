@@ -116,6 +116,17 @@ def test_a_decision_of_other_predictions_is_refused(copy):
         write_page(copy)
 
 
+def test_tables_of_a_decision_before_an_edit_by_hand_are_refused_until_written_again(copy):
+    path = copy.artifact(7, "thresholds.json")
+    cuts = json.loads(path.read_text())
+    cuts["mm_fusion"]["abuse_hate"] = 0.9
+    path.write_text(json.dumps(cuts))
+    with pytest.raises(ValueError, match=r"errors_full\.csv is of another.*--from 7.*section 2"):
+        write_page(copy)
+    write_errors(copy, DecisionBundle.load(copy))
+    assert '"threshold":0.9}' in write_page(copy).read_text(encoding="utf-8")
+
+
 def test_memes_are_filtered_by_the_slices_of_the_run(copy):
     sliced = copy.model_copy(update={"slice_by": ["abuse_hate"]})
     write_errors(sliced, DecisionBundle.load(sliced))

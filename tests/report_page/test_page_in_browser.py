@@ -14,6 +14,7 @@ from lib.calibration import prob_hate
 from lib.config import MODELS
 from lib.data.corrections import CORRECTIONS, read_corrections
 from lib.decisions.bundle import DecisionBundle
+from lib.decisions.error_analysis import write_errors
 from lib.decisions.policy_outcomes import workload
 from lib.modeling.prediction_table import logits_of, models_of, read_predictions
 from lib.report_page.page import write_page
@@ -91,6 +92,43 @@ def test_numbers_at_ten_random_positions_are_scikit_learn_s(opened, report, run)
         assert numbers(page) == pytest.approx(
             numbers(page) | scikit_learn_s(prob, frame["label"], decision.thresholds[model])
         )
+
+
+def test_untouched_it_counts_with_the_exact_share_and_shows_p_as_the_error_table_rounds_it(
+    opened, run, tmp_path
+):
+    def rarer(frame):
+        frame.loc[(frame["split"] == "test") & (frame.index % 5 == 0), "label"] = 0
+
+    settings = changed(run.model_copy(update={"prevalence": None}), tmp_path, rarer)
+    page, frame = opened(write_page(settings)), read_predictions(settings, "test")
+    decision = DecisionBundle.load(settings)
+    share = frame["label"].mean()
+    assert float(page.input_value("#prevalence")) == pytest.approx(100 * share, rel=1e-4)
+    page.select_option("#kind", "all")
+    page.select_option("#list_wrapper .dt-length select", "50")
+    table = pd.read_csv(settings.artifact(7, "errors.csv"), dtype={"id": str}).set_index("id")
+    for model in MODELS:
+        page.select_option("#model", model)
+        prob = prob_hate(logits_of(frame, model), decision.temperatures[model])
+        called = prob >= decision.thresholds[model]
+        found = numbers(page)
+        assert found["flagged"] == pytest.approx(1e4 * called.mean(), abs=1e-6)
+        missed = 1e4 * (~called & (frame["label"] == 1)).mean()
+        assert found["missed"] == pytest.approx(missed, abs=1e-6)
+        precision = precision_score(frame["label"], called)
+        assert found["precision_there"] == pytest.approx(precision, abs=1e-6)
+        cells = [page.locator(f"#list tbody td:nth-child({k})").all_inner_texts() for k in (5, 6)]
+        rows = table.loc[listed(page)]
+        p = rows[f"{model}_prob"].round(3)
+        assert [float(shown) for shown in cells[0]] == p.tolist()
+        off = [float(shown) for shown in cells[1]]
+        assert off == pytest.approx((p - rows["label"]).abs().tolist(), abs=1e-9)
+        assert off == sorted(off, reverse=True)
+    page.fill("#prevalence", "50")
+    hate = frame["label"] == 1
+    expected = 1e4 * (called[hate].mean() + called[~hate].mean()) / 2
+    assert numbers(page)["flagged"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_fit_split_has_numbers_of_its_own_and_the_policy_its_workload(opened, report, run):
@@ -243,6 +281,30 @@ def test_letters_typed_into_a_field_are_no_verdicts(opened, report):
     assert page.inner_text("#progress").startswith("0 agreed, 0 disagreed, 0 unsure")
 
 
+def test_escape_leaves_a_field_though_no_meme_is_open(opened, report):
+    page = opened(report)
+    page.fill("#search", "words")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement === document.body")
+    page.keyboard.press("j")
+    assert page.locator("#meme h3").count() == 1
+
+
+def test_a_slider_moves_by_arrows_and_lets_the_keys_of_review_through(opened, report):
+    page = opened(report)
+    page.focus("#cut")
+    before = int(page.input_value("#cut"))
+    page.keyboard.press("ArrowRight")
+    assert int(page.input_value("#cut")) == before + 1
+    page.keyboard.press("j")
+    assert page.locator("#meme h3").count() == 1
+    page.focus("#cut")
+    page.keyboard.press("d")
+    assert "1 disagreed" in page.inner_text("#progress")
+    page.keyboard.press("ArrowLeft")
+    assert int(page.input_value("#cut")) == before
+
+
 def test_a_key_held_down_gives_one_verdict(opened, report):
     page = opened(report)
     page.keyboard.press("j")
@@ -331,30 +393,34 @@ def test_every_field_has_a_name_and_every_mark_its_numbers(opened, report):
     assert "text: leetspeak, fusion 2: macro-F1 -0.400" in marks
 
 
-def copied(run, tmp_path):
-    """The same run in a folder of its own, to be changed."""
+def changed(run, tmp_path, change):
+    """The same run in a folder of its own, its predictions changed and its errors written anew."""
     shutil.copytree(run.root, tmp_path / "copy")
-    return run.model_copy(update={"root": tmp_path / "copy"})
-
-
-@pytest.mark.parametrize("case", ["no errors", "one class"])
-def test_without_errors_or_with_one_class_the_page_is_sensible(opened, run, tmp_path, case):
-    settings = copied(run, tmp_path)
+    settings = run.model_copy(update={"root": tmp_path / "copy"})
     path = settings.artifact(6, "predictions.parquet")
     frame = pd.read_parquet(path)
-    of_test = frame["split"] == "test"
-    if case == "one class":
-        frame.loc[of_test, "label"] = 0
-    margin = np.where(frame["label"] == 1, 8.0, -8.0)
-    frame.loc[of_test, "mm_fusion_logit_1"] = margin[of_test]
-    frame.loc[of_test, "mm_fusion_logit_0"] = -margin[of_test]
+    change(frame)
     frame.to_parquet(path, index=False)
     decision = replace(
         DecisionBundle.load(settings),
         fingerprints=models_of(frame) | {"predictions": fingerprint(path)},
     )
     decision.save(settings)
-    page = opened(write_page(settings))
+    write_errors(settings, decision)
+    return settings
+
+
+@pytest.mark.parametrize("case", ["no errors", "one class"])
+def test_without_errors_or_with_one_class_the_page_is_sensible(opened, run, tmp_path, case):
+    def without_errors(frame):
+        of_test = frame["split"] == "test"
+        if case == "one class":
+            frame.loc[of_test, "label"] = 0
+        margin = np.where(frame["label"] == 1, 8.0, -8.0)
+        frame.loc[of_test, "mm_fusion_logit_1"] = margin[of_test]
+        frame.loc[of_test, "mm_fusion_logit_0"] = -margin[of_test]
+
+    page = opened(write_page(changed(run, tmp_path, without_errors)))
     assert listed(page) == []
     assert "errs on 0 of 46 memes" in page.inner_text("#shown")
     assert "No such meme" in page.inner_text("#list tbody")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from lib.calibration import prob_hate
 from lib.config import Settings
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.error_analysis import error_table
+from lib.decisions.policy import Policy
 from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import logits_of, read_predictions
 from lib.report_page import rows as rows_module
@@ -58,6 +61,40 @@ def test_columns_of_few_values_are_filters_and_the_others_are_told(small):
     assert [dataset["values"][code] for code in dataset["codes"]] == ["ab"[i % 2] for i in places]
     assert "note" not in filters and content["details"]["note"][0] == f"{places[0] / 3:.4g}"
     assert "language" not in {*filters, *content["details"]}
+
+
+def test_values_of_a_filter_are_told_as_they_are(small, tmp_path, monkeypatch):
+    settings, report, decision = small
+    table = pd.read_csv(settings.artifact(7, "errors.csv"), dtype=str, keep_default_na=False)
+    table["version"] = [("1.10", "1.1", "2023.10", "2023.11")[row % 4] for row in range(N)]
+    table.to_csv(tmp_path / "errors.csv", index=False)
+    monkeypatch.setattr(Settings, "artifact", lambda self, step, name: tmp_path / name)
+    content, places = page_rows(settings, report, decision, 10**7)
+    (found,) = [each for each in content["filters"] if each["name"] == "version"]
+    assert found["values"] == ["1.1", "1.10", "2023.10", "2023.11"]
+    told = [found["values"][code] for code in found["codes"]]
+    assert told == table["version"].iloc[places].tolist()
+    # Of few memes the confidence is a filter, too, and still a measurement.
+    monkeypatch.setattr(rows_module, "ROWS", 20)
+    few, _ = page_rows(settings, report, decision, 10**7)
+    (values,) = [each["values"] for each in few["filters"] if each["name"] == "confidence"]
+    assert max(map(len, values)) <= len("0.0001234")
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        lambda d: replace(d, thresholds=d.thresholds | {"text_expert": 0.9}),
+        lambda d: replace(d, thresholds=d.thresholds | {"mm_fusion": 0.9}),
+        lambda d: replace(d, temperatures={m: t * 1.001 for m, t in d.temperatures.items()}),
+        lambda d: replace(d, policy=Policy.at_threshold(0.5)),
+    ],
+    ids=["an expert's threshold", "fusion's threshold", "temperatures", "the policy"],
+)
+def test_an_error_table_of_another_decision_is_refused(small, edited):
+    settings, report, decision = small
+    with pytest.raises(ValueError, match=r"errors_full\.csv is of another decision.*--from 7"):
+        page_rows(settings, report, edited(decision), 10**7)
 
 
 def test_what_does_not_fit_is_cut_short_then_left_out(small, monkeypatch):

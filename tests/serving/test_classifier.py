@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,14 @@ from PIL import Image
 
 from lib.config import MODELS
 from lib.data.datasets import MemeShards, shard_paths
+from lib.data.pictures import blank_picture
+from lib.data.text import combined_text
 from lib.serving import MemeClassifier
 from lib.serving import __main__ as program_of
 from lib.serving import evidence as evidence_module
 from lib.serving import shards as shards_module
 from lib.serving.demo import demo_memes
+from lib.serving.histograms import WORDS
 from lib.serving.shards import write_scores
 from tests.serving.bad_inputs import ODD_MEMES
 
@@ -315,6 +319,20 @@ def test_demo_and_scores_cover_the_reported_split(full_root, classifier, tmp_pat
     assert (scores["review"] == (scores["decision"] == "review")).all()
 
 
+def test_a_packed_meme_with_a_long_transcript_is_judged(classifier, monkeypatch):
+    said = combined_text("monday", asr="and again " * 3000)
+    samples = [
+        {"id": str(n), "text": text, "image": blank_picture()}
+        for n, text in enumerate([said, combined_text("soup")])
+    ]
+    kept = SimpleNamespace(batched=lambda size, collation_fn: [samples])
+    monkeypatch.setattr(shards_module, "stream", lambda shards: kept)
+    (scores,) = shards_module._judged(classifier, ["shard"])
+    assert scores["text"].tolist() == [said, combined_text("soup")]
+    alone = classifier.predict(combined_text("soup"), None)
+    assert scores["prob_hate"][1] == pytest.approx(alone["prob_hate"], abs=1e-5)
+
+
 def test_what_step_6_has_encoded_is_not_encoded_again(full_root, classifier, tmp_path, monkeypatch):
     shards = shard_paths(full_root.shards, "test")
     expected = judged_of(classifier, shards)
@@ -333,6 +351,11 @@ def test_what_step_6_has_encoded_is_not_encoded_again(full_root, classifier, tmp
     assert sum(columns) == found.n  # each text is read once
     written = pd.read_csv(tmp_path / "predictions.csv")
     assert found.n == len(written) == len(expected) == found.histograms.n
+    for name in WORDS:
+        assert sum(found.histograms.words[name].values()) == found.n
+    decided = expected["decision"].value_counts()
+    assert {w: n for w, n in found.histograms.words["decision"].items() if n} == decided.to_dict()
+    assert found.histograms.words["text_from"]["given"] == found.n
     assert list(found.first.columns) == list(written.columns) == list(expected.columns)
     assert written["id"].tolist() == expected["id"].tolist()
     assert written["text"].tolist() == expected["text"].tolist()

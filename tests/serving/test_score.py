@@ -1,6 +1,8 @@
 """Batch scoring through `score` and its program: every kind of input, bad rows, kills, workers."""
 
+import csv
 import functools
+import gzip
 import io
 import json
 import os
@@ -31,6 +33,7 @@ from lib.serving import MemeClassifier
 from lib.serving import score as program
 from lib.serving.histograms import Histograms
 from lib.serving.score import score
+from lib.serving.scoring import inputs as inputs_module
 from lib.serving.scoring import pools, tars
 from lib.serving.scoring import tasks as tasks_module
 from lib.serving.scoring.folders import folder_rows
@@ -219,24 +222,54 @@ def test_a_shard_is_read_in_parts_by_several(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("harm", ["cut", "garbled", "no tar"])
-def test_a_broken_shard_costs_what_lies_behind(harm, scored, memes, tmp_path):
-    file = foreign_shard(memes, tmp_path / "s.tar")
-    content = bytearray(file.read_bytes())
+# How many of `N` memes lie before each harm; None where that depends on the bytes.
+BEFORE = {
+    **{"cut": None, "cut in a header": 10, "cut before a header": 10},
+    **{"garbled": 10, "no tar": 0, "compressed, then cut": None},
+}
+
+
+@pytest.mark.parametrize(
+    ("harm", "suffix"),
+    [(harm, ".tar") for harm in BEFORE if "compressed" not in harm]
+    + [(harm, suffix) for harm in BEFORE for suffix in (".tar.gz", ".tgz")],
+)
+def test_a_broken_shard_costs_what_lies_behind(harm, suffix, scored, memes, tmp_path):
+    whole = foreign_shard(memes, tmp_path / "whole.tar")
+    content = bytearray(whole.read_bytes())
+    with tarfile.open(whole) as tar:
+        at = tar.getmembers()[20].offset
     if harm == "cut":
         del content[len(content) // 2 + 100 :]
+    elif harm == "cut in a header":
+        del content[at + 100 :]
+    elif harm == "cut before a header":
+        del content[at:]
     elif harm == "garbled":
-        with tarfile.open(file) as tar:
-            at = tar.getmembers()[20].offset
         content[at : at + 512] = b"\xff" * 512
-    else:
+    elif harm == "no tar":
         content = bytearray(b"no tar" * 1000)
-    file.write_bytes(content)
-    good = 10 if harm == "garbled" else 0 if harm == "no tar" else None
+    file = tmp_path / f"s{suffix}"
+    file.write_bytes(content if suffix == ".tar" else _compressed(content, harm))
     table = scored(str(file))
     assert len(scored.rejected) == 1
     assert "shard is broken" in scored.rejected["reason"][0]
+    good = BEFORE[harm]
     assert len(table) == good or (good is None and 0 < len(table) < N)
+
+
+def _compressed(content, harm):
+    packed = gzip.compress(content)
+    return packed[: len(packed) // 2] if harm == "compressed, then cut" else packed
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz"])
+def test_a_sound_shard_may_be_compressed(suffix, scored, memes, tmp_path):
+    whole = foreign_shard(memes, tmp_path / "whole.tar")
+    packed = tmp_path / f"s{suffix}"
+    packed.write_bytes(gzip.compress(whole.read_bytes()))
+    assert len(scored(str(packed))) == N
+    assert len(scored.rejected) == 0
 
 
 def test_bad_rows_are_set_apart_with_their_reason(scored, tmp_path):
@@ -263,7 +296,7 @@ def test_bad_rows_are_set_apart_with_their_reason(scored, tmp_path):
     assert table["prob_hate"].between(0, 1).all()
 
 
-@pytest.mark.parametrize("kind", ["folder", "parquet", "shard"])
+@pytest.mark.parametrize("kind", ["folder", "csv", "parquet", "shard"])
 def test_bad_pictures_and_odd_texts_are_the_same_to_every_input(scored, tmp_path, kind):
     told = [odd for odd in ODD_MEMES if odd.picture is not None and _can_be_written(odd.text)]
     names = [f"{place:03}.png" for place in range(len(told))]
@@ -275,6 +308,14 @@ def test_bad_pictures_and_odd_texts_are_the_same_to_every_input(scored, tmp_path
         for name, odd in zip(names, told, strict=True):
             (place / name).write_bytes(odd.picture)
             (place / name).with_suffix(".txt").write_text(odd.text, encoding="utf-8")
+    elif kind == "csv":
+        place = tmp_path / "odd.csv"
+        with place.open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, quoting=csv.QUOTE_ALL)
+            table.writerow(["image", "text"])
+            for name, odd in zip(names, told, strict=True):
+                (tmp_path / name).write_bytes(odd.picture)
+                table.writerow([name, odd.text])
     elif kind == "parquet":
         rows.assign(image=[{"bytes": odd.picture, "path": None} for odd in told]).to_parquet(place)
     else:
@@ -291,6 +332,7 @@ def test_bad_pictures_and_odd_texts_are_the_same_to_every_input(scored, tmp_path
     table = scored(place)
     answered = {odd.name for row, odd in enumerate(told) if row in set(table["row"])}
     assert answered == {odd.name for odd in told if odd.said is None}
+    assert set(table["text_from"]) == {"given"}
     for row, reason in zip(scored.rejected["row"], scored.rejected["reason"], strict=True):
         assert re.search(told[row].said, reason), (told[row].name, reason)
 
@@ -466,6 +508,37 @@ def test_other_columns_are_another_job_and_overwrite_scores_again(scored, memes)
         scored(memes / "two.csv", columns=Columns(text="other"))
     again = scored(memes / "two.csv", columns=Columns(text="other"), overwrite=True)
     assert first["text_length"].tolist() != again["text_length"].tolist()
+
+
+def test_a_table_in_another_folder_is_of_other_pictures(scored, tmp_path):
+    for folder, grey in (("here", 0), ("there", 255)):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (60, 40), grey).save(tmp_path / folder / "a.png")
+        (tmp_path / folder / "memes.csv").write_text("image,text\na.png,monday\n")
+    first = scored(tmp_path / "here" / "memes.csv")
+    with pytest.raises(ValueError, match="--overwrite"):
+        scored(tmp_path / "there" / "memes.csv")
+    again = scored(tmp_path / "there" / "memes.csv", overwrite=True)
+    assert first["prob_hate"].tolist() != again["prob_hate"].tolist()
+
+
+@pytest.mark.parametrize("place", ["memory://{}/memes.csv", "{}/memes.csv"])
+def test_where_a_table_lies_tells_it_from_another_of_the_same_bytes(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(inputs_module, "_state_of", lambda address: "the same")
+    told = []
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        with fsspec.open(place.format(folder), "w") as file:
+            file.write("image,text\na.png,monday\n")
+        told.append(Input.of([place.format(folder)], USUAL).described())
+    assert told[0] != told[1]
+
+
+def test_a_table_is_the_same_from_wherever_it_is_named(memes, monkeypatch):
+    told = Input.of([str(memes / "memes.csv")], USUAL).described()
+    monkeypatch.chdir(memes / "pics")
+    assert Input.of(["../memes.csv"], USUAL).described() == told
 
 
 def test_a_picture_that_has_come_is_judged_when_all_is_scored_again(scored, memes):

@@ -16,7 +16,7 @@ from lib.data.packing.checking import Found, collect, refuse_if_too_bad
 from lib.data.packing.finished import is_finished, job_of, note_finished
 from lib.data.packing.statistics import statistics_of
 from lib.data.packing.workers import ordered_map
-from lib.data.packing.writing import digest_of, plan_shards, write_shards
+from lib.data.packing.writing import digest_of, plan_shards, undo_broken_swap, write_shards
 from lib.data.readers.registry import UNIFIED
 from lib.data.splits import assign_splits
 from lib.data.ties import Ties, find_duplicates, groups_of
@@ -78,8 +78,10 @@ def pack(
             packed, report["corrections"] = corrected(packed, corrections, splits, known)
         plan = plan_shards(packed, splits, None if mode == "pilot" else seed, shard_size)
         made_from = _origin(packed, mode, seed)
+        # Before the guard: it shall see a full run's shards where a kill has left them parked.
+        undo_broken_swap(shards)
         guard_overwrite(shards / "made_from.json", made_from, overwrite)
-        write_shards(plan, shards, made_from, mapped)
+        write_shards(plan, shards, made_from, mapped, job)
         stats = statistics_of(found, plan, report, made_from)
         UNIFIED.save(taxonomy)
         write_json(out_dir / "splits.json", splits)

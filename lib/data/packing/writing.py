@@ -76,21 +76,25 @@ def digest_of(examples: Iterable[Example], files: bool = False) -> str:
 
 
 def write_shards(
-    plan: Sequence[Shard], shards: Path, made_from: Mapping[str, Any], run: Callable
+    plan: Sequence[Shard], shards: Path, made_from: Mapping[str, Any], run: Callable, job: str
 ) -> None:
-    """Write what is missing of `plan` beside the old shards, then put it in their place."""
-    partial, replaced = shards / ".partial", shards.with_name(".shards.replaced")
-    _undo_broken_swap(shards, replaced)
-    job = {
+    """Write what is missing of `plan` beside the old shards, then put it in their place.
+
+    What a killed run of the same `job`, rows and code, has written is taken over. A swap that a
+    kill broke off has to be undone before.
+    """
+    partial = shards / ".partial"
+    planned = {
+        "job": job,
         "shards": [[shard.name, digest_of(shard.examples, files=True)] for shard in plan],
         "picture": [SIZE, PNG_LEVEL],
     }
     if (
         not (partial / "plan.json").exists()
-        or json.loads((partial / "plan.json").read_text()) != job
+        or json.loads((partial / "plan.json").read_text()) != planned
     ):
         shutil.rmtree(partial, ignore_errors=True)
-        write_json(partial / "plan.json", job)
+        write_json(partial / "plan.json", planned)
     missing = [shard for shard in plan if not (partial / shard.name).exists()]
     waiting = [example for shard in missing for example in shard.examples]
     with tqdm(desc="packing", total=len(waiting), unit=" memes") as progress:
@@ -102,16 +106,23 @@ def write_shards(
         shutil.rmtree(left_by_a_kill)
     open_index(partial / shard.name for shard in plan)
     write_json(partial / "made_from.json", made_from)
+    replaced = _parked(shards)
     shards.rename(replaced)
     (replaced / ".partial").rename(shards)
     (shards / "plan.json").unlink()
     shutil.rmtree(replaced)
 
 
-def _undo_broken_swap(shards: Path, replaced: Path) -> None:
+def undo_broken_swap(shards: Path) -> None:
+    """Put old shards back that a kill left parked where no new ones had taken their place yet."""
+    replaced = _parked(shards)
     if replaced.exists() and not shards.exists():
         replaced.rename(shards)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _parked(shards: Path) -> Path:
+    return shards.with_name(".shards.replaced")
 
 
 def _write_shard(path: Path, samples: Iterable[Mapping[str, Any]], progress: tqdm) -> None:

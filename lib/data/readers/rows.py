@@ -114,7 +114,8 @@ def stem(name: str) -> str:
 def first_text(row: Mapping[str, Any], *columns: str) -> str:
     """The first of `columns` that holds a text; empty cells and the words for nothing hold none."""
     texts = (str(row.get(column) or "").strip() for column in columns)
-    return next((text for text in texts if text and text.lower() not in {"nan", "none"}), "")
+    nothing = {"", "nan", "none", "null"}
+    return next((text for text in texts if text.lower() not in nothing), "")
 
 
 def missing_field(row: Any, *fields: str) -> str | None:

@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from lib.artifacts import atomic_path, fingerprint, write_json, write_text
 from lib.config import MODELS, Settings
 from lib.data.folding import folded
@@ -28,6 +31,10 @@ from lib.serving.engines.whole_graph import WholeGraph, input_name
 
 GRAPH = "meme_classifier.onnx"
 
+# How far the card's pixels may be from the model's own, in parts of black to white: processors
+# that resize tensors round otherwise than Pillow, by less than two of 255.
+_MOST_APART = 0.02
+
 # Disguised texts, to try another language's folding on; Cyrillic letters stand as their numbers.
 _DISGUISED = (
     *("h3llo w0rld", "l o o k here", "s\u043e\u043e\u043e g\u043e\u043ed", "\u0455t\u043ep"),
@@ -40,11 +47,13 @@ def export(settings: Settings) -> Path:
     """Write the folder, whole or not at all, and return it.
 
     Raises what `MemeClassifier.load` raises, ValueError if the graph computes something else than
-    the models, and ModuleNotFoundError where the extra `export` is missing.
+    the models, or the card cannot say how an encoder's inputs are made, and ModuleNotFoundError
+    where the extra `export` is missing.
     """
     decision = DecisionBundle.load(settings)
     model = load_fusion(settings.models, "cpu")
     decision.verify(settings.models)
+    preparation = {n: _preparation(n, s) for n, s in model.encoders.sources.items()}
     with atomic_path(engine_folder(settings) / "onnx") as new:
         new.mkdir()
         graph = WholeGraph(model).eval()
@@ -55,7 +64,7 @@ def export(settings: Settings) -> Path:
             "graph": {"file": GRAPH, "fingerprint": fingerprint(new / GRAPH)},
             "inputs": _inputs(graph),
             "outputs": {name: {"dtype": "float32", "shape": ["batch", 2]} for name in MODELS},
-            "preparation": {n: _preparation(n, s) for n, s in model.encoders.sources.items()},
+            "preparation": preparation,
             "text_form": combined_text("the overlaid text"),
             "picture": {"size": SIZE, "padding": list(PADDING), "resample": "bicubic"},
             "decision": _decision(decision),
@@ -146,11 +155,13 @@ def _inputs(graph: WholeGraph) -> dict[str, dict[str, Any]]:
 
 
 def _preparation(name: str, source: Any) -> dict[str, Any]:
-    """How an encoder's inputs are made of the packed text, or of the letterboxed picture."""
+    """How an encoder's inputs are made of the packed text, or of the letterboxed picture.
+
+    Raises ValueError where a card cannot say it.
+    """
     if source.modality == "vision":
-        return {"modality": "vision", "input": input_name(name, "pixel_values")} | _pixels(
-            source.processor
-        )
+        how = _checked_pixels(name, source)
+        return {"modality": "vision", "input": input_name(name, "pixel_values")} | how
     folding = {"modality": "text", "folding": source.folding}
     if not source.is_network:
         return folding | {"file": f"{name}.json", "markers": "drop", "input": name}
@@ -168,6 +179,39 @@ def _preparation(name: str, source: Any) -> dict[str, Any]:
         "pad_id": tokenizer.pad_token_id,
         "pad_token": tokenizer.pad_token,
     }
+
+
+def _checked_pixels(name: str, source: Any) -> dict[str, Any]:
+    """`_pixels`, tried on a picture; ValueError where the encoder itself is shown others."""
+    try:
+        how = _pixels(source.processor)
+        apart = _apart(how, source)
+    except (AttributeError, KeyError, TypeError):  # a number that the card needs is not there
+        apart = np.inf
+    if not apart <= _MOST_APART:
+        kind = type(source.processor).__name__
+        raise ValueError(
+            f"{name}: its {kind} does more to a picture than resize, scale and normalise it (crops "
+            "it, say) or leaves some of that out: such a preparation cannot be written on the "
+            "card; train with another backbone to export it"
+        )
+    return how
+
+
+def _apart(how: dict[str, Any], source: Any) -> float:
+    """The greatest distance of the card's pixels from the encoder's, of black to white 1."""
+    waves = 0.5 + 0.4 * np.sin(np.arange(SIZE) / 16)
+    rising, falling = np.meshgrid(waves, np.linspace(0.9, 0.1, SIZE))
+    shown = np.stack([rising, falling, rising.T], axis=-1)
+    picture = Image.fromarray((255 * shown).astype(np.uint8))
+    height, width = how["size"]
+    resized = picture.resize((width, height), Image.Resampling[how["resample"].upper()])
+    pixels = (np.asarray(resized) * how["scale"] - how["mean"]) / how["std"]
+    prepared = source.prepare([picture])
+    own = np.asarray(prepared["pixel_values"] if isinstance(prepared, dict) else prepared)[0]
+    if own.shape != (3, height, width):
+        return float("inf")
+    return float(np.abs((own.transpose(1, 2, 0) - pixels) * how["std"]).max())
 
 
 def _pixels(processor: Any) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def write_graphs(
     if not (origin.exists() and origin.read_text(encoding="utf-8") == said):
         # All of other models go first, so that a kill leaves none that is taken for these.
         for stale in folder.glob("*.onnx"):
-            stale.unlink()
+            # Another process may be writing graphs too.
+            stale.unlink(missing_ok=True)
         write_text(origin, said)
     for name, runtime in choice.items():
         file, ending = folder / f"{name}.onnx", RUNTIMES[runtime].ending

@@ -83,7 +83,8 @@ class Input(NamedTuple):
     def described(self) -> tuple[str, int | None]:
         """A fingerprint, and how many rows there are, None where only reading them would tell.
 
-        Tables are hashed; of pictures in a folder and of shards names, sizes and dates count.
+        Tables are hashed, and where they lie counts; of pictures in a folder and of shards names,
+        sizes and dates do.
         Raises OSError for a place that cannot be looked at, and what `table_rows` raises.
         """
         if self.kind == "table":
@@ -121,7 +122,12 @@ def _of_table(address: str, columns: Columns) -> tuple[str, int]:
     n = sum(1 for _ in tables.table_rows(address, columns))
     if not n:
         raise ValueError(f"{address} has no rows")
-    return (_state_of(address) if is_address(address) else fingerprint(address)), n
+    # Pictures are named from its folder on: in another one the same names are other pictures.
+    if is_address(address):
+        made_from = f"{address}\0{_state_of(address)}"
+    else:
+        made_from = f"{os.path.abspath(os.path.dirname(address))}\0{fingerprint(address)}"
+    return hashlib.sha256(os.fsencode(made_from)).hexdigest()[:16], n
 
 
 def _of_folder(folder: str) -> tuple[str, int]:

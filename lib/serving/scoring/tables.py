@@ -88,8 +88,11 @@ def _delimited(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row
 
 
 def _missing(row: Mapping[str, str], found: Columns) -> dict[str, None]:
-    names = (found.text, found.image, found.id)
-    return {name: None for name in names if name is not None and not row[name].strip()}
+    """The cells that are empty; a text of white space is given, and empty as behind every door."""
+    empty = [name for name in (found.image, found.id) if name and not row[name].strip()]
+    if found.text is not None and not row[found.text]:
+        empty.append(found.text)
+    return dict.fromkeys(empty)
 
 
 def _json_lines(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:

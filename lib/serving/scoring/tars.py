@@ -7,7 +7,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import fsspec
 from webdataset.tariterators import base_plus_ext
@@ -18,6 +18,26 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz")
 PICTURES = ("jpg", "jpeg", "jfif", "mpo", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 # What a tar file that is cut off or garbled raises; other faults of reading are the network's.
 BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
+# The types' names are unknown to mypy.
+_tarfile: Any = tarfile
+# A header that is garbled, cut off or missing; a sound archive ends with blocks of zeros.
+_NO_HEADER = (
+    _tarfile.InvalidHeaderError,
+    _tarfile.TruncatedHeaderError,
+    _tarfile.EmptyHeaderError,
+)
+
+
+class _Header(tarfile.TarInfo):
+    """A header that tells its archive if it is none: `TarFile.next` takes that for the end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: Any) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except _NO_HEADER as error:
+            archive.torn = error
+            raise
 
 
 class Part(NamedTuple):
@@ -76,7 +96,7 @@ def _opened(shard: str, start: int = 0) -> Iterator[tarfile.TarFile]:
     with fsspec.open(shard, "rb") as file:
         file.seek(start)
         mode: Any = "r:" if file_of(shard).lower().endswith(".tar") else "r|gz"
-        with tarfile.open(fileobj=file, mode=mode) as tar:
+        with tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as tar:
             yield tar
 
 
@@ -112,12 +132,9 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _refuse_torn(tar: tarfile.TarFile) -> None:
-    """Raise ReadError where no end of the archive stands: it takes a garbled header for one."""
-    file: Any = tar.fileobj
-    if hasattr(file, "seekable"):
-        file.seek(tar.offset)
-        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise tarfile.ReadError("garbled header")
+    """Raise ReadError where the archive ended with no end of one, but with a fault."""
+    if error := getattr(tar, "torn", None):
+        raise tarfile.ReadError(str(error))
 
 
 def _member(members: Mapping[str, bytes], *suffixes: str) -> str | None:

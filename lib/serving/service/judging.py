@@ -14,7 +14,7 @@ from PIL import Image
 
 from lib.data.pictures import FORMATS, MAX_PIXELS
 from lib.serving.classifier import MemeClassifier
-from lib.serving.memes import Meme, read_meme
+from lib.serving.memes import Meme, length_of, read_meme
 from lib.serving.service.logs import LOGGER, where
 from lib.serving.service.metrics import Metrics
 from lib.serving.service.model_thread import Answer, ModelThread
@@ -142,8 +142,8 @@ class Judging:
     def _meme(self, sent: Sent) -> Meme:
         """Read a meme within the limits of this service, which may be lower than anywhere else."""
         most = self._settings.max_text
-        if isinstance(sent.text, str) and len(sent.text) > most:
-            raise ValueError(f"text has {len(sent.text):,} characters; at most {most:,} are taken")
+        if isinstance(sent.text, str) and (length := length_of(sent.text)) > most:
+            raise ValueError(f"text has {length:,} characters; at most {most:,} are taken")
         if sent.image is not None and self._settings.max_pixels < MAX_PIXELS:
             _refuse_large(sent.image, self._settings.max_pixels)
         return read_meme(sent.text, sent.image)

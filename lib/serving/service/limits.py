@@ -12,6 +12,10 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from lib.serving.service.settings import ServiceSettings
 
+# Bytes of a request's head, or of what else is no body. h11 has the same limit, httptools none.
+MOST_HEAD = 64 * 1024
+_HAS_LIMIT = not hasattr(AutoHTTPProtocol, "on_headers_complete")
+
 
 class Limits:
     """Refuses a body while it arrives, before anybody parses or keeps it.
@@ -96,8 +100,9 @@ async def _refuse(error: HTTPException, scope: Scope, receive: Receive, send: Se
 class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """Uvicorn's HTTP, which lets go of clients that begin no request, half a one, or read nothing.
 
-    Uvicorn itself waits for the head of a request for ever. `patience` are the seconds for it, and
-    for an answer to be taken.
+    Uvicorn itself waits for the head of a request for ever, and keeps all of it. `patience` are
+    the seconds for it, and for an answer to be taken; a head of more than `MOST_HEAD` bytes gets a
+    400.
     """
 
     patience = 10.0
@@ -105,6 +110,8 @@ class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._timer: asyncio.TimerHandle | None = None
+        # Bytes since the last head, piece of a body or request that was whole.
+        self._unread = 0
         self._expect_a_head()
         # Answers that nobody takes: the kernel gives up on them.
         with contextlib.suppress(AttributeError, OSError):
@@ -118,6 +125,29 @@ class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             self._timer.cancel()
         super().connection_lost(error)
 
+    def data_received(self, data: bytes) -> None:
+        self._unread += len(data)
+        # The parser calls what stands below, and with it the count begins anew.
+        super().data_received(data)
+        if _HAS_LIMIT or self._unread <= MOST_HEAD or self.transport.is_closing():
+            return
+        if self._is_idle():
+            self.send_400_response("The head of the request is too large.")
+        else:  # an answer is on its way, which no other may break into
+            self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        self._unread = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unread = 0
+        super().on_message_complete()
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._expect_a_head()
@@ -128,5 +158,8 @@ class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         self._timer = self.loop.call_later(self.patience, self._let_go)
 
     def _let_go(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        if self._is_idle():
             self.transport.abort()
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete

@@ -94,6 +94,15 @@ def test_the_kept_engine_is_taken_and_one_of_other_models_is_not(root, kept, mem
     write_json(file, kept)
 
 
+def test_a_stale_graph_that_another_process_removed_is_no_fault(root, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(kept_module, "export_encoder", lambda *what: written.append(what[-1]))
+    monkeypatch.setattr(type(tmp_path), "glob", lambda folder, _: [folder / "gone.onnx"])
+    model, of = load_fusion(root.models, "cpu"), {"text_expert": "new"}
+    write_graphs(model, {"text_expert": "onnxruntime"}, tmp_path, of)
+    assert written == [tmp_path / "text_expert.onnx"]
+
+
 def test_graphs_of_other_models_go_before_those_of_new_ones_are_written(root, tmp_path):
     model = load_fusion(root.models, "cpu")
     for models in ("old", "new"):

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from lib.serving.service import __main__ as program
+from lib.serving.service.limits import MOST_HEAD
 from tests.serving.bad_inputs import noise, saved
 from tests.serving.service.load import Known, load, usage_of
 
@@ -112,6 +113,19 @@ def test_who_hangs_is_let_go(served, sent, said):
     before = usage_of(served.process.pid)[1]
     assert said in said_to(served.port, *sent)
     assert usage_of(served.process.pid)[1] <= before + 2
+
+
+def test_a_head_without_an_end_is_not_kept(served):
+    said = said_to(served.port, HEAD + b"cookie: ", b"a" * (MOST_HEAD + 1 - len(HEAD) - 8))
+    assert said.startswith(b"HTTP/1.1 400")
+    assert b"too large" in said
+
+
+def test_bodies_and_heads_before_it_are_no_part_of_a_head(served):
+    body = b'{"text": "monday"}' + b" " * MOST_HEAD
+    ask = HEAD + f"cookie: {'a' * 30_000}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+    got = said_to(served.port, ask * 3, ask, b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert got.count(b"HTTP/1.1 200") == 5
 
 
 def test_a_body_without_a_length_is_counted_while_it_arrives(served):
