@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -108,12 +109,12 @@ class MemeClassifier:
         order = sorted(range(len(texts)), key=lengths.__getitem__)
         answers: list[dict[str, Any]] = [{}] * len(order)
         batches = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
-        coming = read_ahead(partial(self._read, texts, image_paths), batches)
         bar = tqdm(batches, desc="predicting", disable=len(batches) < 2)
-        for rows, read in zip(bar, coming, strict=True):
-            given = packed_texts([texts[row] for row in rows])
-            for row, answer in zip(rows, self._judged(read, given), strict=True):
-                answers[row] = answer
+        with closing(read_ahead(partial(self._read, texts, image_paths), batches)) as coming:
+            for rows, read in zip(bar, coming, strict=True):
+                given = packed_texts([texts[row] for row in rows])
+                for row, answer in zip(rows, self._judged(read, given), strict=True):
+                    answers[row] = answer
         return answers
 
     def judge(self, memes: Sequence[Meme]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
@@ -317,6 +318,14 @@ def test_demo_and_scores_cover_the_reported_split(full_root, classifier, tmp_pat
     assert scores["prob_hate"][:3].tolist() == pytest.approx(again["prob_hate"].tolist(), abs=1e-5)
     assert {"label", "threshold", "decision", "review", "text_expert_prob"} <= set(scores)
     assert (scores["review"] == (scores["decision"] == "review")).all()
+
+
+def test_a_refused_meme_leaves_no_thread_behind(classifier):
+    with pytest.raises(ValueError, match="meme 0 of 40") as kept:
+        classifier.predict_batch([7, *["monday"] * 39], [None] * 40)
+    # The traceback, which holds what was going on, is still there.
+    assert kept.tb is not None
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
 
 
 def test_a_packed_meme_with_a_long_transcript_is_judged(classifier, monkeypatch):
