@@ -8,6 +8,7 @@ from transformers import AutoModel
 
 from lib.config import ROOT, Settings
 from lib.data.datasets import MemeShards, shard_paths
+from lib.data.val_parts import selecting_rows
 from lib.decisions.bundle import DecisionBundle
 from lib.modeling.encoders import Encoders
 from lib.modeling.features import encode_shards
@@ -40,6 +41,11 @@ def embed(sources, texts):
         return sources["dual_text"](sources["dual_text"].prepare(texts), tokens=False)["text_dual"]
 
 
+def selecting_memes(settings):
+    memes = MemeShards(shard_paths(settings.shards, "val"))
+    return [memes[row] for row in selecting_rows(memes.labels, memes.groups)]
+
+
 def trained(settings):
     """A head trained on the settings' features, saved; the encoders, train and val beside it."""
     encoders = load_encoders(settings)
@@ -54,7 +60,7 @@ def decided(settings):
     splits = {name: shard_paths(settings.shards, name) for name in ("train", "val")}
     frame = predict_shards(splits, settings.models, settings.features)
     save_predictions(frame, settings.artifact(6, "predictions.parquet"))
-    DecisionBundle.fit(frame[frame["split"] == "val"], settings, n_resamples=5).save(settings)
+    DecisionBundle.fit(frame[frame["part"] == "calibrate"], settings, n_resamples=5).save(settings)
     return frame
 
 
@@ -66,14 +72,14 @@ def test_a_head_on_a_dual_encoder_goes_all_the_way_to_serving(folder, with_exper
     model = load_fusion(settings.models, "cpu")
     assert model.head.config.inputs == ("text_dual", "vision_dual")
     assert list(model.head.config.encoders) == ["dual_encoder"]
-    samples = list(MemeShards(shard_paths(settings.shards, "val")))
+    samples = selecting_memes(settings)
     with torch.inference_mode():
         expected = fusion.head(val.arrays["text_dual"][:], val.arrays["vision_dual"][:])
         served = model([s["text"] for s in samples], [s["image"] for s in samples])["mm_fusion"]
     torch.testing.assert_close(served, expected, atol=1e-5, rtol=0)
     assert expected.std(0).min() > 1e-3
     frame = decided(settings)
-    saved = torch.tensor(logits_of(frame[frame["split"] == "val"], "mm_fusion").to_numpy())
+    saved = torch.tensor(logits_of(frame[frame["part"] == "select"], "mm_fusion").to_numpy())
     torch.testing.assert_close(saved.float(), expected, atol=1e-5, rtol=0)
     classifier = MemeClassifier.load(settings.root, "full", device="cpu")
     answer = classifier.predict(samples[0]["text"], samples[0]["image"])
@@ -150,7 +156,7 @@ def test_a_head_may_read_one_tower_alone_and_the_other_is_neither_saved_nor_run(
     shutil.rmtree(clip)
     model = load_fusion(settings.models, "cpu")
     assert set(model.encoders.sources) == {"text_expert", "vision_expert", "dual_vision"}
-    samples = list(MemeShards(shard_paths(settings.shards, "val")))
+    samples = selecting_memes(settings)
     with torch.inference_mode():
         expected = fusion.head(val.arrays["text_mean"][:], val.arrays["vision_dual"][:])
         served = model([s["text"] for s in samples], [s["image"] for s in samples])["mm_fusion"]

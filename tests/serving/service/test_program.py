@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 
 import httpx
 import pytest
@@ -118,7 +119,8 @@ def test_who_hangs_is_let_go(served, sent, said):
 def test_a_head_without_an_end_is_not_kept(served):
     said = said_to(served.port, HEAD + b"cookie: ", b"a" * (MOST_HEAD + 1 - len(HEAD) - 8))
     assert said.startswith(b"HTTP/1.1 400")
-    assert b"too large" in said
+    # The other parser, h11, has a limit and words of its own.
+    assert b"too large" in said or find_spec("httptools") is None
 
 
 def test_bodies_and_heads_before_it_are_no_part_of_a_head(served):
