@@ -211,7 +211,9 @@ def test_a_picture_may_be_a_path_bytes_or_an_image(classifier, tmp_path):
     answers = classifier.predict_batch(
         [TEXT] * 4, [file, str(file), file.read_bytes(), Image.open(file)]
     )
-    assert [answer["logits"] for answer in answers[1:]] == [answers[0]["logits"]] * 3
+    for answer in answers[1:]:
+        # Rows of a batch may be summed in another order, by where in memory they lie.
+        assert answer["logits"] == pytest.approx(answers[0]["logits"], abs=1e-6)
 
 
 def test_an_answer_says_what_it_rests_on(classifier, tmp_path):

@@ -4,6 +4,7 @@ Of use to any model: it knows nothing of memes. Needs the extra `export`; OpenVI
 name alone.
 """
 
+import functools
 import importlib
 import logging
 import os
@@ -145,10 +146,7 @@ class OpenVinoSession:
     def __init__(
         self, file: str | Path, threads: int | None = None, precision: str = "f32"
     ) -> None:
-        # Asked before it is imported: nothing about a user's machine leaves it.
-        os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
-        openvino = needs("openvino", "export")
-        self._model = openvino.Core().compile_model(
+        self._model = _openvino_core().compile_model(
             str(file),
             "CPU",
             {
@@ -171,6 +169,20 @@ class OpenVinoSession:
             # Copies: the request writes its next outputs into the same memory.
             arrays = [torch.from_numpy(np.array(found[name])) for name in self.outputs]
         return dict(zip(self.outputs, arrays, strict=True))
+
+
+@functools.cache
+def _openvino_core() -> Any:
+    """The one that every session shares, and that stays until the process ends.
+
+    Each has a stack for signals on processors with AMX, puts it in the place of the thread's own
+    and gives its memory back when it goes. Of two that go in the order they came, the thread is
+    left with the memory of the first, and the next signal (a child that ended, Ctrl-C) ends the
+    process without a word.
+    """
+    # Asked before it is imported: nothing about a user's machine leaves it.
+    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    return needs("openvino", "export").Core()
 
 
 def _array(value: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from lib.serving.demo import demo_memes
 from lib.serving.engines import kept as kept_module
 from lib.serving.engines.kept import engine_folder, write_graphs
 from lib.serving.engines.measuring import Gate, _timed, measure
+from lib.serving.engines.onnx_files import export_onnx
 from lib.serving.engines.runtimes import RUNTIMES, networks, refusal
 
 
@@ -66,6 +68,28 @@ def test_float32_graphs_give_the_answers_of_pytorch(root, kept, memes, engine):
             assert answer["prob_hate"] == pytest.approx(other["prob_hate"], abs=1e-5)
             assert answer["experts"] == pytest.approx(other["experts"], abs=1e-5)
             assert answer["rests_on"] == pytest.approx(other["rests_on"], abs=1e-5)
+
+
+SESSIONS_GO_AND_A_SIGNAL_COMES = """
+import os, signal, sys
+from lib.serving.engines.onnx_files import OpenVinoSession
+
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+sessions = [OpenVinoSession(sys.argv[1]) for _ in range(3)]
+while sessions:
+    del sessions[0]
+    os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_a_signal_is_heard_after_sessions_of_openvino_are_gone(tmp_path):
+    """Where the processor has AMX, OpenVINO changes the stack that signals are handled on."""
+    pytest.importorskip("openvino")
+    graph = tmp_path / "graph.onnx"
+    export_onnx(torch.nn.Linear(2, 1), {"input": torch.zeros(2, 2)}, ["logits"], graph, {})
+    command = [sys.executable, "-c", SESSIONS_GO_AND_A_SIGNAL_COMES, graph]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, ["heard"] * 3), done.stderr
 
 
 def test_a_gate_of_nothing_leaves_float32(root, kept, tmp_path):
