@@ -45,7 +45,7 @@ full: $(READY)  ## run Steps 3 to 8 in full mode (CONFIG=configs/confounders.yam
 	$(RUN) -m lib.run --config $(if $(word 2,$(CONFIG)),"$(CONFIG)",$(CONFIG)) $(GIVEN_DATA) $(if $(FROM),--from $(FROM))
 
 test: lint  ## what lint checks; unit, end-to-end and notebook tests
-	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
+	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
 	  --cov=lib --cov-report=term-missing:skip-covered
 	root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \
 	  MEMES_ROOT="$$root" $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
