@@ -1,5 +1,6 @@
 """A few packed memes as files, for the demonstration of Step 8."""
 
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ from PIL import Image
 
 from lib.config import Settings
 from lib.data.datasets import MemeShards, shard_paths
+from lib.serving.memes import MOST_TEXT, length_of
 
 
 class Demo(NamedTuple):
@@ -18,9 +20,14 @@ class Demo(NamedTuple):
 
 
 def demo_memes(settings: Settings, n: int = 6) -> Demo:
-    """Save the pictures of the first n packed memes to `Step_8/demo/` and return them."""
+    """Save the pictures of the first n packed memes to `Step_8/demo/` and return them.
+
+    Memes with a longer text than `predict` takes are passed over.
+    """
     memes = MemeShards(shard_paths(settings.shards, settings.report_split))
-    samples = [memes[i] for i in range(min(n, len(memes)))]
+    every = (memes[place] for place in range(len(memes)))
+    short = (sample for sample in every if length_of(sample["text"]) <= MOST_TEXT)
+    samples = list(islice(short, n))
     folder = settings.root / "Step_8" / "demo"
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{place}.png" for place in range(len(samples))]

@@ -20,6 +20,7 @@ from lib.data.pictures import blank_picture
 from lib.data.text import combined_text
 from lib.serving import MemeClassifier
 from lib.serving import __main__ as program_of
+from lib.serving import demo as demo_module
 from lib.serving import evidence as evidence_module
 from lib.serving import shards as shards_module
 from lib.serving.demo import demo_memes
@@ -320,6 +321,16 @@ def test_demo_and_scores_cover_the_reported_split(full_root, classifier, tmp_pat
     assert scores["prob_hate"][:3].tolist() == pytest.approx(again["prob_hate"].tolist(), abs=1e-5)
     assert {"label", "threshold", "decision", "review", "text_expert_prob"} <= set(scores)
     assert (scores["review"] == (scores["decision"] == "review")).all()
+
+
+def test_demo_passes_over_memes_whose_text_predict_refuses(full_root, classifier, monkeypatch):
+    first, second = demo_memes(full_root, n=2).text
+    assert len(first) != len(second)
+    monkeypatch.setattr(demo_module, "length_of", len)
+    monkeypatch.setattr(demo_module, "MOST_TEXT", len(first) - 1)
+    texts = demo_memes(full_root, n=2).text
+    assert len(texts) == 2
+    assert all(len(text) < len(first) for text in texts)
 
 
 def test_a_refused_meme_leaves_no_thread_behind(classifier):

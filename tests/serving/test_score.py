@@ -258,6 +258,22 @@ def test_a_broken_shard_costs_what_lies_behind(harm, suffix, scored, memes, tmp_
     assert len(table) == good or (good is None and 0 < len(table) < N)
 
 
+@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+def test_half_a_meme_before_a_break_is_not_judged_as_a_whole_one(suffix, scored, memes, tmp_path):
+    whole = foreign_shard(memes, tmp_path / "whole.tar")
+    content = bytearray(whole.read_bytes())
+    with tarfile.open(whole) as tar:
+        text_of_the_tenth = tar.getmembers()[21].offset
+    content[text_of_the_tenth : text_of_the_tenth + 512] = b"\xff" * 512
+    file = tmp_path / f"s{suffix}"
+    file.write_bytes(content if suffix == ".tar" else gzip.compress(content))
+    assert len(scored(str(file))) == 10
+    half, behind = scored.rejected["reason"]
+    assert scored.rejected["id"][0] == "00010"
+    assert "before all of this meme was read" in half
+    assert "shard is broken" in behind
+
+
 def _compressed(content, harm):
     packed = gzip.compress(content)
     return packed[: len(packed) // 2] if harm == "compressed, then cut" else packed

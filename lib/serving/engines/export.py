@@ -192,8 +192,8 @@ def _checked_pixels(name: str, source: Any) -> dict[str, Any]:
         kind = type(source.processor).__name__
         raise ValueError(
             f"{name}: its {kind} does more to a picture than resize, scale and normalise it (crops "
-            "it, say) or leaves some of that out: such a preparation cannot be written on the "
-            "card; train with another backbone to export it"
+            "it, say), leaves some of that out, or resizes it otherwise than Pillow: such a "
+            "preparation cannot be written on the card; train with another backbone to export it"
         )
     return how
 

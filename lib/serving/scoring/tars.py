@@ -75,14 +75,18 @@ def shard_rows(shard: str, part: Part, columns: Columns) -> Iterator[Row]:
 
     A picture is a member such as `key.jpg` or `key.png`, else the only one such as
     `key.thumb.jpg`; the text is `key.txt`, or a field of `key.json`; the id is that file's `id`, or
-    the key. Where the shard is broken the last row has a `fault`. Raises OSError where it cannot
-    be read.
+    the key. Where the shard is broken the last row has a `fault`, and so has the meme before it if it
+    lacks a member that the one before that has. Raises OSError where it cannot be read.
     """
-    given = 0
+    given, usual = 0, set[str]()
     try:
         with _opened(shard, part.start) as tar:
             for key, members in _samples(tar):
-                yield _row(key, members, columns)
+                if _is_torn(tar) and not usual <= members.keys():
+                    yield Row(key, fault="the shard breaks off before all of this meme was read")
+                else:
+                    yield _row(key, members, columns)
+                usual = set(members)
                 given += 1
                 if given == part.memes:
                     return
@@ -131,10 +135,14 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Any]]]:
         yield key, found
 
 
+def _is_torn(tar: tarfile.TarFile) -> bool:
+    return hasattr(tar, "torn")
+
+
 def _refuse_torn(tar: tarfile.TarFile) -> None:
     """Raise ReadError where the archive ended with no end of one, but with a fault."""
-    if error := getattr(tar, "torn", None):
-        raise tarfile.ReadError(str(error))
+    if _is_torn(tar):
+        raise tarfile.ReadError(str(getattr(tar, "torn")))
 
 
 def _member(members: Mapping[str, bytes], *suffixes: str) -> str | None:

@@ -36,7 +36,7 @@ def serve(settings: ServiceSettings) -> None:
 
     from lib.serving import MemeClassifier
     from lib.serving.service.app import create_app
-    from lib.serving.service.limits import ImpatientProtocol
+    from lib.serving.service.limits import MOST_HEAD, ImpatientProtocol
     from lib.serving.service.logs import LOGGER, log_as_json
     from lib.serving.service.server import Server
 
@@ -48,6 +48,7 @@ def serve(settings: ServiceSettings) -> None:
         config = uvicorn.Config(
             create_app(classifier, settings),
             http=type("Protocol", (ImpatientProtocol,), {"patience": settings.read_timeout}),
+            h11_max_incomplete_event_size=MOST_HEAD,
             access_log=False,
             log_config=None,
             server_header=False,

@@ -12,7 +12,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from lib.serving.service.settings import ServiceSettings
 
-# Bytes of a request's head, or of what else is no body. h11 has the same limit, httptools none.
+# Bytes of a request's head, or of what else is no body, that may wait for more. Uvicorn passes the
+# limit on to h11; httptools has none.
 MOST_HEAD = 64 * 1024
 _HAS_LIMIT = not hasattr(AutoHTTPProtocol, "on_headers_complete")
 
@@ -101,8 +102,8 @@ class ImpatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """Uvicorn's HTTP, which lets go of clients that begin no request, half a one, or read nothing.
 
     Uvicorn itself waits for the head of a request for ever, and keeps all of it. `patience` are
-    the seconds for it, and for an answer to be taken; a head of more than `MOST_HEAD` bytes gets a
-    400.
+    the seconds for it, and for an answer to be taken; a head of more than `MOST_HEAD` bytes that is
+    not whole gets a 400.
     """
 
     patience = 10.0

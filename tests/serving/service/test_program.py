@@ -119,8 +119,14 @@ def test_who_hangs_is_let_go(served, sent, said):
 def test_a_head_without_an_end_is_not_kept(served):
     said = said_to(served.port, HEAD + b"cookie: ", b"a" * (MOST_HEAD + 1 - len(HEAD) - 8))
     assert said.startswith(b"HTTP/1.1 400")
-    # The other parser, h11, has a limit and words of its own.
+    # The other parser, h11, has words of its own.
     assert b"too large" in said or find_spec("httptools") is None
+
+
+def test_a_long_head_may_come_in_pieces(served):
+    head = HEAD.replace(b"POST /predict", b"GET /healthz") + b"cookie: " + b"a" * 20_000
+    got = said_to(served.port, head, b"a" * 20_000, b"\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 200")
 
 
 def test_bodies_and_heads_before_it_are_no_part_of_a_head(served):
