@@ -85,7 +85,11 @@ class DecisionBundle:
         _refuse_one_class(frame, settings)
         refuse_other_shards(frame, settings, settings.fit_split)
         made_by = models_of(frame)
-        refuse_other_models(made_by, settings.models, settings.mode)
+        refuse_other_models(
+            made_by,
+            settings.models,
+            f"whose logits {settings.artifact(6, 'predictions.parquet')} holds",
+        )
         objective, labels = objective_of(settings), frame["label"]
         fits = {m: fit_temperature(logits_of(frame, m), labels) for m in MODELS}
         # Rounded as they are written: what is judged here is what is loaded there.
@@ -154,7 +158,8 @@ class DecisionBundle:
 
     def verify(self, models: str | Path) -> None:
         """Raise ValueError unless these are the models the decisions were fitted on."""
-        refuse_other_models(self.fingerprints, models, self.mode)
+        whose = f"that the {self.mode} thresholds were fitted on"
+        refuse_other_models(self.fingerprints, models, whose)
 
     def summary(self) -> pd.DataFrame:
         """One row a model: temperature, its status and interval, threshold and its interval."""

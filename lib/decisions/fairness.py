@@ -26,6 +26,7 @@ import pandas as pd
 
 from lib.decisions.design_effect import Rate, effective
 from lib.decisions.slices import (
+    ALONE,
     LEVEL,
     OTHERS,
     SLICE_MINIMUM,
@@ -60,8 +61,8 @@ def fairness(
 
     `counts` and `shared` are the tables of `lib.decisions.slices`. Under 30 memes of the label,
     or under 10 groups where memes share groups, a value is "insufficient" and has numbers of
-    memes alone; against such a rest nothing is compared. A verdict is "higher than the rest" where
-    `p_adjusted` is at most 0.05, and for a largest gap "told apart" or "not told apart" from 0.
+    memes alone; against such a rest nothing is compared (`ALONE`). A verdict is "higher than the
+    rest" where `p_adjusted` is at most 0.05, and for a largest gap "told apart" or "not told apart" from 0.
     """
     parts: list[dict[str, Any]] = []
     for attribute in dict.fromkeys((*ATTRIBUTES, *slice_by)):
@@ -111,7 +112,7 @@ def _of_value(value: str, own: Rate, rest: Rate) -> dict[str, Any]:
     low, high = wilson(*one)
     row |= {"rate": own.errors / own.n, "low": low, "high": high, "verdict": ""}
     row |= {"design_effect": own.n / one[1]}
-    return row | (_gap(own, rest) if _enough(rest) else {})
+    return row | (_gap(own, rest) if _enough(rest) else {"verdict": ALONE})
 
 
 def _largest(judged: Sequence[tuple[str, Rate]]) -> dict[str, Any]:

@@ -254,10 +254,15 @@ def _verdict(target: float | None, is_certified: bool, note: str | None, n: int)
 def _enough(
     side: str, sample: Sample, cuts: np.ndarray, target: float | None, confidence: float
 ) -> tuple[float | None, int | None]:
-    """The cut of least p-value, and how many memes would certify it at the rate observed there."""
+    """The cut of least p-value, and how many memes would certify it at the rate observed there.
+
+    Of equal ones it is that which leaves most memes to the side.
+    """
     assert target is not None
     tests = (precision_tests if side == "block" else miss_tests)(sample, cuts, target)
-    best = int(np.argmin(np.where(tests.n > 0, tests.p_value, math.inf)))
+    p_values = np.where(tests.n > 0, tests.p_value, math.inf)
+    equal = np.flatnonzero(p_values == p_values.min())
+    best = int(equal[0] if side == "block" else equal[-1])
     count, n = int(tests.hits[best]), int(tests.n[best])
     of_side = needed(count / n, target, confidence, at_least=side == "block") if n else None
     if of_side is None:

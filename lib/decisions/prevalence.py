@@ -12,7 +12,7 @@ from sklearn.metrics import (
 )
 
 from lib.calibration import prob_hate
-from lib.calibration.ranking import ABOVE_ALL
+from lib.calibration.ranking import ABOVE_ALL, midway
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.modeling.prediction_table import logits_of
@@ -102,6 +102,7 @@ def _retuned(
 ) -> float | None:
     """The threshold of the best objective where hate has that share, of equals the lowest.
 
+    As `best_threshold` has it, midway between the lowest flagged score and the next lower one.
     The objectives are those of `lib.calibration.best_threshold`. The counts are shares of all
     memes: with r and q the rates at which hateful and harmless ones are flagged, tp = prevalence r
     and fp = (1 - prevalence) q. Where flagging nothing is best it is `ABOVE_ALL`; None where no
@@ -121,8 +122,11 @@ def _retuned(
     }[objective]
     if np.isneginf(values).all():
         return None
-    best = float(cuts[len(cuts) - 1 - np.argmax(values[::-1])])
-    return best if np.isfinite(best) else ABOVE_ALL
+    best = len(cuts) - 1 - int(np.argmax(values[::-1]))
+    if best == 0:  # flagging nothing
+        return ABOVE_ALL
+    lower = float(cuts[best + 1]) if best + 1 < len(cuts) else None
+    return midway(lower, float(cuts[best]), prob)
 
 
 def _f1(right: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:

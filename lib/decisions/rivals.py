@@ -50,7 +50,8 @@ def _beta(margins: np.ndarray, labels: np.ndarray, held: np.ndarray) -> np.ndarr
 def _logistic(x: np.ndarray, labels: np.ndarray, held: np.ndarray) -> np.ndarray:
     """Logistic regression without a penalty; inputs are scaled, for its solver's sake alone."""
     scale = np.maximum(np.abs(x).max(axis=0), np.finfo(float).tiny)
-    model = LogisticRegression(C=np.inf, max_iter=1000).fit(x / scale, labels)
+    # The usual tolerance ends it far from the optimum where beta's two inputs are nearly one.
+    model = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000).fit(x / scale, labels)
     return model.predict_proba(held / scale)[:, 1]
 
 

@@ -44,6 +44,8 @@ LONGEST = "over 20 words"
 # Of a field with more values the most frequent ones are told apart.
 MOST_VALUES = 50
 OTHERS = "(other values)"
+# Verdicts on a value that can be judged: above its rest, or without one.
+WORSE, ALONE = "worse than the rest", "nothing to compare with"
 
 CELLS = ("tp", "fp", "tn", "fn")
 ERRORS = (("fp", "fn"), ("tp", "tn"))
@@ -124,7 +126,7 @@ def slices(counts: Iterable[pd.DataFrame], shared: pd.DataFrame | None = None) -
     as independent. Left out is what takes one value only. Under 30 memes, or where memes share
     groups and these are under 10, a value is "insufficient" and has numbers of memes alone; else it
     is "worse than the rest" where its error rate is higher and `p_adjusted`
-    at most 0.05. A rest of under 30 memes is nothing to compare with.
+    at most 0.05. Where the rest has under 30 memes, or groups too few, the verdict is `ALONE`.
     """
     table = joined_counts(counts)
     several = table.groupby("slice")["value"].transform("size") > 1
@@ -138,7 +140,8 @@ def slices(counts: Iterable[pd.DataFrame], shared: pd.DataFrame | None = None) -
     table = pd.concat([table, found], axis=1)
     table["p_adjusted"] = adjusted(table["p_value"])
     worse = (table["difference"] > 0) & (table["p_adjusted"] <= LEVEL)
-    table["verdict"] = np.where(judged, np.where(worse, "worse than the rest", ""), "insufficient")
+    compared = np.where(table["difference"].notna(), np.where(worse, WORSE, ""), ALONE)
+    table["verdict"] = np.where(judged, compared, "insufficient")
     return table[list(COLUMNS)]
 
 

@@ -20,6 +20,8 @@ _NAMES = (
 )
 # Digits after a zero are a name of somebody's own, such as an annotator's.
 _NAME_OF_DIGITS = re.compile(r"'?0\d+")
+# What a spreadsheet takes for one; Python takes +inf and -1_000 too.
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _LINE_ENDS = re.compile(r"[\r\n\v\f\x85\u2028\u2029]+")
 
 
@@ -53,12 +55,4 @@ def _cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     line = _LINE_ENDS.sub(" ", value)
-    return f"'{line}" if line.startswith(_RUNS) and not _is_number(line) else line
-
-
-def _is_number(line: str) -> bool:
-    try:
-        float(line)
-    except ValueError:
-        return False
-    return True
+    return f"'{line}" if line.startswith(_RUNS) and not _NUMBER.fullmatch(line) else line

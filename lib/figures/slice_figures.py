@@ -13,7 +13,7 @@ from lib.decisions.pairs import KINDS
 from lib.decisions.report import described
 from lib.figures.style import GREY, INK, MODEL_STYLES, PALE, share_legend
 
-WORSE = "#b3402a"
+COLOUR_OF_WORSE = "#b3402a"
 MOST_ROWS = 40
 
 
@@ -86,10 +86,10 @@ def _rates(
     ax: Axes, rates: pd.Series, shown: pd.DataFrame, places: np.ndarray, name: str, worse: str
 ) -> None:
     """Marks on their intervals; where a verdict says that it is `worse`, in another colour."""
-    stands_out = (shown["verdict"] != "").to_numpy()
+    stands_out = (shown["verdict"] == worse).to_numpy()
     for rows, color, marker, label in (
         (~stands_out, INK, "o", name),
-        (stands_out, WORSE, "D", worse),
+        (stands_out, COLOUR_OF_WORSE, "D", worse),
     ):
         part, at = shown[rows], places[rows]
         ax.hlines(at, part["low"], part["high"], color=color, linewidth=2)

@@ -147,13 +147,16 @@ def model_fingerprints(models: str | Path) -> dict[str, str]:
     }
 
 
-def refuse_other_models(made_by: Mapping[str, Any], models: str | Path, mode: str) -> None:
-    """Raise ValueError unless the folder holds the models of these fingerprints."""
+def refuse_other_models(made_by: Mapping[str, Any], models: str | Path, whose: str) -> None:
+    """Raise ValueError unless the folder holds the models of these fingerprints.
+
+    `whose` says in its message what they were taken for.
+    """
     for model, found in model_fingerprints(models).items():
         if made_by.get(model) != found:
             raise ValueError(
-                f"{Path(models) / model} is not the model that the {mode} thresholds were "
-                f"fitted on; fit them again: {again(6)}"
+                f"{Path(models) / model} is not the model {whose}; evaluate it and decide again: "
+                f"{again(6)}"
             )
 
 

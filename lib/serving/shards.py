@@ -8,11 +8,13 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from lib.artifacts import append_csv, atomic_path
+from lib.artifacts import append_csv, atomic_path, fingerprint
+from lib.commands import again
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths, stream
 from lib.data.shard_index import shards_fingerprint
 from lib.data.text import words_of
+from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import logits_of, prediction_chunks
 from lib.serving.classifier import MemeClassifier
 from lib.serving.histograms import Histograms
@@ -33,9 +35,12 @@ def write_scores(classifier: MemeClassifier, settings: Settings, rows: int = CHU
     """Write `predictions_<m>.csv` of Step 8 for the reported split, `rows` memes at a time.
 
     The logits that Step 6 has of these models and memes are taken from its file; without them, or
-    where another engine than Step 6's runs an encoder, the memes are encoded. Raises
-    FileNotFoundError where shards are missing.
+    where another engine than Step 6's runs an encoder, the memes are encoded. Words are written as
+    in the error table, safe in a spreadsheet.
+    Raises FileNotFoundError where shards are missing, and ValueError where that file is another
+    than the one that the decisions were fitted on.
     """
+    _refuse_other_predictions(classifier, settings)
     shards = shard_paths(settings.shards, settings.report_split)
     known = _known(classifier, settings, shards)
     frames = (
@@ -48,7 +53,7 @@ def write_scores(classifier: MemeClassifier, settings: Settings, rows: int = CHU
         new.open("w", encoding="utf-8", newline="") as file,
     ):
         for frame in frames:
-            append_csv(file, frame, header=n == 0)
+            append_csv(file, for_spreadsheets(frame), header=n == 0)
             first = first if n else frame.head(10)
             n += len(frame)
             lengths = frame["text"].map(words_of).str.len()
@@ -62,6 +67,16 @@ def _judged(classifier: MemeClassifier, shards: Sequence[str | Path]) -> Iterato
         memes = [Meme(s["text"], s["image"], "given") for s in batch]
         texts = [meme.text for meme in memes]
         yield _named([s["id"] for s in batch], texts, classifier.judge_frame(memes))
+
+
+def _refuse_other_predictions(classifier: MemeClassifier, settings: Settings) -> None:
+    file = settings.artifact(6, "predictions.parquet")
+    fitted_on = classifier.decision.fingerprints.get("predictions")
+    if file.exists() and fitted_on is not None and fingerprint(file) != fitted_on:
+        raise ValueError(
+            f"{file} is not the file that the temperatures and thresholds in "
+            f"{settings.artifact(7, 'decision.json')} were fitted on; decide again: {again(7)}"
+        )
 
 
 def _words(frame: pd.DataFrame) -> dict[str, list[str]]:

@@ -75,8 +75,8 @@ def shard_rows(shard: str, part: Part, columns: Columns) -> Iterator[Row]:
 
     A picture is a member such as `key.jpg` or `key.png`, else the only one such as
     `key.thumb.jpg`; the text is `key.txt`, or a field of `key.json`; the id is that file's `id`, or
-    the key. Where the shard is broken the last row has a `fault`, and so has the meme before it if it
-    lacks a member that the one before that has. Raises OSError where it cannot be read.
+    the key. Where the shard is broken the last row has a `fault`, and so has the meme before it if
+    it lacks a member that the one before that has. Raises OSError where it cannot be read.
     """
     given, usual = 0, set[str]()
     try:
@@ -141,8 +141,8 @@ def _is_torn(tar: tarfile.TarFile) -> bool:
 
 def _refuse_torn(tar: tarfile.TarFile) -> None:
     """Raise ReadError where the archive ended with no end of one, but with a fault."""
-    if _is_torn(tar):
-        raise tarfile.ReadError(str(getattr(tar, "torn")))
+    if error := getattr(tar, "torn", None):
+        raise tarfile.ReadError(str(error))
 
 
 def _member(members: Mapping[str, bytes], *suffixes: str) -> str | None:
