@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ _SCRATCH = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{12})-(?P<process>\d
 _DEAD_AFTER = 24 * 3600.0
 _own_scratch: set[Path] = set()
 _swept: set[Path] = set()
+_scratch_lock = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -37,12 +39,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Another process may sweep at the same time, or the folder may not be listed
-    with contextlib.suppress(OSError):
-        _sweep(path.parent.resolve())
-    owner = f"{_machine()}-{os.getpid()}"
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.{owner}-", dir=path.parent.resolve()))
-    _own_scratch.add(scratch)
+    scratch = _new_scratch(path)
     new = scratch / path.name
     try:
         yield new
@@ -52,8 +49,23 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             path.rename(scratch / "replaced")
         os.replace(new, path)
     finally:
+        if (scratch / "replaced").exists() and not path.exists():
+            # Interrupted between the two renames
+            (scratch / "replaced").rename(path)
         shutil.rmtree(scratch, ignore_errors=True)
         _own_scratch.discard(scratch)
+
+
+def _new_scratch(path: Path) -> Path:
+    folder, owner = path.parent.resolve(), f"{_machine()}-{os.getpid()}"
+    # A thread that sweeps must not meet the folder of another that is not known to be ours yet
+    with _scratch_lock:
+        # Another process may sweep at the same time, or the folder may not be listed
+        with contextlib.suppress(OSError):
+            _sweep(folder)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.{owner}-", dir=folder))
+        _own_scratch.add(scratch)
+    return scratch
 
 
 def _let_others_read(new: Path) -> None:

@@ -155,6 +155,9 @@ def main(arguments: list[str] | None = None) -> int:
     except StepFailed as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command begins again, and skips what is done", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -185,6 +186,26 @@ def test_a_kill_between_the_renames_of_a_folder_is_mended(tmp_path):
     write_in_a_new_process(tmp_path / "other.txt")
     assert (tmp_path / "model/half").exists()
     assert sorted(os.listdir(tmp_path)) == ["model", "other.txt"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_fault_between_the_renames_of_a_folder_keeps_the_old_one(tmp_path, monkeypatch, error):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/old").write_text("x")
+    monkeypatch.setattr(artifacts.os, "replace", lambda *_: (_ for _ in ()).throw(error()))
+    with pytest.raises(error), atomic_path(tmp_path / "model") as new:
+        new.mkdir()
+    assert os.listdir(tmp_path) == ["model"]
+    assert os.listdir(tmp_path / "model") == ["old"]
+
+
+def test_threads_that_write_first_into_a_folder_leave_each_others_scratch(tmp_path):
+    def write(number):
+        write_json(tmp_path / f"{number // 8}/{number}.json", number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(800)))
+    assert len(list(tmp_path.glob("*/*.json"))) == 800
 
 
 def test_hidden_folders_of_others_are_left_alone(tmp_path):

@@ -86,6 +86,15 @@ def test_a_kernel_that_dies_or_hangs_names_its_notebook(notebooks, monkeypatch, 
     assert f"go on with: {python()} -m lib.run --root {root} --from {step}" in told
 
 
+def test_an_interrupted_run_says_how_to_go_on_and_ends_with_130(notebooks, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_execute", interrupted)
+    assert main(["--root", str(notebooks / "root")]) == 130
+    assert capsys.readouterr().err.strip().startswith("stopped; the same command")
+
+
 def test_a_failure_stops_the_steps_after_it(notebooks, monkeypatch):
     monkeypatch.setitem(NOTEBOOKS, 3, NOTEBOOKS[4])
     with pytest.raises(StepFailed, match="Step 3 failed"):

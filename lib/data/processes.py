@@ -1,9 +1,12 @@
 """Workers elsewhere: processes that end with whoever started them, and Ray's."""
 
+import contextlib
 import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 
@@ -16,6 +19,17 @@ def end_with_parent(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def named_if_killed(advice: str) -> Iterator[None]:
+    """Raise RuntimeError with `advice` where a worker process was killed."""
+    try:
+        yield
+    except BrokenProcessPool:
+        raise RuntimeError(
+            f"a worker process was killed, for want of memory perhaps: {advice}"
+        ) from None
 
 
 def started_ray(address: str | None) -> Any:

@@ -62,7 +62,8 @@ def fairness(
     `counts` and `shared` are the tables of `lib.decisions.slices`. Under 30 memes of the label,
     or under 10 groups where memes share groups, a value is "insufficient" and has numbers of
     memes alone; against such a rest nothing is compared (`ALONE`). A verdict is "higher than the
-    rest" where `p_adjusted` is at most 0.05, and for a largest gap "told apart" or "not told apart" from 0.
+    rest" where `p_adjusted` is at most 0.05, and for a largest gap "told apart" or "not told
+    apart" from 0.
     """
     parts: list[dict[str, Any]] = []
     for attribute in dict.fromkeys((*ATTRIBUTES, *slice_by)):

@@ -13,7 +13,7 @@ from lib.decisions.pairs import KINDS
 from lib.decisions.report import described
 from lib.figures.style import GREY, INK, MODEL_STYLES, PALE, share_legend
 
-COLOUR_OF_WORSE = "#b3402a"
+WORSE = "#b3402a"
 MOST_ROWS = 40
 
 
@@ -89,7 +89,7 @@ def _rates(
     stands_out = (shown["verdict"] == worse).to_numpy()
     for rows, color, marker, label in (
         (~stands_out, INK, "o", name),
-        (stands_out, COLOUR_OF_WORSE, "D", worse),
+        (stands_out, WORSE, "D", worse),
     ):
         part, at = shown[rows], places[rows]
         ax.hlines(at, part["low"], part["high"], color=color, linewidth=2)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from lib.data.processes import named_if_killed
 from lib.modeling.device import default_device
 
 # Of prctl(2): the signal that a process is sent when its parent ends.
@@ -27,7 +28,9 @@ def in_forks(
 
     PyTorch has one thread for each, and then gives the same numbers with any number of workers.
     Where memory cannot be forked (an accelerator is used, or the system is not Linux) the jobs run
-    one after the other in this process. An error of a job is raised here, and ends the others.
+    one after the other in this process. An error of a job is raised here in its turn, and so is an
+    interruption; either ends the others at once.
+    Raises RuntimeError where a process was killed.
     """
     workers = min(workers, len(jobs))
     if workers < 2 or default_device() != "cpu" or sys.platform != "linux":
@@ -38,12 +41,18 @@ def in_forks(
     global _function
     _function = function
     fork = multiprocessing.get_context("fork")
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, fork, _begin) as pool:
         futures = [pool.submit(_call, job) for job in jobs]
+        own = set(multiprocessing.active_children()) - others
         try:
-            for future in futures:
-                yield future.result()
+            with named_if_killed("run again with fewer `workers`"):
+                for future in futures:
+                    yield future.result()
         except BaseException:
+            # The pool would wait for what runs, and for what it has queued, which may take hours.
+            for process in own:
+                process.kill()
             pool.shutdown(cancel_futures=True)
             raise
 

@@ -163,8 +163,7 @@ def _beside(rows: pd.DataFrame) -> list[str]:
 
 
 def _filters(rows: pd.DataFrame) -> list[str]:
-    # What is measured of a meme is no kind of memes, however few values it has.
-    names = [n for n in _beside(rows) if n != "confidence" and not n.startswith("nearest_")]
+    names = [name for name in _beside(rows) if not name.startswith("nearest_")]
     return [name for name in names if 2 <= rows[name].nunique() <= MOST_VALUES]
 
 

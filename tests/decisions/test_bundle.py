@@ -107,7 +107,8 @@ def test_a_model_replaced_after_predicting_gets_no_thresholds(val, model_folders
     save_predictions(val, model_folders.artifact(6, "predictions.parquet"))
     (model_folders.model_folder(model) / "model.safetensors").write_bytes(b"retrained")
     frame = predictions_to_fit(model_folders)
-    with pytest.raises(ValueError, match=rf"{model} is not the model.*--from 6"):
+    named = rf"{model} is not the model whose logits \S+predictions_full.parquet holds.*--from 6"
+    with pytest.raises(ValueError, match=named):
         DecisionBundle.fit(frame, model_folders, 5)
 
 

@@ -146,6 +146,9 @@ def test_what_cannot_be_certified_goes_to_a_person_with_the_memes_that_would_do(
     assert table["verdict"]["allow"] == "not certifiable at n = 30"
     # ln 0.1 / ln 0.9 = 21.9 hateful memes without a miss, and half of all are hateful.
     assert table["memes_needed"]["allow"] == 44
+    # Of the cuts without a miss that which allows most, not one below every meme.
+    prob, label = calibrated(halves(logits_frame, 30), bundle)
+    assert 0 < (prob < table["needed_at"]["allow"]).sum() <= (prob < prob[label == 1].min()).sum()
     assert np.isnan(table["cut"]["allow"])
 
 

@@ -72,6 +72,13 @@ def test_at_the_datas_own_prevalence_nothing_changes(val, decision):
         assert found[model]["retuned"]["f1"] == pytest.approx(frozen["f1"])
 
 
+def test_retuned_at_the_datas_own_prevalence_is_the_threshold_as_it_was_fitted(val, decision):
+    found = at_prevalence(val, val, decision, float(val["label"].mean()))
+    for model in MODELS:
+        retuned = found[model]["retuned"]["threshold"]
+        assert retuned == pytest.approx(decision.thresholds[model], rel=1e-6)
+
+
 def test_a_rarer_hate_costs_precision_and_asks_for_another_threshold(val, decision):
     found = at_prevalence(val, val, decision, 0.02)["mm_fusion"]
     usual = at_prevalence(val, val, decision, decision.prevalence)["mm_fusion"]["frozen"]

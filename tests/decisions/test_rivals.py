@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.metrics import brier_score_loss, log_loss
 
@@ -41,6 +42,20 @@ def test_beta_with_equal_slopes_is_platt():
     assert fitted("beta", margins, labels) == pytest.approx(
         fitted("Platt", margins, labels), abs=0.05
     )
+
+
+def test_beta_is_fitted_to_its_optimum_where_its_inputs_are_nearly_one():
+    rng = np.random.default_rng(0)
+    margins = rng.normal(0, 0.1, 60)
+    labels = (rng.random(60) < expit(20 * margins)).astype(int)
+    parts = np.stack([np.log(expit(margins)), -np.log(expit(-margins)), np.ones(60)], axis=1)
+
+    def loss(weights):
+        return np.logaddexp(0, (1 - 2 * labels) * (parts @ weights)).sum()
+
+    best = minimize(loss, np.zeros(3), method="Nelder-Mead", options={"maxiter": 20_000})
+    found = CALIBRATORS["beta"](margins, labels, margins)
+    assert log_loss(labels, found, normalize=False) == pytest.approx(best.fun, rel=1e-4)
 
 
 def test_isotonic_is_the_rate_of_each_score_where_rates_ascend():

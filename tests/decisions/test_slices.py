@@ -5,6 +5,7 @@ from scipy.stats import chi2_contingency
 from sklearn.metrics import f1_score
 
 from lib.decisions.slices import (
+    ALONE,
     COLUMNS,
     MOST_VALUES,
     OTHERS,
@@ -80,7 +81,7 @@ def test_a_slice_under_30_memes_is_not_judged(many):
 def test_a_rest_under_30_memes_is_nothing_to_compare_with():
     table = table_of(["TP"] * 60, language=["en"] * 50 + ["de"] * 10)
     row = slices([slice_counts(table, [{}] * 60)]).set_index("value").loc["en"]
-    assert (row["error_rate"], row["verdict"]) == (0.0, "")
+    assert (row["error_rate"], row["verdict"]) == (0.0, ALONE)
     assert np.isnan(row["difference"])
     assert np.isnan(row["macro_f1"])
 

@@ -33,6 +33,11 @@ def test_numbers_stay_numbers_and_ids_keep_their_zeros(tmp_path):
     pd.testing.assert_frame_equal(as_met(tmp_path / "table.csv"), table, check_dtype=False)
 
 
+@pytest.mark.parametrize("name", ["+inf", "-nan", "-1_000", "-7 ", "+1e", "-٣"])
+def test_what_python_alone_takes_for_a_number_is_a_word(name):
+    assert for_spreadsheets(pd.DataFrame({"id": [name]}))["id"].tolist() == [f"'{name}"]
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\u2028", "\v"])
 def test_a_text_of_several_lines_is_one_row(end):
     assert for_spreadsheets(pd.DataFrame({"text": [f"a{end}b"]}))["text"].tolist() == ["a b"]

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -59,6 +60,34 @@ def test_an_error_of_a_job_is_raised(workers):
     assert next(found) == 1
     with pytest.raises(FloatingPointError, match="the loss is nan"):
         next(found)
+
+
+def test_an_error_ends_what_runs_and_begins_nothing_more(tmp_path):
+    def job(name):
+        (tmp_path / name).touch()
+        if name == "fails":
+            raise FloatingPointError("the loss is nan")
+        time.sleep(600)
+
+    found = in_forks(job, [("fails",), ("long",), ("waiting",), ("last",)], 2)
+    with pytest.raises(FloatingPointError):
+        next(found)
+    assert not (tmp_path / "last").exists()
+
+
+def test_an_interruption_ends_what_runs():
+    found = in_forks(time.sleep, [(600,), (600,), (600,)], 2)
+    threading.Timer(1, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        next(found)
+
+
+def test_a_killed_process_is_said_with_what_to_do():
+    def ends():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(RuntimeError, match=r"was killed, .*fewer `workers`"):
+        list(in_forks(ends, [(), ()], 2))
 
 
 def test_no_jobs_need_no_process():

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -385,6 +387,20 @@ def test_what_step_6_has_encoded_is_not_encoded_again(full_root, classifier, tmp
     assert written["decision"].tolist() == expected["decision"].tolist()
     for column in ("prob_hate", "text_expert_prob", "vision_expert_prob"):
         assert written[column].tolist() == pytest.approx(expected[column].tolist(), abs=1e-5)
+
+
+def test_predictions_that_were_not_decided_on_are_refused(full_root, classifier, tmp_path):
+    settings = full_root.model_copy(update={"root": tmp_path / "copy"})
+    ignored = shutil.ignore_patterns("features", "models", "Step_8")
+    shutil.copytree(full_root.root, settings.root, ignore=ignored)
+    file = settings.artifact(6, "predictions.parquet")
+    table = pq.read_table(file)
+    column = table.schema.get_field_index("mm_fusion_logit_1")
+    changed = pc.add(table.column(column), 0.3)
+    pq.write_table(table.set_column(column, "mm_fusion_logit_1", changed), file)
+    with pytest.raises(ValueError, match=rf"{file} is not the file .*--from 7"):
+        write_scores(classifier, settings)
+    assert not settings.artifact(8, "predictions.csv").exists()
 
 
 def test_other_models_logits_are_not_taken(full_root, classifier, tmp_path, monkeypatch):

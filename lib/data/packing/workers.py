@@ -7,7 +7,7 @@ from typing import Any
 
 import joblib
 
-from lib.data.processes import end_with_parent, started_ray
+from lib.data.processes import end_with_parent, named_if_killed, started_ray
 
 # Of Ray's workers, which give back lists, each is handed so many items at a time.
 _AHEAD = 64
@@ -31,7 +31,12 @@ def ordered_map(workers: int, ray: str | None = None) -> Callable[[Callable, Ite
         initializer=end_with_parent,
         initargs=(os.getpid(),),
     )
-    return lambda function, items: parallel(joblib.delayed(function)(item) for item in items)
+
+    def mapped(function: Callable, items: Iterable) -> Iterator[Any]:
+        with named_if_killed("pack again with fewer `workers`; what is packed stays"):
+            yield from parallel(joblib.delayed(function)(item) for item in items)
+
+    return mapped
 
 
 def _map_on_ray(workers: int, address: str) -> Callable[[Callable, Iterable], Iterable]:

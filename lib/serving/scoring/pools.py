@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import joblib
 import pyarrow as pa
-from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from lib.data.processes import end_with_parent, started_ray
+from lib.data.processes import end_with_parent, named_if_killed, started_ray
 from lib.serving.scoring.inputs import Task
 from lib.serving.scoring.tasks import Model, scored
 
@@ -66,13 +65,9 @@ def _in_processes(tasks: Iterable[Task], model: Model, workers: int) -> Iterator
         initializer=end_with_parent,
         initargs=(os.getpid(),),
     )
-    try:
+    advice = "the same command with fewer --workers goes on where this one stopped"
+    with named_if_killed(advice):
         yield from parallel(joblib.delayed(_done)(task, model) for task in tasks)
-    except BrokenProcessPool:
-        raise RuntimeError(
-            "a worker process was killed, for want of memory perhaps: the same command with fewer "
-            "--workers goes on where this one stopped"
-        ) from None
 
 
 def _on_ray(tasks: Iterable[Task], model: Model, workers: int, cluster: Cluster) -> Iterator[Done]:

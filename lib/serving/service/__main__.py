@@ -1,8 +1,14 @@
 """Serve a classifier over HTTP: `python -m lib.serving.service --port 8000 --mode pilot`."""
 
+import contextlib
+import fcntl
+import os
 import signal
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 from lib.serving.service.settings import ServiceSettings
 
@@ -37,10 +43,10 @@ def serve(settings: ServiceSettings) -> None:
     from lib.serving import MemeClassifier
     from lib.serving.service.app import create_app
     from lib.serving.service.limits import MOST_HEAD, ImpatientProtocol
-    from lib.serving.service.logs import LOGGER, log_as_json
+    from lib.serving.service.logs import log_as_json
     from lib.serving.service.server import Server
 
-    with _listening(settings) as listener:
+    with _alone_on(settings.host, settings.port), _listening(settings) as listener:
         classifier = MemeClassifier.load(settings.root, settings.mode, settings.device)
         # The first meme takes longest, and a model that cannot judge shall not start.
         classifier.predict("monday again", None)
@@ -59,8 +65,26 @@ def serve(settings: ServiceSettings) -> None:
         if settings.page:
             at = f"[{host}]" if ":" in host else host
             facts["page"] = f"http://{at}:{port}/page"
-        LOGGER.info("serving", extra={"facts": facts})
-        Server(config).run(sockets=[listener])
+        Server(config, facts).run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _alone_on(host: str, port: int) -> Iterator[None]:
+    """Keep other services of this machine from the address while this one loads its models.
+
+    The system lets several be bound to a port on which none listens yet.
+    """
+    name = f"calibrated-memes-{os.getuid()}-{host}-{port}.lock"
+    with Path(tempfile.gettempdir(), name).open("w") as file:
+        try:
+            if port:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise OSError(
+                f"cannot listen on {host}:{port} (another service starts or runs there); choose "
+                "another port"
+            ) from None
+        yield
 
 
 def _listening(settings: ServiceSettings) -> socket.socket:

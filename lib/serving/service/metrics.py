@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -10,6 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from lib.serving.histograms import Histograms
 
+# Times that a lock is asked for, a twentieth of a second apart.
+_LOCK_TRIES = 40
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -86,12 +89,21 @@ def _together(file: Path, new: Histograms) -> Histograms:
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[TextIO | None]:
-    """One process at a time, where the system has such locks."""
+    """One process at a time, where the system has such locks.
+
+    Raises TimeoutError where another holds it for seconds: a service that ends must not wait.
+    """
     try:
         import fcntl
     except ImportError:
         yield None
         return
     with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        for _ in range(_LOCK_TRIES):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.05)
+        else:
+            raise TimeoutError(f"another process holds {lock}")
         yield file

@@ -262,6 +262,18 @@ def test_a_port_that_is_taken_is_named(full_root, monkeypatch, capsys):
     assert said.startswith(f"error: cannot listen on 127.0.0.1:{port}")
 
 
+def test_a_port_of_a_service_that_is_loading_still_is_refused(full_root, monkeypatch, capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with program._alone_on("127.0.0.1", port):
+        code, said = started(
+            monkeypatch, capsys, "--port", port, "--root", full_root.root, "--mode", "full"
+        )
+    assert code == 2
+    assert said.startswith(f"error: cannot listen on 127.0.0.1:{port} (another service")
+
+
 @pytest.mark.slow
 def test_two_hundred_clients_for_a_minute(root, known, tmp_path):
     seconds = float(os.environ.get("LOAD_SECONDS", "60"))
