@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit
+from scipy.special import betainc, expit
 from scipy.stats import binom, binomtest
 
 from lib.artifacts import as_written
@@ -117,9 +117,11 @@ def walk_down(
     """The lowest cut whose precision is certified to be at least `target`.
 
     The walk leads down from the cut that looks best in the select half: with k of n hateful there
-    and r the sample's memes over that half's, the one of least P(Binomial(floor(r n), target) >=
-    floor(r k)), the middle one of equals (split fixed sequence testing): where both classes lie
-    apart, the lowest would stand at the edge of the harmless ones. Without a select half it begins
+    and r the sample's memes over that half's, the one of least P(Binomial(r n, target) >= r k), the
+    middle one of equals (split fixed sequence testing): where both classes lie apart, the lowest
+    would stand at the edge of the harmless ones. Of counts that are not whole it is the regularised
+    incomplete beta function at target, with a = r k and b = r (n - k) + 1, which rounding them
+    would make too small where one of few is wrong. Without a select half the walk begins
     at the highest cut above which at least ln(1 - confidence) / ln(target) memes of the
     sample lie, since of fewer none certify, however right; or else at the lowest. That is exact as
     far as precision does not fall while the cut rises.
@@ -129,8 +131,9 @@ def walk_down(
         start = max(int((_at_least(sample.prob, cuts) >= fewest).sum()) - 1, 0)
     else:
         found, ratio = precision_tests(select, cuts, target), len(sample.prob) / len(select.prob)
-        hits, n = (np.floor(ratio * counts) for counts in (found.hits, found.n))
-        p_value = binom.sf(hits - 1, n, target)
+        right, wrong = ratio * found.hits, ratio * (found.n - found.hits)
+        # With nobody right it is 1, which betainc, begun at 0, does not give.
+        p_value = np.where(right > 0, betainc(np.maximum(right, 1e-300), wrong + 1, target), 1.0)
         best = np.flatnonzero(p_value == p_value.min())
         start = int(best[len(best) // 2])
     order = cuts[start::-1]

@@ -169,6 +169,29 @@ def test_between_classes_that_lie_apart_the_walk_begins_in_the_middle():
     assert walk == (0.5, 0.5)
 
 
+def test_a_wrong_meme_of_the_select_half_counts_however_few_the_sample_has():
+    # 146 of 146 are hateful above 0.8, and 149 of 151 above 0.2: of 91 memes for 300, rounded down,
+    # 44 of 44 and 45 of 45.
+    prob = np.repeat([0.9, 0.3, 0.1], [146, 5, 149])
+    labels = np.repeat([1, 1, 0, 0], [146, 3, 2, 149])
+    sample = Sample(prob[::3][:91], labels[::3][:91])
+    cuts = np.array([0.05, 0.2, 0.8])
+    # No cut certifies so much: judged is where the walk begins.
+    assert walk_down(sample, Sample(prob, labels), cuts, 0.9, 1 - 1e-12) == (None, 0.8)
+
+
+@pytest.mark.parametrize("target", [0.5, 0.9, 0.99])
+def test_whole_counts_begin_the_walk_at_the_least_binomial_tail(target):
+    rng = np.random.default_rng(0)
+    select = draw(rng, 200)
+    tails = [
+        binom.sf(select.labels[above].sum() - 1, above.sum(), target)
+        for above in (select.prob >= cut for cut in CUTS)
+    ]
+    begins = walk_down(draw(rng, 200), select, CUTS, target, 1 - 1e-12).judged_at
+    assert tails[int(np.flatnonzero(begins == CUTS)[0])] == pytest.approx(min(tails), rel=1e-9)
+
+
 def test_the_meme_of_a_group_is_drawn_by_the_seed_alone():
     groups = np.array([f"g{i // 4}" for i in range(400)])
     rows = one_per_group(groups, seed=0)
