@@ -7,16 +7,18 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import logit
 
-from lib.calibration import prob_hate, sweep_thresholds
+from lib.calibration import bootstrap_ci, prob_hate, sweep_thresholds
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.policy import CHOSEN, SIDES, Policy, counted, sample_of, target_of
 from lib.decisions.policy_certificates import clopper_pearson
-from lib.modeling.prediction_table import logits_of
+from lib.modeling.prediction_table import groups_of, logits_of
 
 DECISIONS = ("block", "review", "allow")
 # Thresholds that are tried between the ends of an interval, these among them.
 N_WITHIN = 201
+# Memes of which AURC's interval is resampled: of more it is narrow, and would take minutes.
+MOST_RESAMPLED = 5_000
 
 
 class RiskCoverage(NamedTuple):
@@ -38,7 +40,8 @@ def policy_outcome(
     """The frozen policy on a split: what `judged`, `workload`, `threshold_stability` say, and AURC.
 
     The first three are lists of rows under "sides", "workload" and "threshold_stability", "aurc"
-    holds each model's `aurc` and `excess`.
+    holds each model's `aurc` and `excess`, and of AURC the `low` and `high` end of its 95%
+    bootstrap interval over groups, None for more than `MOST_RESAMPLED` memes.
     """
     return {
         "sides": judged(frame, decision, seed).to_dict("records"),
@@ -46,6 +49,7 @@ def policy_outcome(
         "threshold_stability": threshold_stability(frame, decision).to_dict("records"),
         "aurc": {
             model: {"aurc": curve.aurc, "excess": curve.excess}
+            | _aurc_interval(frame, model, decision, seed)
             for model, curve in risk_coverages(frame, decision).items()
         },
     }
@@ -134,15 +138,34 @@ def risk_coverages(frame: pd.DataFrame, decision: DecisionBundle) -> dict[str, R
     A decision is prob >= threshold, and its confidence the distance |logit(p) - logit(threshold)|,
     so that what lies just beside the threshold is the first to be left to a person.
     """
-    labels, found = frame["label"].to_numpy(), {}
-    for model in MODELS:
-        temperature, threshold = decision.temperatures[model], decision.thresholds[model]
-        logits = logits_of(frame, model).to_numpy(np.float64)
-        wrong = (prob_hate(logits, temperature) >= threshold) != labels
-        inside = np.clip(threshold, np.finfo(float).tiny, 1 - np.finfo(float).epsneg)
-        distance = (logits[:, 1] - logits[:, 0]) / temperature - logit(inside)
-        found[model] = risk_coverage(np.abs(distance), wrong)
-    return found
+    return {m: risk_coverage(*_surest(frame, m, decision)) for m in MODELS}
+
+
+def _surest(
+    frame: pd.DataFrame, model: str, decision: DecisionBundle
+) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence of each decision of a model, and whether it is wrong, both (N,)."""
+    temperature, threshold = decision.temperatures[model], decision.thresholds[model]
+    logits = logits_of(frame, model).to_numpy(np.float64)
+    wrong = (prob_hate(logits, temperature) >= threshold) != frame["label"].to_numpy()
+    inside = np.clip(threshold, np.finfo(float).tiny, 1 - np.finfo(float).epsneg)
+    distance = (logits[:, 1] - logits[:, 0]) / temperature - logit(inside)
+    return np.abs(distance), wrong
+
+
+def _aurc_interval(
+    frame: pd.DataFrame, model: str, decision: DecisionBundle, seed: int
+) -> dict[str, float | None]:
+    if len(frame) > MOST_RESAMPLED or frame["label"].nunique() < 2:
+        return {"low": None, "high": None}
+    found = bootstrap_ci(
+        np.column_stack(_surest(frame, model, decision)),
+        frame["label"],
+        lambda surest, _: risk_coverage(surest[:, 0], surest[:, 1]).aurc,
+        seed=seed,
+        groups=groups_of(frame),
+    )
+    return {"low": float(found.low), "high": float(found.high)}
 
 
 def risk_coverage(confidence: ArrayLike, wrong: ArrayLike) -> RiskCoverage:

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from tqdm import tqdm
 
 from lib.artifacts import fingerprint, write_csv, write_json
-from lib.calibration import classification_metrics, prob_hate
+from lib.calibration import bootstrap_difference, classification_metrics, prob_hate
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.folding import folded
@@ -26,6 +26,7 @@ from lib.decisions.policy import CHOSEN, Policy
 from lib.modeling.checkpoints import same_job
 from lib.modeling.forks import in_forks
 from lib.modeling.fusion import FusionModel, load_fusion, model_logits
+from lib.modeling.prediction_table import groups_of
 
 METRICS = ("macro_f1", "auroc", "ece")
 # A picture takes several times as long as a text: of more memes than this, every second's.
@@ -93,7 +94,8 @@ def robustness_table(
     """The three models on perturbed memes, against the same memes as they are ("none").
 
     `samples` are items of `MemeShards`. One row a perturbation, severity and model: `macro_f1` at
-    the chosen threshold, `auroc` and `ece` after calibration, each with its change; `flips`, the
+    the chosen threshold, `auroc` and `ece` after calibration, each with its change, that of
+    macro-F1 with its 95% bootstrap interval over groups (NaN where it is); `flips`, the
     memes on the other side of the threshold; and `block_to_allow`, the share of blocked memes that
     are allowed now, NaN where none was blocked. `decided_by` says by what: fusion's "policy" where
     that both blocks and allows, else the "threshold" alone, as for an expert, which has no policy.
@@ -108,6 +110,7 @@ def robustness_table(
     if not samples:
         raise ValueError("robustness needs at least one meme")
     labels = np.array([s["label"] for s in samples])
+    groups = pd.DataFrame({"group": [s["meta"]["group"] for s in samples], "label": labels})
     texts, images = modalities_of(model, samples)
     every = 2 if len(samples) > ALL_PICTURES else 1
     modalities = (
@@ -121,13 +124,14 @@ def robustness_table(
         judge = partial(_judge, model, labels=labels[::step], decision=decision)
         kept = _every(other.plain, step)
         before = judge(kept | _every(changed.plain, step))
+        rows_of = partial(_rows, before=before, memes=groups[::step], seed=seed)
         if not rows or step > 1:
-            rows += _rows(PLAIN, 0, False, before, before)
+            rows += rows_of(PLAIN, 0, False, before)
         jobs = [(name, severity) for name, p in table.items() for severity in p.levels]
         how = partial(_judged_anew, table, changed, kept, judge, seed, step)
         found = in_forks(how, jobs, workers)
         for (name, severity), after in zip(jobs, found, strict=True):
-            rows += _rows(name, severity, table[name].may_change_label, after, before)
+            rows += rows_of(name, severity, table[name].may_change_label, after)
             bar.update()
     bar.close()
     return _worst_first(pd.DataFrame(rows))
@@ -283,8 +287,15 @@ def _judge(
 
 
 def _rows(
-    name: str, severity: int, may_change_label: bool, after: Mapping, before: Mapping
+    name: str,
+    severity: int,
+    may_change_label: bool,
+    after: Mapping,
+    before: Mapping,
+    memes: pd.DataFrame,
+    seed: int,
 ) -> list[dict[str, Any]]:
+    """A row a model; `memes` are their groups and labels."""
     rows = []
     for model in MODELS:
         new, old = after[model], before[model]
@@ -292,6 +303,7 @@ def _rows(
         row |= {"model": model, "n": len(new["hate"])}
         for metric in METRICS:
             row |= {metric: new[metric], f"{metric}_change": new[metric] - old[metric]}
+        row |= _interval(new["hate"], old["hate"], memes, seed)
         row["flips"] = int((new["hate"] != old["hate"]).sum())
         blocked = old["decision"] == "block"
         allowed = new["decision"][blocked] == "allow"
@@ -299,6 +311,22 @@ def _rows(
         row["decided_by"] = old["decided_by"]
         rows.append(row)
     return rows
+
+
+def _interval(new: np.ndarray, old: np.ndarray, memes: pd.DataFrame, seed: int) -> dict[str, float]:
+    """The paired interval of macro-F1's change."""
+    ends = (np.nan, np.nan)
+    if memes["label"].nunique() == 2:
+        found = bootstrap_difference(
+            np.asarray(new, float),
+            np.asarray(old, float),
+            memes["label"],
+            "macro_f1",
+            seed=seed,
+            groups=groups_of(memes),
+        )
+        ends = (float(found.low), float(found.high))
+    return dict(zip(("macro_f1_change_low", "macro_f1_change_high"), ends, strict=True))
 
 
 def _worst_first(table: pd.DataFrame) -> pd.DataFrame:

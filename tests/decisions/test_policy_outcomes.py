@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from lib.config import MODELS
+from lib.decisions import policy_outcomes as outcomes_module
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.evaluation import without_nan
 from lib.decisions.policy_outcomes import (
@@ -105,6 +106,19 @@ def test_one_class_says_nothing_of_the_other(test_split, decision):
     assert workload(hate, decision)["memes"].sum() == pytest.approx(10_000)
     assert workload(hate, decision, 0.1)["memes"].isna().all()
     json.dumps(without_nan(policy_outcome(hate, decision, 0, 0.1)), allow_nan=False)
+
+
+def test_aurc_has_the_interval_of_its_resamples(logits_frame, decision, monkeypatch):
+    frame = logits_frame(300)
+    found = policy_outcome(frame, decision, 0)["aurc"]["mm_fusion"]
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(1000):
+        sample = frame.iloc[rng.integers(0, 300, 300)]
+        drawn.append(risk_coverages(sample, decision)["mm_fusion"].aurc)
+    ends = np.quantile(drawn, [0.025, 0.975])
+    assert [found["low"], found["high"]] == pytest.approx(ends, abs=0.15 * np.ptp(ends))
+    monkeypatch.setattr(outcomes_module, "MOST_RESAMPLED", 299)
+    assert policy_outcome(frame, decision, 0)["aurc"]["mm_fusion"]["low"] is None
 
 
 def test_a_wrong_cut_costs_what_scikit_learn_says(test_split, decision):

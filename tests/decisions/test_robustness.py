@@ -52,6 +52,12 @@ def test_every_perturbation_and_severity_has_a_row_for_every_model(parts, table)
     plain = table[table["perturbation"] == "none"]
     changes = ["macro_f1_change", "auroc_change", "ece_change", "flips"]
     assert (plain[changes] == 0).all(axis=None)
+    ends = table[["macro_f1_change_low", "macro_f1_change_high"]]
+    assert (ends.loc[plain.index] == 0).all(axis=None)
+    assert (ends.iloc[:, 0] <= table["macro_f1_change"]).all()
+    assert (ends.iloc[:, 1] >= table["macro_f1_change"]).all()
+    turned = table["flips"] > 0
+    assert (ends[turned].iloc[:, 0] < ends[turned].iloc[:, 1]).all()
     apart = table.groupby("perturbation")["may_change_label"].first()
     assert {name for name, may in apart.items() if may} == {
         *("text: words lost", "text: removed", "image: grey", "image: removed")
