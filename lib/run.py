@@ -2,14 +2,11 @@
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from lib.commands import again, handed_down, run_command
 from lib.config import ROOT, Settings
+from lib.data.processes import alone
 from lib.kernels import BatchKernels
 from lib.last_run import keep_state, read_by, unchanged
 from lib.settings_files import BACKBONES, read_parameters
@@ -161,21 +159,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
+def _alone(settings: Settings) -> contextlib.AbstractContextManager[None]:
     """Keep other runs of this mode from the root meanwhile; ValueError where there is one."""
-    # Not in the root, which a run that is refused leaves as it was.
-    name = hashlib.sha256(str(settings.run_folder).encode()).hexdigest()[:16]
-    file = Path(tempfile.gettempdir(), f"calibrated-memes-{os.getuid()}-{name}.lock")
-    with file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(
-                f"another {settings.mode} run writes to {settings.root}; wait for its end, or give "
-                "another --root"
-            ) from None
-        yield
+    return alone(
+        hashlib.sha256(str(settings.run_folder).encode()).hexdigest()[:16],
+        f"another {settings.mode} run writes to {settings.root}; wait for its end, or give another "
+        "--root",
+    )
 
 
 def _finished(settings: Settings, command: str) -> str:

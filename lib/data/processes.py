@@ -1,12 +1,14 @@
-"""Workers elsewhere: processes that end with whoever started them, and Ray's."""
+"""Processes: workers that end with whoever started them, Ray's, and one that must be alone."""
 
 import contextlib
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 
@@ -19,6 +21,28 @@ def end_with_parent(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def alone(name: str, refusal: str) -> Iterator[None]:
+    """Keep this user's other processes from what `name` stands for on this machine.
+
+    Raises ValueError with `refusal` where one has it already. Systems without such locks keep
+    nobody.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    # Not beside what is written, which a process that is refused leaves as it was.
+    file = Path(tempfile.gettempdir(), f"calibrated-memes-{os.getuid()}-{name}.lock")
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(refusal) from None
+        yield
 
 
 @contextlib.contextmanager

@@ -1,15 +1,11 @@
 """Serve a classifier over HTTP: `python -m lib.serving.service --port 8000 --mode pilot`."""
 
 import contextlib
-import fcntl
-import os
 import signal
 import socket
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
+from lib.data.processes import alone
 from lib.serving.service.settings import ServiceSettings
 
 
@@ -68,23 +64,18 @@ def serve(settings: ServiceSettings) -> None:
         Server(config, facts).run(sockets=[listener])
 
 
-@contextlib.contextmanager
-def _alone_on(host: str, port: int) -> Iterator[None]:
+def _alone_on(host: str, port: int) -> contextlib.AbstractContextManager[None]:
     """Keep other services of this machine from the address while this one loads its models.
 
     The system lets several be bound to a port on which none listens yet.
     """
-    name = f"calibrated-memes-{os.getuid()}-{host}-{port}.lock"
-    with Path(tempfile.gettempdir(), name).open("w") as file:
-        try:
-            if port:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise OSError(
-                f"cannot listen on {host}:{port} (another service starts or runs there); choose "
-                "another port"
-            ) from None
-        yield
+    if port == 0:  # any that is free
+        return contextlib.nullcontext()
+    return alone(
+        f"{host}-{port}",
+        f"cannot listen on {host}:{port} (another service starts or runs there); choose another "
+        "port",
+    )
 
 
 def _listening(settings: ServiceSettings) -> socket.socket:
