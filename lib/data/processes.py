@@ -11,6 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 
 def end_with_parent(parent: int) -> None:
     """End this worker when its parent is gone: killed, that cannot send the word to stop."""
@@ -27,22 +29,19 @@ def end_with_parent(parent: int) -> None:
 def alone(name: str, refusal: str) -> Iterator[None]:
     """Keep this user's other processes from what `name` stands for on this machine.
 
-    Raises ValueError with `refusal` where one has it already. Systems without such locks keep
-    nobody.
+    Raises ValueError with `refusal` where one has it already.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
     # Not beside what is written, which a process that is refused leaves as it was.
     file = Path(tempfile.gettempdir(), f"calibrated-memes-{os.getuid()}-{name}.lock")
-    with file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(refusal) from None
+    lock = FileLock(file, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(refusal) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -82,7 +82,7 @@ def shard_rows(shard: str, part: Part, columns: Columns) -> Iterator[Row]:
     try:
         with _opened(shard, part.start) as tar:
             for key, members in _samples(tar):
-                if _is_torn(tar) and not usual <= members.keys():
+                if _torn(tar) and not usual <= members.keys():
                     yield Row(key, fault="the shard breaks off before all of this meme was read")
                 else:
                     yield _row(key, members, columns)
@@ -135,13 +135,13 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Any]]]:
         yield key, found
 
 
-def _is_torn(tar: tarfile.TarFile) -> bool:
-    return hasattr(tar, "torn")
+def _torn(tar: tarfile.TarFile) -> Exception | None:
+    return getattr(tar, "torn", None)
 
 
 def _refuse_torn(tar: tarfile.TarFile) -> None:
     """Raise ReadError where the archive ended with no end of one, but with a fault."""
-    if error := getattr(tar, "torn", None):
+    if error := _torn(tar):
         raise tarfile.ReadError(str(error))
 
 

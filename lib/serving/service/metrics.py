@@ -2,17 +2,17 @@
 
 import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from filelock import FileLock
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from lib.serving.histograms import Histograms
 
-# Times that a lock is asked for, a twentieth of a second apart.
-_LOCK_TRIES = 40
+# Seconds that a lock is waited for: a service that is told to stop must end.
+_LOCK_SECONDS = 2.0
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -67,13 +67,14 @@ class KeptHistograms:
     def write(self) -> None:
         """Add what was counted since the last time to the file, begun anew for other models.
 
-        Raises OSError where it cannot be written; the counts are then kept for the next time.
+        Raises OSError where it cannot be written, or another process does for seconds; the counts
+        are then kept for the next time.
         """
         with self._counting:
             new, self._new = self._new, Histograms(self._models)
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(self._file.with_name(f".{self._file.name}.lock")):
+            with FileLock(self._file.with_name(f".{self._file.name}.lock"), timeout=_LOCK_SECONDS):
                 _together(self._file, new).write(self._file)
         except OSError:
             with self._counting:
@@ -85,25 +86,3 @@ def _together(file: Path, new: Histograms) -> Histograms:
     with contextlib.suppress(ValueError, FileNotFoundError):
         return Histograms.read(file) + new
     return new
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[TextIO | None]:
-    """One process at a time, where the system has such locks.
-
-    Raises TimeoutError where another holds it for seconds: a service that ends must not wait.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield None
-        return
-    with lock.open("w") as file:
-        for _ in range(_LOCK_TRIES):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(0.05)
-        else:
-            raise TimeoutError(f"another process holds {lock}")
-        yield file
