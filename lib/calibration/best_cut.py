@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.calibration.ranking import Ranking, Value
-from lib.calibration.score_bins import BINS, count_by_bin, scale_of
+from lib.calibration.score_bins import BINS, count_by_bin, ends_of, scale_of
 
 # Up to this many scores, sorting them all is quicker than the bins.
 FEW = 20_000
@@ -53,19 +53,24 @@ def best_cut(p: np.ndarray, y: np.ndarray, value: Value, last: bool = False) -> 
     `p` (N,) are probabilities, `y` (N,) is boolean; `value` must not fall with true positives nor
     rise with false ones, and its values must be of one sign, or -inf where it is undefined.
     """
-    if len(p) > FEW and scale_of(p.min(), p.max()):
-        return _best_by_bins(p, y, value, last)
+    if len(p) > FEW:
+        low, high = ends_of(p)
+        if scale_of(low, high):
+            return _best_by_bins(p, y, *count_by_bin(p, y, low, high), value, last)
     ranking = Ranking.of(p, y)
     i, tp, best = ranking.best(value, last)
     return Cut(len(p) - i, tp, best, *ranking.around(i))
 
 
-def _best_by_bins(p: np.ndarray, y: np.ndarray, value: Value, last: bool) -> Cut:
-    bins, counts = count_by_bin(p, y)
-    filled = np.flatnonzero(counts.any(axis=1))
-    size = counts[filled].sum(axis=1)
-    flagged, tp = _from(size), _from(counts[filled, 1])
-    look = _could_be_best(tp, flagged, counts[filled, 0], value)
+def _best_by_bins(
+    p: np.ndarray, y: np.ndarray, bins: np.ndarray, counts: np.ndarray, value: Value, last: bool
+) -> Cut:
+    negatives, positives = counts.T
+    filled = np.flatnonzero(negatives + positives)
+    negatives, positives = negatives[filled], positives[filled]
+    size = negatives + positives
+    flagged, tp = _from(size), _from(positives)
+    look = _could_be_best(tp, flagged, negatives, value)
     if not look.any():
         return Cut(len(p), 0.0, -math.inf, None, None)
     # The score below a bin's lower edge is the highest of the bin before.

@@ -5,10 +5,15 @@ same input with the same message: it names the argument, how many values are bad
 one is and how to fix them.
 """
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+# Values in one block of work.
+BLOCK = 65_536
 
 
 def to_numpy(values: Any, name: str) -> np.ndarray:
@@ -42,6 +47,13 @@ def to_numpy(values: Any, name: str) -> np.ndarray:
     return array
 
 
+def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Divide an array along its first axis, so that a part looked at twice stays in the cache."""
+    array = np.atleast_1d(array)
+    rows = max(BLOCK * len(array) // array.size, 1)
+    return (array[i : i + rows] for i in range(0, len(array), rows))
+
+
 def finite(values: ArrayLike, name: str) -> np.ndarray:
     """Return `values` as float64, without NaN or infinity.
 
@@ -53,7 +65,9 @@ def finite(values: ArrayLike, name: str) -> np.ndarray:
     """
     array = to_numpy(values, name)
     # The extremes carry any NaN or infinity, and cost no temporary array.
-    if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+    if array.dtype.kind == "f" and not all(
+        math.isfinite(part.min()) and math.isfinite(part.max()) for part in _blocks(array)
+    ):
         refuse(~np.isfinite(array), name, "NaN or infinite", "drop or repair these examples")
     return array.astype(np.float64, copy=False)
 
@@ -65,8 +79,8 @@ def probabilities(values: ArrayLike, name: str = "prob", ndim: int = 1) -> np.nd
     """
     array = to_numpy(values, name).astype(np.float64, copy=False)
     check_ndim(array, name, ndim)
-    # NaN fails both comparisons too, so good input is read just twice.
-    if not (array.min() >= 0 and array.max() <= 1):
+    # NaN fails both comparisons too, so good input is read just once.
+    if not all(part.min() >= 0 and part.max() <= 1 for part in _blocks(array)):
         finite(array, name)
         refuse(
             (array < 0) | (array > 1),
@@ -83,9 +97,15 @@ def binary_labels(labels: ArrayLike, name: str = "labels") -> np.ndarray:
     Raises ValueError with the count and the first index of what is neither 0 nor 1.
     """
     array = to_numpy(labels, name)
-    if array.dtype.kind in "iu" and array.view(f"u{array.itemsize}").max() <= 1:
-        # What is below zero is large when read without sign: one pass tells.
-        return array.astype(bool)
+    if array.dtype.kind in "iu":
+        # What is below zero is large when read without sign: one comparison tells.
+        unsigned, ones = array.view(f"u{array.itemsize}"), np.empty(array.shape, bool)
+        for part, is_one in zip(_blocks(unsigned), _blocks(ones), strict=True):
+            if part.max() > 1:
+                break
+            is_one[...] = part
+        else:
+            return ones
     ones = array == 1
     if np.count_nonzero(ones) + np.count_nonzero(array == 0) != array.size:
         finite(array, name)

@@ -21,8 +21,14 @@ import numpy as np
 # Bins whose counts of both classes stay in the processor's cache.
 BINS = 16_384
 
+# Up to this many different keys, the counts of their pairs stay in the processor's cache.
+MOST_IN_PAIRS = 128
+
+# So many scores tell how far all of them spread.
+GLANCE = 4096
+
 # Scores in one block of work: its temporary arrays stay in the cache, and reuse their memory.
-BLOCK = 65536
+BLOCK = 131_072
 
 
 def scale_of(low: float, high: float) -> float:
@@ -58,8 +64,7 @@ def cell_finder(
     def find(scores: np.ndarray) -> np.ndarray:
         n = len(scores)
         place, cells = places[:n], answers[:n]
-        np.subtract(scores, bottom, out=place)
-        place *= scale
+        np.multiply(np.subtract(scores, bottom, out=place) if bottom else scores, scale, out=place)
         # NumPy converts to 32 bits with vector instructions, to 64 bits one by one.
         narrow[:n] = place
         wide[:n] = narrow[:n]
@@ -71,23 +76,67 @@ def cell_finder(
     return find
 
 
-def count_by_bin(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ends_of(p: np.ndarray) -> tuple[float, float]:
+    """Between which ends bins of probabilities (N,) shall lie: 0 and 1, or their own if narrow.
+
+    A glance at some of them tells: where they fill half of [0, 1], its bins are fine enough, and
+    the ends need not be looked for.
+
+    >>> ends_of(np.array([0.1, 0.9])), ends_of(np.array([0.4, 0.6]))
+    ((0.0, 1.0), (0.4, 0.6))
+    """
+    some = p[:: len(p) // GLANCE + 1]
+    if some.max() - some.min() > 0.5:
+        return 0.0, 1.0
+    return float(p.min()), float(p.max())
+
+
+def count_by_bin(
+    p: np.ndarray, y: np.ndarray, low: float, high: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Each score's bin (N,), and how many of both labels each bin holds (BINS, 2).
 
-    `p` (N,) are not all equal (`scale_of` is not 0), `y` (N,) is boolean.
+    `p` (N,) lie within [low, high], between which there is room for bins (`scale_of` is not 0); `y`
+    (N,) is boolean.
 
-    >>> bins, counts = count_by_bin(np.array([0.0, 0.5, 1.0]), np.array([False, True, True]))
+    >>> bins, counts = count_by_bin(np.array([0.0, 0.5, 1.0]), np.array([False, True, True]), 0, 1)
     >>> bins.tolist(), counts[bins].tolist()
     ([0, 8191, 16383], [[1, 0], [0, 1], [0, 1]])
     """
-    low = p.min()
-    scale = scale_of(low, p.max())
+    scale, positive = scale_of(low, high), y.view(np.uint8)
     bins, counts = np.empty(len(p), np.uint16), np.zeros(2 * BINS, np.intp)
-    for i in range(0, len(p), BLOCK):
-        place = p[i : i + BLOCK] - low
-        place *= scale
-        bins[i : i + BLOCK] = place
-        key = bins[i : i + BLOCK] << 1
-        key |= y[i : i + BLOCK]
+    size = min(BLOCK, len(p))
+    places, keys = np.empty(size), np.empty(size, np.uint16)
+    for i in range(0, len(p), size):
+        part = slice(i, i + size)
+        n = len(p[part])
+        # Without what all scores lie above, a large sample is read and written once less.
+        distance = np.subtract(p[part], low, out=places[:n]) if low else p[part]
+        bins[part] = np.multiply(distance, scale, out=places[:n])
+        # The positives' counts stand behind those of the negatives.
+        key = np.multiply(positive[part], BINS, out=keys[:n], dtype=np.uint16)
+        key += bins[part]
         counts += np.bincount(key, minlength=len(counts))
-    return bins, counts.reshape(BINS, 2)
+    return bins, counts.reshape(2, BINS).T
+
+
+def count_keys(keys: np.ndarray, size: int) -> np.ndarray:
+    """How often each of the keys 0, ..., size - 1 occurs, shape (size,), as `numpy.bincount` says.
+
+    Few different keys are counted in pairs, one from either half of them, so that there is half as
+    much to count: of the keys 1, 0, 1, 1 the pairs are (1, 1) and (0, 1).
+
+    `keys` (N,) are unsigned integers.
+
+    >>> count_keys(np.array([1, 0, 1, 1], np.uint8), size=2).tolist()
+    [1, 3]
+    """
+    if size > MOST_IN_PAIRS:
+        return np.bincount(keys, minlength=size)
+    half = len(keys) // 2
+    pairs = np.multiply(keys[:half], size, dtype=np.uint16)
+    pairs += keys[half : 2 * half]
+    table = np.bincount(pairs, minlength=size * size).reshape(size, size)
+    counts = table.sum(axis=0) + table.sum(axis=1)
+    counts[keys[2 * half :]] += 1
+    return counts

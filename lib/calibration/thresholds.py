@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from lib.calibration.best_cut import best_cut
 from lib.calibration.checked_input import check_ndim, finite, in_precision_of, scores_and_labels
 from lib.calibration.ranking import Value, midway
-from lib.calibration.score_bins import BLOCK, cell_finder
+from lib.calibration.score_bins import BLOCK, cell_finder, count_keys
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -250,15 +250,14 @@ def _sum_of_ratios(a: Any, b: Any, c: Any, d: Any) -> Any:
 def _counts(p: np.ndarray, y: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """True positives and flagged examples of `p >= threshold`, each of shape (len(thresholds),)."""
     cuts, place = np.unique(thresholds, return_inverse=True)
-    kind = np.uint16 if len(cuts) < 32_000 else np.uint32
-    find = cell_finder(cuts, 0.0, 1.0, BLOCK, kind)
-    cells, wide = np.zeros(2 * len(cuts) + 2, np.intp), np.empty(BLOCK, np.intp)
+    cells = np.zeros(2 * len(cuts) + 2, np.intp)
+    kind = np.min_scalar_type(len(cells)).type
+    find = cell_finder(cuts, 0.0, 1.0, min(BLOCK, len(p)), kind)
     for i in range(0, len(p), BLOCK):
         key = find(p[i : i + BLOCK])
         key <<= 1
-        key |= y[i : i + BLOCK]
-        wide[: len(key)] = key
-        cells += np.bincount(wide[: len(key)], minlength=len(cells))
+        key |= y[i : i + BLOCK].view(np.uint8)
+        cells += count_keys(key, len(cells))
     # A score that reaches k cuts is flagged by the first k.
     flagged = cells.reshape(-1, 2)[::-1].cumsum(axis=0)[::-1][1:][place]
     return flagged[:, 1], flagged.sum(axis=1)

@@ -3,7 +3,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lib.calibration.score_bins import BINS, cell_finder, count_by_bin, scale_of
+from lib.calibration import score_bins
+from lib.calibration.score_bins import (
+    BINS,
+    cell_finder,
+    count_by_bin,
+    count_keys,
+    ends_of,
+    scale_of,
+)
 
 quick = settings(deadline=None, max_examples=150, derandomize=True)
 
@@ -43,11 +51,15 @@ def test_more_cuts_than_a_byte_can_count():
 
 
 @quick
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=50))
-def test_higher_bins_hold_higher_scores_only(scores):
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=50), st.integers(1, 60))
+def test_higher_bins_hold_higher_scores_only(scores, block):
     p = np.sort(scores)
-    if scale_of(p[0], p[-1]):
-        bins, counts = count_by_bin(p, p > 0.5)
+    for low, high in ((p[0], p[-1]), (0.0, 1.0), ends_of(p)):
+        if not scale_of(low, high):
+            continue
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(score_bins, "BLOCK", block)
+            bins, counts = count_by_bin(p, p > 0.5, low, high)
         assert (np.diff(bins.astype(int)) >= 0).all() and bins.max() < BINS
         assert counts[:, 1].sum() == (p > 0.5).sum() and counts.sum() == len(p)
         assert counts.sum(axis=1).tolist() == np.bincount(bins, minlength=BINS).tolist()
@@ -56,3 +68,28 @@ def test_higher_bins_hold_higher_scores_only(scores):
 @pytest.mark.parametrize("ends", [(0.3, 0.3), (0.0, 5e-324), (-1e308, 1e308)])
 def test_no_room_for_bins(ends):
     assert scale_of(*ends) == 0
+
+
+@pytest.mark.parametrize("scores", [[0.1, 0.9], [0.4, 0.6], [0.2, 0.2], [0.0, 1.0], [0.7]])
+def test_ends_hold_all_scores_and_not_much_more(scores):
+    p = np.array(scores)
+    low, high = ends_of(p)
+    assert low <= p.min() <= p.max() <= high
+    assert high - low <= 2 * np.ptp(p)
+
+
+def test_ends_are_those_of_the_rare_scores_too():
+    p = np.full(100_000, 0.5)
+    p[[4_711, 99_999]] = 0.1, 0.6
+    assert ends_of(p) == (0.1, 0.6)
+
+
+@quick
+@given(st.lists(st.integers(0, 400), max_size=50), st.integers(1, 401))
+def test_keys_counted_in_pairs_and_one_by_one(keys, size):
+    keys = np.array(keys, dtype=np.intp) % size
+    for kind in (np.min_scalar_type(size), np.uint16, np.uint32):
+        assert (
+            count_keys(keys.astype(kind), size).tolist()
+            == np.bincount(keys, minlength=size).tolist()
+        )
