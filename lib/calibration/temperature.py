@@ -226,12 +226,12 @@ def _class_indices(y: np.ndarray, n_classes: int) -> np.ndarray:
 def _fit(z: np.ndarray, y: np.ndarray, shrinkage: float) -> TemperatureFit:
     n = len(z)
     problem = Problem.of(z, y)
-    before = problem.nll(1.0)
     status = "one_class" if (y == y.flat[0]).all() else problem.status(shrinkage)
     if status != "ok":
+        before = problem.nll(1.0)
         return TemperatureFit(1.0, status, before, before, n, 0)
-    t, iterations = problem.optimum(n, shrinkage)
+    t, passes, before, after = problem.optimum(n, shrinkage)
     if not 0 < t < math.inf:
         # Logits near the ends of float64 can have an optimum that float64 cannot hold.
         return TemperatureFit(1.0, "separable" if t == 0 else "uninformative", before, before, n, 0)
-    return TemperatureFit(t, "ok", before, problem.nll(t), n, iterations)
+    return TemperatureFit(t, "ok", before, after, n, passes)

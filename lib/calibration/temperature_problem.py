@@ -18,8 +18,7 @@ sure and right in 3 of 4 cases. That is 2b = ln 3, T = 2 / ln 3 = 1.8205.
 >>> problem = Problem.of(np.array([2.0, 2.0, -2.0, 2.0]), np.array([True, True, False, False]))
 >>> problem.gaps.tolist(), problem.wrong, problem.chance
 ([2.0, 2.0, 2.0, 2.0], 2.0, 4.0)
->>> temperature, passes = problem.optimum(n=4)
->>> round(temperature, 4)
+>>> round(problem.optimum(n=4).temperature, 4)
 1.8205
 
 What the code takes care of beyond that:
@@ -33,11 +32,20 @@ What the code takes care of beyond that:
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from lib.calibration.temperature_solver import MAX, blocks, solve, solve_in_logs, tangent
+from lib.calibration.temperature_solver import (
+    MAX,
+    Root,
+    is_large,
+    log_sum,
+    solve,
+    solve_in_logs,
+    sums,
+    tangent,
+)
 
 Status = Literal["ok", "separable", "uninformative", "one_class"]
 
@@ -47,11 +55,17 @@ CANCELLED = 1e-4
 # The binary exponent up to which the cubes of gaps can be summed.
 CUBED = 256
 
-# Of these at most 2, the product is within float64.
-FACTORS = 64
-
 # Below this share of `chance`, U(b) could underflow on the way to the optimum.
 TINY = 1e-30
+
+
+class Optimum(NamedTuple):
+    """T, the passes over the gaps that it took, and the mean likelihoods at 1 and at T, in nats."""
+
+    temperature: float
+    passes: int
+    nll_before: float
+    nll_after: float
 
 
 @dataclass(frozen=True)
@@ -89,17 +103,22 @@ class Problem:
             return "uninformative"
         return "ok" if self.wrong > 0 or shrinkage > 0 else "separable"
 
-    def optimum(self, n: int, shrinkage: float = 0.0) -> tuple[float, int]:
-        """T and the passes over the gaps; T may be 0 or infinite where float64 cannot hold it.
+    def optimum(self, n: int, shrinkage: float = 0.0) -> Optimum:
+        """T, the passes over the gaps, and the mean negative log-likelihood before and after.
 
-        `n` counts the examples: one with several sigmoids has several gaps.
+        T may be 0 or infinite where float64 cannot hold it; what is after is then NaN. `n` counts
+        the examples: one with several sigmoids has several gaps.
         """
-        b, shift, passes = self._root(n, shrinkage)
+        (b, passes, after), shift, before = self._root(n, shrinkage)
         with np.errstate(over="ignore", under="ignore", divide="ignore"):
-            return float(np.ldexp(np.divide(1, b), shift)), passes
+            t = float(np.ldexp(np.divide(1, b), shift))
+        if not 0 < t < math.inf:
+            return Optimum(t, passes, before, math.nan)
+        after = self.nll(t) if math.isnan(after) else self._mean(after, b)
+        return Optimum(t, passes, before, after)
 
-    def _root(self, n: int, shrinkage: float) -> tuple[float, int, int]:
-        """b = 1 / T of logits times 2^-shift, that shift, and the passes.
+    def _root(self, n: int, shrinkage: float) -> tuple[Root, int, float]:
+        """b = 1 / T of logits times 2^-shift, that shift, and the likelihood at T = 1.
 
         A pseudo-example with a uniform label has the mean gap for its label's gap, so shrinkage
         moves `wrong` towards `chance`, by the share of pseudo-examples in all.
@@ -107,49 +126,39 @@ class Problem:
         kept, added = n / (n + shrinkage), shrinkage / (n + shrinkage)
         target = kept * self.wrong + added * self.chance
         down = max(math.frexp(self.gaps.max())[1] - CUBED, 0)
-        gaps = np.ldexp(self.gaps, -down) if down else self.gaps
         right = math.ldexp(kept * self.right, -down)
+        if not (down or self.shift or target < TINY * self.chance or is_large(self.gaps)):
+            at_1 = sums(self.gaps, 1.0, right < target)
+            root = solve(self.gaps, target, right, at_1)
+            return root, 0, self._mean(at_1.log_sum, 1.0)
+        before = self.nll(1.0)
+        gaps = np.ldexp(self.gaps, -down) if down else self.gaps
         if target < TINY * self.chance:
             with np.errstate(divide="ignore"):
                 log_target = np.logaddexp(
                     np.log(n) + np.log(self.wrong), np.log(shrinkage) + np.log(self.chance)
                 ) - np.log(n + shrinkage)
             log_start = math.log(tangent(gaps, right)) - down * math.log(2)
-            b, passes = solve_in_logs(self.gaps, log_target, log_start)
-            return b, self.shift, passes
+            return solve_in_logs(self.gaps, log_target, log_start), self.shift, before
         if right == 0:
             # Logits this far apart have an optimum beyond float64.
-            return 0.0, self.shift + down, 0
-        b, passes = solve(gaps, math.ldexp(target, -down), right)
-        return b, self.shift + down, passes
+            return Root(0.0, 0, math.nan), self.shift + down, before
+        root = solve(gaps, math.ldexp(target, -down), right)
+        # The likelihood is of the gaps as they are.
+        return (root if not down else root._replace(log_sum=math.nan)), self.shift + down, before
+
+    def _mean(self, log_sum: float, b: float) -> float:
+        """The mean of b g[label] + log(sum of e^(-b g)), from the sum of the logarithms."""
+        n = len(self.gaps)
+        return log_sum / n + b * (self.wrong / n)
 
     def nll(self, t: float) -> float:
         """The mean of b g[label] + log(sum of e^(-b g)) at temperature t, in nats."""
         # By way of the exponents, because 1 / t of a subnormal t is infinite.
         fraction, exponent = math.frexp(t)
-        total = 0.0
-        # Logits near the ends of float64 may overflow, into a probability of exactly 0.
         with np.errstate(over="ignore"):
             b = min(float(np.ldexp(1 / fraction, self.shift - exponent)), MAX)
-            for gaps in blocks(self.gaps):
-                e = np.exp(-b * gaps)
-                total += _sum_of_log1p(e) if gaps.ndim == 1 else float(np.log(e.sum(axis=1)).sum())
-        n = len(self.gaps)
-        return total / n + b * (self.wrong / n)
-
-
-def _sum_of_log1p(e: np.ndarray) -> float:
-    """The sum of log(1 + e) over e (N,) within [0, 1].
-
-    Many terms are the logarithms of products of `FACTORS` of them, a logarithm being slow where
-    NumPy has no vector instructions for it. A product drops what 1 + e drops of a tiny e, so small
-    sums are added up term by term.
-    """
-    whole = len(e) // FACTORS * FACTORS
-    if whole < 1024 or e.mean() < 0.01:
-        return float(np.log1p(e).sum())
-    products = (1 + e[:whole]).reshape(FACTORS, -1).prod(axis=0)
-    return float(np.log(products).sum() + np.log1p(e[whole:]).sum())
+        return self._mean(log_sum(self.gaps, b), b)
 
 
 def _binary_gaps(margins: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float, float]:

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from lib.calibration.temperature_problem import Problem, _sum_of_log1p
+from lib.calibration.temperature_problem import Problem
+from lib.calibration.temperature_solver import sum_of_log1p
 
 quick = settings(deadline=None, max_examples=100, derandomize=True)
 
@@ -105,4 +106,4 @@ def test_shrinkage_moves_the_target_towards_chance():
 def test_logarithms_of_products_are_the_sum_of_logarithms(n, scale):
     e = np.exp(-scale * np.random.default_rng(n).exponential(size=n))
     exact = math.fsum(math.log1p(x) for x in e)
-    assert _sum_of_log1p(e) == pytest.approx(exact, rel=1e-14)
+    assert sum_of_log1p(e) == pytest.approx(exact, rel=1e-14)

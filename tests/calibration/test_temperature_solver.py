@@ -10,8 +10,10 @@ from lib.calibration.temperature_solver import (
     BLOCK,
     _moments,
     blocks,
+    log_sum,
     solve,
     solve_in_logs,
+    sums,
     tangent,
 )
 
@@ -100,9 +102,28 @@ def test_root_is_that_of_bisection(rows, log_odds):
         exact = mpmath.mpf(wrong)
     expected = reference_root(rows, exact)
     for gaps in arrays(rows):
-        b, passes = solve(gaps, wrong, right)
+        b, passes, _ = solve(gaps, wrong, right)
         assert b == pytest.approx(expected, rel=1e-12)
         assert passes <= 20
+
+
+@quick
+@given(gap_rows(), st.floats(0.001, 0.999))
+def test_the_last_pass_knows_the_likelihood_at_the_root(rows, share):
+    chance = float(reference_moments(rows, 0)[0])
+    wrong, right = share * chance, (1 - share) * chance
+    for gaps in arrays(rows):
+        begun_at_1 = solve(gaps, wrong, right, sums(gaps, 1.0, right < wrong))
+        for root in (begun_at_1, solve(gaps, wrong, right)):
+            with mpmath.workdps(40):
+                exact = sum(
+                    mpmath.log(sum(mpmath.exp(-mpmath.mpf(root.b) * g) for g in row))
+                    for row in rows
+                )
+            assert log_sum(gaps, root.b) == pytest.approx(float(exact), rel=1e-13, abs=1e-15)
+            if not math.isnan(root.log_sum):
+                assert root.log_sum == pytest.approx(float(exact), rel=1e-12, abs=1e-15)
+        assert begun_at_1.b == pytest.approx(solve(gaps, wrong, right).b, rel=1e-12)
 
 
 @quick
@@ -112,8 +133,8 @@ def test_logarithms_find_the_same_root(rows, exponent):
     wrong = chance * 10**exponent
     for gaps in arrays(rows):
         start = math.log(tangent(gaps, chance - wrong))
-        found, _ = solve_in_logs(gaps, math.log(wrong), start)
-        assert found == pytest.approx(solve(gaps, wrong, chance - wrong)[0], rel=1e-11)
+        found = solve_in_logs(gaps, math.log(wrong), start)
+        assert found.b == pytest.approx(solve(gaps, wrong, chance - wrong)[0], rel=1e-11)
 
 
 @quick
