@@ -12,9 +12,9 @@ its bound is 2 * 4 / (4 + 4) = 1. Were the last positive in a bin of its own bel
 the bound of that bin would be 0.62, which rules it out:
 
 >>> f1 = lambda tp, flagged: 2 * tp / (flagged + 4)
->>> _could_be_best(np.array([4, 3]), np.array([9, 3]), np.array([5, 0]), f1).tolist()
+>>> could_be_best(np.array([4, 3]), np.array([9, 3]), np.array([5, 0]), f1).tolist()
 [True, True]
->>> _could_be_best(np.array([4, 3, 3]), np.array([9, 8, 3]), np.array([0, 5, 0]), f1).tolist()
+>>> could_be_best(np.array([4, 3, 3]), np.array([9, 8, 3]), np.array([0, 5, 0]), f1).tolist()
 [False, True, True]
 """
 
@@ -70,7 +70,7 @@ def _best_by_bins(
     negatives, positives = negatives[filled], positives[filled]
     size = negatives + positives
     flagged, tp = _from(size), _from(positives)
-    look = _could_be_best(tp, flagged, negatives, value)
+    look = could_be_best(tp, flagged, negatives, value)
     if not look.any():
         return Cut(len(p), 0.0, -math.inf, None, None)
     # The score below a bin's lower edge is the highest of the bin before.
@@ -85,12 +85,23 @@ def _from(counts: np.ndarray) -> np.ndarray:
     return counts[::-1].cumsum()[::-1]
 
 
-def _could_be_best(
-    tp: np.ndarray, flagged: np.ndarray, negatives: np.ndarray, value: Value
+def could_be_best(
+    tp: np.ndarray,
+    flagged: np.ndarray,
+    negatives: np.ndarray,
+    value: Value,
+    no_cut: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Which bins must be looked into, bool (bins,), from what cuts at their lower edges flag."""
+    """Which bins must be looked into, bool (bins,), from what cuts at their lower edges flag.
+
+    `negatives` are those of each bin by itself; `no_cut` marks edges between equal scores, which no
+    threshold separates.
+    """
     true, all_flagged = tp.astype(np.float64), flagged.astype(np.float64)
-    edge = value(true, all_flagged).max()
+    edges = value(true, all_flagged)
+    if no_cut is not None:
+        edges[no_cut] = -math.inf
+    edge = edges.max()
     bound = value(true, all_flagged - negatives)
     return (bound >= edge - abs(edge) * SLACK) & (bound > -math.inf)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 # Values in one block of work.
-BLOCK = 65_536
+BLOCK = 131_072
 
 
 def to_numpy(values: Any, name: str) -> np.ndarray:
@@ -103,7 +103,7 @@ def binary_labels(labels: ArrayLike, name: str = "labels") -> np.ndarray:
         for part, is_one in zip(_blocks(unsigned), _blocks(ones), strict=True):
             if part.max() > 1:
                 break
-            is_one[...] = part
+            np.not_equal(part, 0, out=is_one)
         else:
             return ones
     ones = array == 1

@@ -259,7 +259,9 @@ def draw_units(
     rows = rows or max(CHUNK // n_units, 1)
     for done in range(0, n_resamples, rows):
         rows = min(rows, n_resamples - done)
-        drawn = rng.integers(0, n_units, (rows, n_units)) + np.arange(rows)[:, None] * n_units
+        drawn = rng.integers(0, n_units, (rows, n_units))
+        if rows > 1:
+            drawn += np.arange(rows)[:, None] * n_units
         counts = np.bincount(drawn.ravel(), minlength=rows * n_units).reshape(rows, n_units)
         yield counts.astype(np.float64)
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Logits in one block of work.
-BLOCK = 40_000
+BLOCK = 80_000
 
 
 def joint_search(

@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from lib.calibration.auroc import Interval
+from lib.calibration.best_cut import could_be_best
 from lib.calibration.checked_input import binary_labels, check_ndim, check_same_shape, finite
 from lib.calibration.intervals import check_resampling, draw_counts, interval_of, units_of
 from lib.calibration.ranking import midway
@@ -137,51 +138,57 @@ class _Recut:
     """The best threshold of a resample, from how often it drew each example.
 
     Examples stand in the order of their scores, from the highest down, so that running sums count
-    what each score's cut flags. They stand in columns of ROWS: adding row to row, a running sum
-    down all columns at once, is several times quicker than one along a line, and lacks only what
-    the columns before hold.
+    what each score's cut flags. They stand in columns of ROWS, one below the other: like the bins
+    of `best_cut`, nearly all columns are ruled out by what they hold as a whole.
     """
 
     def __init__(self, p: np.ndarray, y: np.ndarray, objective: dict[str, Any]) -> None:
         self.order = np.argsort(p, kind="stable")[::-1]
         self.p, self.objective = p[self.order], objective
         self.highest = objective.get("objective") == "recall_at_precision"
-        n, self.width = len(p), -(-len(p) // ROWS)
+        width = -(-len(p) // ROWS)
         # The last column is filled up with an example that counts nothing.
-        self.rest = n - ROWS * (self.width - 1)
-        filled = np.append(self.order, np.full(ROWS - self.rest, self.order[-1]))
-        self.columns = np.ascontiguousarray(filled.reshape(self.width, ROWS).T)
+        self.rest = len(p) - ROWS * (width - 1)
+        self.columns = self._columns(self.order)
         self.positive = y[self.columns].astype(np.float64)
-        equal = np.flatnonzero(self.p[1:] == self.p[:-1])
-        self.equal_below = equal % ROWS, equal // ROWS
+        # No threshold separates equal scores.
+        self.equal_below = self._columns(np.append(self.p[1:] == self.p[:-1], False))
         # New arrays for every resample would cost more than what is done with them.
-        self.room = np.empty((4, ROWS, self.width))
+        self.room = np.empty((2, ROWS, width))
+
+    def _columns(self, values: np.ndarray) -> np.ndarray:
+        """One value per example as an array of ROWS rows, filled up with the last."""
+        filled = np.append(values, np.full(ROWS - self.rest, values[-1]))
+        return np.ascontiguousarray(filled.reshape(-1, ROWS).T)
 
     def __call__(self, draws: np.ndarray) -> float:
-        drawn, flagged, tp, values = self.room
+        drawn, hits = self.room
         draws.take(self.columns, out=drawn, mode="clip")
         drawn[self.rest :, -1] = 0
-        np.multiply(drawn, self.positive, out=tp)
-        flagged[:] = drawn
-        for sums in (flagged, tp):
-            for row in range(1, ROWS):
-                sums[row] += sums[row - 1]
-            sums[:, 1:] += sums[-1, :-1].cumsum()
-        value = objective_value(int(tp[-1, -1]), int(flagged[-1, -1]), **self.objective)
-        for row in range(ROWS):
-            values[row] = value(tp[row], flagged[row])
-        # No threshold separates equal scores.
-        values[self.equal_below] = -math.inf
-        best, none = float(values.max()), float(value(np.zeros(1), np.zeros(1))[0])
+        np.multiply(drawn, self.positive, out=hits)
+        size, hit = drawn.sum(axis=0), hits.sum(axis=0)
+        flagged, tp = size.cumsum(), hit.cumsum()
+        value = objective_value(int(tp[-1]), int(flagged[-1]), **self.objective)
+        look = np.flatnonzero(
+            could_be_best(tp, flagged, size - hit, value, no_cut=self.equal_below[-1])
+        )
+        flags = drawn[:, look].cumsum(axis=0) + (flagged - size)[look]
+        values = value(hits[:, look].cumsum(axis=0) + (tp - hit)[look], flags)
+        values[self.equal_below[:, look]] = -math.inf
+        best, none = float(values.max(initial=-math.inf)), float(value(np.zeros(1), np.zeros(1))[0])
         if max(best, none) == -math.inf:
             return math.nan
-        found = np.flatnonzero(values.ravel() == best)
-        places = found % self.width * ROWS + found // self.width
-        i = int(places.min() if self.highest else places.max())
-        cut = 0 if none > best or not flagged[i % ROWS, i // ROWS] else i + 1
+        cut = 0 if none > best else self._cut(values == best, look, flags)
         lower = _first_drawn(self.p[cut:], self.order[cut:], draws)
         upper = _first_drawn(self.p[:cut][::-1], self.order[:cut][::-1], draws)
         return midway(lower, upper, self.p)
+
+    def _cut(self, best: np.ndarray, look: np.ndarray, flags: np.ndarray) -> int:
+        """How many examples, drawn or not, lie above the best cut: the lowest of equals, mostly."""
+        row, column = np.nonzero(best)
+        places = look[column] * ROWS + row
+        i = int(places.argmin() if self.highest else places.argmax())
+        return int(places[i]) + 1 if flags[row[i], column[i]] else 0
 
 
 def _first_drawn(p: np.ndarray, order: np.ndarray, draws: np.ndarray) -> float | None:
