@@ -63,10 +63,10 @@ def cell_finder(
 
     def find(scores: np.ndarray) -> np.ndarray:
         n = len(scores)
-        place, cells = places[:n], answers[:n]
-        np.multiply(np.subtract(scores, bottom, out=place) if bottom else scores, scale, out=place)
+        cells = answers[:n]
+        distance = np.subtract(scores, bottom, out=places[:n]) if bottom else scores
         # NumPy converts to 32 bits with vector instructions, to 64 bits one by one.
-        narrow[:n] = place
+        np.multiply(distance, scale, out=narrow[:n], casting="unsafe")
         wide[:n] = narrow[:n]
         reached.take(wide[:n], out=cells, mode="clip")
         look = (cells == unsure).nonzero()[0]
@@ -112,7 +112,7 @@ def count_by_bin(
         n = len(p[part])
         # Without what all scores lie above, a large sample is read and written once less.
         distance = np.subtract(p[part], low, out=places[:n]) if low else p[part]
-        bins[part] = np.multiply(distance, scale, out=places[:n])
+        np.multiply(distance, scale, out=bins[part], casting="unsafe")
         # The positives' counts stand behind those of the negatives.
         key = np.multiply(positive[part], BINS, out=keys[:n], dtype=np.uint16)
         key += bins[part]
