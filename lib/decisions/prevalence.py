@@ -4,18 +4,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import (
-    brier_score_loss,
-    log_loss,
-    precision_recall_fscore_support,
-    roc_curve,
-)
+from sklearn.metrics import brier_score_loss, log_loss, roc_curve
 
 from lib.calibration import prob_hate
+from lib.calibration.intervals import draw_units, interval_of, units_of
 from lib.calibration.ranking import ABOVE_ALL, midway
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
-from lib.modeling.prediction_table import logits_of
+from lib.modeling.prediction_table import groups_of, logits_of
 
 NOT_REACHED = "floor not reached at this prevalence"
 
@@ -31,7 +27,12 @@ def shifted(prob: Any, of: float, to: float) -> Any:
 
 
 def at_prevalence(
-    frame: pd.DataFrame, fit_frame: pd.DataFrame, decision: DecisionBundle, prevalence: float
+    frame: pd.DataFrame,
+    fit_frame: pd.DataFrame,
+    decision: DecisionBundle,
+    prevalence: float,
+    n_resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Each model's metrics on `frame`, hate weighted as if its share were `prevalence`.
 
@@ -39,13 +40,16 @@ def at_prevalence(
     the decisions of the thresholds as they are, "retuned" those of the threshold that is best at
     that share on `fit_frame`, by the objective of `decision`; both thresholds are on the shifted
     probabilities. Where no threshold keeps the objective's floor at that share, "retuned" is None
-    and "note" says so. A model has None where `frame` or what was fitted on holds one class only.
+    and "note" says so. Each has "intervals", of 95%, which resample groups of memes where the frame
+    knows them and take the threshold and `prevalence` as given. A model has None where `frame` or
+    what was fitted on holds one class only.
     """
     of, labels = decision.prevalence, frame["label"].to_numpy()
     found: dict[str, Any] = dict.fromkeys(MODELS)
     if frame["label"].nunique() < 2 or not 0 < of < 1:
         return found
     weights = _weights(labels, prevalence)
+    resampling = (units_of(groups_of(frame), len(labels)), prevalence, n_resamples, seed)
     for model in MODELS:
         plain, fitted = (
             prob_hate(logits_of(rows, model), decision.temperatures[model])
@@ -58,12 +62,12 @@ def at_prevalence(
             "brier": float(brier_score_loss(labels, prob, sample_weight=weights)),
             "nll": float(log_loss(labels, prob, sample_weight=weights)),
             "frozen": {"threshold": _shifted_cut(threshold, of, prevalence)}
-            | _decisions(plain >= threshold, labels, weights),
+            | _decisions(plain >= threshold, labels, *resampling),
         }
         if cut is None:
             found[model] |= {"retuned": None, "note": NOT_REACHED}
         else:
-            judged = _decisions(prob >= cut, labels, weights)
+            judged = _decisions(prob >= cut, labels, *resampling)
             found[model]["retuned"] = {"threshold": cut} | judged
     return found
 
@@ -79,17 +83,44 @@ def _weights(labels: np.ndarray, prevalence: float) -> np.ndarray:
     return np.where(labels == 1, prevalence / share, (1 - prevalence) / (1 - share))
 
 
-def _decisions(hate: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, hate, labels=[0, 1], sample_weight=weights, zero_division=0
-    )
-    return {
-        "precision": float(precision[1]),
-        "recall": float(recall[1]),
-        "f1": float(f1[1]),
-        "macro_f1": float(f1.mean()),
-        "flagged_share": float(np.average(hate, weights=weights)),
+def _decisions(
+    hate: np.ndarray,
+    labels: np.ndarray,
+    units: np.ndarray,
+    prevalence: float,
+    n_resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The figures of decisions (N,), and their intervals over resampled units (N,)."""
+    r, q = _rates(hate, labels == 1, units, n_resamples, seed)
+    tp, fp = prevalence * r, (1 - prevalence) * q
+    fn, tn = prevalence - tp, 1 - prevalence - fp
+    figures = {
+        "precision": _precision(tp, fp),
+        "recall": r,
+        "f1": _f1(tp, fp, fn),
+        "macro_f1": (_f1(tp, fp, fn) + _f1(tn, fp, fn)) / 2,
+        "flagged_share": tp + fp,
     }
+    ends = {name: interval_of(v[0], v[1:], 0.95) for name, v in figures.items()}
+    found: dict[str, Any] = {name: end.point for name, end in ends.items()}
+    return found | {"intervals": {name: [end.low, end.high] for name, end in ends.items()}}
+
+
+def _rates(
+    hate: np.ndarray, hateful: np.ndarray, units: np.ndarray, n_resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """At which rates hateful and harmless memes are flagged: the sample first, then each resample.
+
+    NaN in a resample that lacks a class.
+    """
+    cells = (hate & hateful, hateful, hate & ~hateful, ~hateful)
+    sums = np.column_stack([np.bincount(units, cell) for cell in cells])
+    rng = np.random.Generator(np.random.SFC64(seed))
+    drawn = [counts @ sums for counts in draw_units(len(sums), n_resamples, rng)]
+    caught, of_hateful, mistaken, of_harmless = np.vstack([sums.sum(axis=0), *drawn]).T
+    with np.errstate(invalid="ignore"):
+        return caught / of_hateful, mistaken / of_harmless
 
 
 def _retuned(
@@ -111,7 +142,7 @@ def _retuned(
     q, r, cuts = roc_curve(labels, prob, drop_intermediate=False)
     tp, fp = prevalence * r, (1 - prevalence) * q
     fn, tn = prevalence - tp, 1 - prevalence - fp
-    precision = tp / np.maximum(tp + fp, np.finfo(float).tiny)
+    precision = _precision(tp, fp)
     values = {
         "f1": _f1(tp, fp, fn),
         "macro_f1": (_f1(tp, fp, fn) + _f1(tn, fp, fn)) / 2,
@@ -127,6 +158,10 @@ def _retuned(
         return ABOVE_ALL
     lower = float(cuts[best + 1]) if best + 1 < len(cuts) else None
     return midway(lower, float(cuts[best]), prob)
+
+
+def _precision(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
+    return tp / np.maximum(tp + fp, np.finfo(float).tiny)
 
 
 def _f1(right: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:

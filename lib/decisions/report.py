@@ -92,7 +92,9 @@ def decision_report(
         "prevalence": settings.prevalence,
         "at_prevalence": settings.prevalence
         and {
-            section: at_prevalence(frame, fit_frame, decision, settings.prevalence)
+            section: at_prevalence(
+                frame, fit_frame, decision, settings.prevalence, n_resamples, settings.seed
+            )
             for section, frame in frames.items()
         },
     }
@@ -139,16 +141,27 @@ def choice_table(report: Mapping[str, Any]) -> pd.DataFrame:
 def prevalence_table(report: Mapping[str, Any]) -> pd.DataFrame:
     """The decisions at the stated prevalence on the reported split; empty where none is stated.
 
-    A row without numbers has a `note` that says why; the column is left out where all have theirs.
+    The ends of a figure's interval stand in columns of their own, as "precision low". A row without
+    numbers has a `note` that says why; the column is left out where all have theirs.
     """
     found = (report["at_prevalence"] or {}).get(report["reported_on"], {})
     rows = [
-        {"model": model, "threshold is": name} | (of_model[name] or {"note": of_model["note"]})
+        {"model": model, "threshold is": name}
+        | (_flat(of_model[name]) if of_model[name] else {"note": of_model["note"]})
         for model, of_model in found.items()
         if of_model is not None
         for name in ("frozen", "retuned")
     ]
     return pd.DataFrame(rows)
+
+
+def _flat(figures: Mapping[str, Any]) -> dict[str, Any]:
+    ends = {
+        f"{name} {end}": value
+        for name, interval in figures["intervals"].items()
+        for end, value in zip(("low", "high"), interval, strict=True)
+    }
+    return {name: value for name, value in figures.items() if name != "intervals"} | ends
 
 
 def print_summary(report: Mapping[str, Any], decision: DecisionBundle, counts: pd.Series) -> None:
@@ -185,8 +198,9 @@ def print_summary(report: Mapping[str, Any], decision: DecisionBundle, counts: p
 def _at_prevalence(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["threshold"]):
         return str(row["note"])
+    precision = _spelt(row["precision"], [row["precision low"], row["precision high"]])
     return (
-        f"precision {row['precision']:.3f}, recall {row['recall']:.3f}, F1 {row['f1']:.3f}, "
+        f"precision {precision}, recall {row['recall']:.3f}, F1 {row['f1']:.3f}, "
         f"{row['flagged_share']:.1%} flagged"
     )
 

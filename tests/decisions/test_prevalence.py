@@ -156,3 +156,30 @@ def test_a_floor_that_no_threshold_reaches_at_that_share_has_no_retuned_one(val,
 def test_one_class_has_no_figures(val, decision):
     only = val[val["label"] == 1]
     assert at_prevalence(only, val, decision, 0.02) == dict.fromkeys(MODELS)
+
+
+def test_intervals_are_those_of_weighted_resamples(val, decision):
+    """By hand: groups drawn with replacement, their memes weighted, scikit-learn's precision."""
+    val = pd.concat([val, val.sample(150, random_state=0)])
+    val["group"] = [f"{name}" for name in np.random.default_rng(1).integers(0, 120, len(val))]
+    found = at_prevalence(val, val, decision, 0.1, n_resamples=2_000)["mm_fusion"]["frozen"]
+    hate = calibrated(val, decision.temperatures)["mm_fusion"] >= decision.thresholds["mm_fusion"]
+    table = pd.DataFrame({"label": val["label"].to_numpy(), "hate": hate.to_numpy()})
+    members = {name: rows.index for name, rows in table.groupby(val["group"].to_numpy())}
+    rng, names, seen = np.random.default_rng(5), list(members), []
+    for _ in range(400):
+        drawn = np.concatenate([members[name] for name in rng.choice(names, len(names))])
+        label, flagged = table["label"].to_numpy()[drawn], table["hate"].to_numpy()[drawn]
+        weight = np.where(label == 1, 0.1 / label.mean(), 0.9 / (1 - label.mean()))
+        seen.append(precision_score(label, flagged, sample_weight=weight))
+    low, high = found["intervals"]["precision"]
+    assert low < found["precision"] < high
+    assert [low, high] == pytest.approx(np.quantile(seen, [0.025, 0.975]), abs=0.02)
+    assert high - low == pytest.approx(np.quantile(seen, 0.975) - np.quantile(seen, 0.025), rel=0.2)
+
+
+def test_the_same_seed_gives_the_same_intervals_and_recall_needs_no_prevalence(val, decision):
+    one, same, rarer = (at_prevalence(val, val, decision, p)["mm_fusion"] for p in (0.1, 0.1, 0.01))
+    assert one == same
+    interval = [found["frozen"]["intervals"]["recall"] for found in (one, rarer)]
+    assert interval[0] == pytest.approx(interval[1])
