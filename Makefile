@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 CONFIG ?= configs/full.yaml
 TEST_PROCESSES ?= 2
 GIVEN_DATA = $(if $(value DATA),--data "$$MEME_DATA")
+UNIT_TESTS = $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Builds of PyTorch without CUDA, a tenth of the size, come from PyTorch's own index.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -20,7 +21,7 @@ export MEME_DATA := $(value DATA)
 export MEME_IMAGE := $(value IMAGE)
 
 .DEFAULT_GOAL := help
-.PHONY: engines export help setup pilot full test test-slow lab demo serve page ocr verify-shards emotions model-validation bench notebooks lint
+.PHONY: engines export help setup pilot full test coverage test-slow lab demo serve page ocr verify-shards emotions model-validation bench notebooks lint
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-18s %s\n", $$1, $$2 }' Makefile
@@ -45,11 +46,13 @@ full: $(READY)  ## run Steps 3 to 8 in full mode (CONFIG=configs/confounders.yam
 	$(RUN) -m lib.run --config $(if $(word 2,$(CONFIG)),"$(CONFIG)",$(CONFIG)) $(GIVEN_DATA) $(if $(FROM),--from $(FROM))
 
 test: lint  ## what lint checks; unit, end-to-end and notebook tests
-	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
-	  --cov=lib --cov-report=term-missing:skip-covered
+	$(UNIT_TESTS)
 	root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \
 	  MEMES_ROOT="$$root" $(RUN) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
 	  -p no:cacheprovider $(sort $(wildcard Step_*/*.ipynb))
+
+coverage: $(READY)  ## the unit and end-to-end tests, and the lines that none of them reaches
+	$(UNIT_TESTS) --cov=lib --cov-report=term-missing:skip-covered
 
 test-slow: $(READY)  ## load, killed runs, many rows, Ray: what takes too long for every commit
 	$(INSTALL) --editable '.[test,ray]'

@@ -365,10 +365,19 @@ def width_row(n: int, n_resamples: int) -> dict[str, object]:
 
 
 def processor() -> str:
-    """The processor's name, from the system where it tells."""
+    """The processor's name, family and model, from the system where it tells.
+
+    A cloud calls processors of several generations "AMD EPYC".
+    """
     info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else []
-    return names[0].strip() if names else platform.processor() or platform.machine()
+    text = info.read_text() if info.exists() else ""
+    name, family, model = (
+        re.search(rf"^{field}\s*:\s*(.+)$", text, re.MULTILINE)
+        for field in ("model name", "cpu family", "model")
+    )
+    if not (name and family and model):
+        return platform.processor() or platform.machine()
+    return f"{name[1].strip()} family {family[1]} model {model[1]}"
 
 
 def main() -> None:
