@@ -104,7 +104,8 @@ import os, time
 from lib.modeling.forks import in_forks
 
 def job(seconds):
-    print(os.getpid(), flush=True)
+    # At once: print may write the number and the end of the line apart.
+    os.write(1, f"{os.getpid()}\\n".encode())
     time.sleep(seconds)
 
 list(in_forks(job, [(600,), (600,)], 2))
