@@ -55,6 +55,10 @@ CANCELLED = 1e-4
 # The binary exponent up to which the cubes of gaps can be summed.
 CUBED = 256
 
+# Up to so many gaps a pass costs nothing, and T scales with the logits to the bit where the search
+# begins at the tangent and not at T = 1.
+FEW = 1_000
+
 # Below this share of `chance`, U(b) could underflow on the way to the optimum.
 TINY = 1e-30
 
@@ -127,7 +131,8 @@ class Problem:
         target = kept * self.wrong + added * self.chance
         down = max(math.frexp(self.gaps.max())[1] - CUBED, 0)
         right = math.ldexp(kept * self.right, -down)
-        if not (down or self.shift or target < TINY * self.chance or is_large(self.gaps)):
+        plain = not (down or self.shift or target < TINY * self.chance)
+        if plain and len(self.gaps) > FEW and not is_large(self.gaps):
             at_1 = sums(self.gaps, 1.0, right < target)
             root = solve(self.gaps, target, right, at_1)
             return root, 0, self._mean(at_1.log_sum, 1.0)

@@ -203,7 +203,7 @@ def tangent(gaps: np.ndarray, right: float) -> float:
     if gaps.ndim == 1:
         # Two equally likely gaps 0 and a have the variance a^2 / 4.
         return right / (sum(float(np.dot(a, a)) for a in blocks(gaps)) / 4)
-    return right / sum(float(g.var(axis=1).sum()) * gaps.shape[1] for g in blocks(gaps))
+    return right / sum(float(g.var(axis=1).sum()) for g in blocks(gaps))
 
 
 def _moments(gaps: np.ndarray, b: float, use_v: bool, with_log: bool = False) -> Sums:

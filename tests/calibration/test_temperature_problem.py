@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from lib.calibration.temperature_problem import Problem
+from lib.calibration.temperature_problem import FEW, Problem
 from lib.calibration.temperature_solver import sum_of_log1p
 
 quick = settings(deadline=None, max_examples=100, derandomize=True)
@@ -107,3 +107,21 @@ def test_logarithms_of_products_are_the_sum_of_logarithms(n, scale):
     e = np.exp(-scale * np.random.default_rng(n).exponential(size=n))
     exact = math.fsum(math.log1p(x) for x in e)
     assert sum_of_log1p(e) == pytest.approx(exact, rel=1e-14)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 0.1, 1.0, 30.0, 1e9])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_many_and_few_examples_have_one_optimum(scale, classes):
+    """Beyond FEW gaps the search begins at T = 1; the same examples repeated change nothing."""
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, classes, 300)
+    z = scale * (rng.normal(0, 1, (300, classes)) + 2 * (np.arange(classes) == y[:, None]))
+    labels = y.astype(bool) if classes == 2 else y
+    few = Problem.of(z, labels)
+    many = Problem.of(np.tile(z, (5, 1)), np.tile(labels, 5))
+    assert len(few.gaps) < FEW < len(many.gaps)
+    one, other = few.optimum(300), many.optimum(1_500)
+    assert other.temperature == pytest.approx(one.temperature, rel=1e-12)
+    assert other.nll_before == pytest.approx(one.nll_before, rel=1e-12)
+    assert other.nll_after == pytest.approx(one.nll_after, rel=1e-12)
+    assert other.nll_after == pytest.approx(many.nll(other.temperature), rel=1e-12)

@@ -138,6 +138,14 @@ def test_logarithms_find_the_same_root(rows, exponent):
 
 
 @quick
+@given(gap_rows())
+def test_tangent_falls_as_fast_as_u_at_0(rows):
+    variance = float(reference_moments(rows, 0)[1])
+    for gaps in arrays(rows):
+        assert tangent(gaps, 1.0) == pytest.approx(1 / variance, rel=1e-12)
+
+
+@quick
 @given(gap_rows(), st.floats(0.01, 0.99))
 def test_tangent_never_passes_the_root(rows, share):
     chance = float(reference_moments(rows, 0)[0])
