@@ -1,12 +1,15 @@
-"""Which fusion head wins on real memes, and what it has to learn from: every head, three ways.
+"""Which fusion head wins on real memes, and what it has to learn from: every head, four ways.
 
-    python benchmarks/fusion_features.py --data DIR [--root DIR]
+    python benchmarks/fusion_features.py --data DIR [--root DIR] [--ways WAY ...]
 
 DIR and root are as for real_memes.py, whose packed memes and experts of the first seed are taken up
 where they lie there already. Each way of `fusion_features` has encoders and training features of
 its own; on them every head without token states is trained, as Step 5 would. "held_out" has experts
-of its own too, trained without the memes that its heads learn from. The rival is always the text
-expert trained on all of train, which a user would serve else.
+of its own too, trained without the memes that its heads learn from. "out_of_fold_altered" is
+out-of-fold with `altered_pictures`: the heads learn from every training meme twice, the second time
+with a noisy, blurred, coarse or badly compressed picture. With `--ways` the rows of the others stay
+in the table. The rival is always the text expert trained on all of train, which a user would serve
+else.
 
 Writes results/fusion_features.csv, a row a way and head: the calibrated loss on the half of val
 that selects, by which "auto" chooses; AUROC on test and on val and test together, and what it is
@@ -36,7 +39,12 @@ from lib.modeling.heads import FusionHead
 from lib.modeling.predictions import feature_logits
 
 RESULTS = Path(__file__).parent / "results/fusion_features.csv"
-WAYS = ("experts", "out_of_fold", "held_out")
+WAYS = {
+    "experts": {"fusion_features": "experts"},
+    "out_of_fold": {"fusion_features": "out_of_fold"},
+    "out_of_fold_altered": {"fusion_features": "out_of_fold", "altered_pictures": True},
+    "held_out": {"fusion_features": "held_out"},
+}
 JUDGED = {"test": ("test",), "val_and_test": ("val", "test")}
 
 
@@ -44,21 +52,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--root", type=Path, default=Settings().root / "runs/real_memes")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     options = parser.parse_args()
     first = settings_of(options, "seed-0", model_seed=0)
     predictions = trained_predictions(first, examples_for(first))
     rival = {split: rows for split, rows in predictions.groupby("split", sort=False)}
-    rows = [row for way in WAYS for row in heads_of(way, settings_for(way, first, options), rival)]
-    table = pd.DataFrame(rows)
+    rows = [
+        row
+        for way in options.ways
+        for row in heads_of(way, settings_for(way, first, options), rival)
+    ]
+    table = with_rows_kept(pd.DataFrame(rows))
     write_csv(RESULTS, table)
     print(table.to_string(index=False, float_format="%.3f"))
+
+
+def with_rows_kept(table: pd.DataFrame) -> pd.DataFrame:
+    """The new rows among those of the ways that were not measured this time, in the ways' order."""
+    if RESULTS.exists():
+        kept = pd.read_csv(RESULTS)
+        table = pd.concat([kept[~kept["features"].isin(table["features"])], table])
+    return table.sort_values("features", key=lambda way: way.map(list(WAYS).index), kind="stable")
 
 
 def settings_for(way: str, first: Settings, options: argparse.Namespace) -> Settings:
     """The settings of a way; its experts are trained if they are not those of the first run."""
     if way != "held_out":
-        return first.model_copy(update={"fusion_features": way})
-    settings = settings_of(options, way, model_seed=0).model_copy(update={"fusion_features": way})
+        return first.model_copy(update=WAYS[way])
+    settings = settings_of(options, way, model_seed=0).model_copy(update=WAYS[way])
     share_what_no_seed_changes(first, settings)
     for name in EXPERTS:
         if not (settings.model_folder(name) / "made_from.json").exists():
