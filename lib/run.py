@@ -55,6 +55,10 @@ def run_steps(
         from lib.modeling.heads import check_head
 
         check_head(settings.fusion_head, settings.token_heads)
+    if settings.dual_encoder and first <= 5 <= last:
+        from lib.modeling.fusion_inputs import check_dual
+
+        check_dual(settings.dual_encoder)
     # The kernel starts elsewhere: what it gets must not depend on the caller's folder.
     given = {**parameters, "mode": settings.mode, "root": str(settings.root)}
     if settings.data:
@@ -190,7 +194,13 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
             raise
         return parameters
     place: dict[str, Any] = {name: given[name] for name in ("mode", "root") if name in given}
-    return Settings.checked(place, "options").saved() | given
+    saved = Settings.checked(place, "options").saved()
+    # Generated memes are read from no folder: what of the two was given last counts.
+    if "data" in given and saved.get("dataset") == "confounders":
+        del saved["dataset"]
+    if given.get("dataset") == "confounders":
+        saved.pop("data", None)
+    return saved | given
 
 
 def _command(options: argparse.Namespace) -> str:

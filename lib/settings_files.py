@@ -41,7 +41,7 @@ def in_project(values: Mapping[str, Any]) -> dict[str, Any]:
     places = {
         name: ROOT / Path(value).expanduser()
         for name, value in values.items()
-        if name in FOLDERS | BACKBONES and isinstance(value, str)
+        if name in FOLDERS | BACKBONES and isinstance(value, str | Path)
     }
     found = {n: str(place) for n, place in places.items() if n in FOLDERS or place.is_dir()}
     return {**values, **found}

@@ -235,6 +235,26 @@ def test_without_a_configuration_the_last_settings_count(monkeypatch, tmp_path):
     assert Settings(**steps[-1][1]).dataset == "auto", "a configuration starts anew"
 
 
+def test_memes_of_ones_own_and_generated_ones_take_turns(monkeypatch, tmp_path):
+    steps = started(monkeypatch)
+    root = ["--root", str(tmp_path), "--mode", "full"]
+    assert main([*root, "-p", "dataset", "confounders"]) == 0
+    assert main([*root, "--data", "mine"]) == 0
+    own = Settings(**steps[-1][1])
+    assert (own.dataset, own.data) == ("auto", Path.cwd() / "mine")
+    assert main([*root, "-p", "dataset", "confounders"]) == 0
+    assert Settings(**steps[-1][1]).data is None
+
+
+def test_a_dual_encoder_that_is_none_is_refused_before_anything_runs(
+    tmp_path, capsys, tiny_backbones
+):
+    options = ["--root", str(tmp_path / "root"), "-p", "dual_encoder"]
+    assert main([*options, str(tiny_backbones["text_model"])]) == 2
+    assert "does not encode both texts and pictures" in capsys.readouterr().err
+    assert not (tmp_path / "root").exists()
+
+
 def test_a_run_that_fails_at_once_leaves_the_settings_of_the_last(notebooks):
     root = str(notebooks / "root")
     run_steps({"root": root, "seed": 3}, 3, 3)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from lib.config import ROOT, Settings
@@ -38,6 +40,7 @@ def test_folders_in_a_file_are_the_project_s_or_absolute_or_the_user_s(tmp_path,
     assert found["data"] == str(ROOT / "Datasets/mine")
     assert found["root"] == str(tmp_path / "run")
     assert found["text_model"] == "mine"
+    assert in_project({"data": Path("mine")}) == {"data": str(ROOT / "mine")}
     assert in_project({"data": str(tmp_path), "root": None}) == {
         "data": str(tmp_path),
         "root": None,

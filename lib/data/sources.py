@@ -19,13 +19,18 @@ def examples_for(settings: Settings) -> Iterable[Example | Rejected | Correction
     "manifest" is the user's own `Datasets/` and `Step_2/`, "confounders" the generated memes,
     "auto" the manifest if `settings.data` is given or the root has one, else the generated.
     Last come the corrections in `Step_2/` of the root and of `settings.data`.
-    Raises ValueError for an unknown name and for a broken correction, and FileNotFoundError if the
-    data are not there.
+    Raises ValueError for an unknown name, for data that would not be read and for a broken
+    correction, and FileNotFoundError if the data are not there.
     """
     names = [name.strip() for name in settings.dataset.split(",")]
     if names == ["auto"]:
         own = settings.data is not None or (settings.root / MANIFEST).is_file()
         names = ["manifest" if own else "confounders"]
+    if names == ["confounders"] and settings.data is not None:
+        raise ValueError(
+            f"setting data: nothing would be read from {settings.data}, as dataset=confounders "
+            "generates its memes; set dataset to auto or to the data set's name, or leave out data"
+        )
     sources = [_from_source(name, settings) for name in names]
     return itertools.chain(*sources, corrections_for(settings))
 

@@ -32,9 +32,16 @@ def calibrated(frame: pd.DataFrame, temperatures: Mapping[str, float]) -> pd.Dat
     )
 
 
-def calibration_table(frame: pd.DataFrame, temperatures: Mapping[str, float]) -> pd.DataFrame:
+def calibration_table(
+    frame: pd.DataFrame,
+    temperatures: Mapping[str, float],
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
     """NLL, Brier and ECE of each model before and after temperature scaling, a row a model.
 
+    Each has the 95% interval of its change, after less before, "low" and "high": both are judged on
+    the same resampled groups, the temperature as given. Below 0 throughout, calibration helped.
     "ece zero-truth" is the ECE to expect on these memes if the scaled probabilities were perfect:
     an "ece after" that does not exceed it says nothing against them.
     """
@@ -48,6 +55,13 @@ def calibration_table(frame: pd.DataFrame, temperatures: Mapping[str, float]) ->
             for name in ("nll", "brier", "ece")
             for when, pair in zip(("before", "after"), pairs, strict=True)
         } | {"ece zero-truth": pairs[1]["ece_zero_truth"]}
+        for name in ("nll", "brier", "ece"):
+            gap = bootstrap_difference(
+                *(after[model], before[model], frame["label"], name, n_resamples, seed),
+                groups=groups_of(frame),
+            )
+            rows[model] |= {f"{name} change low": float(gap.low)}
+            rows[model] |= {f"{name} change high": float(gap.high)}
     return pd.DataFrame(rows).T
 
 

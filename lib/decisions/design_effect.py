@@ -60,27 +60,33 @@ def rates_of(
     `counts` has a row for each value of one slice, `shared` one for each value and group of several
     memes; both have the cells.
     """
-    cells = [*wrong, *right]
     if shared is None:
-        shared = pd.DataFrame(columns=["value", "group", *cells])
-    shared = shared[shared["value"].isin(counts["value"])]
+        shared = pd.DataFrame(columns=["value", "group", *wrong, *right])
+    place = pd.Index(counts["value"]).get_indexer(pd.Index(shared["value"]))
+    of_values, of_shared = (_sides(rows, wrong, right) for rows in (counts, shared[place >= 0]))
+    group, names = pd.factorize(shared["group"][place >= 0])
+    place = place[place >= 0]
+    whole, together = of_values.sum(axis=0), np.zeros((len(names), 2), int)
+    np.add.at(together, group, of_shared)
     pairs = []
-    for value in counts["value"]:
-        own, groups = counts["value"] == value, shared["value"] == value
-        of_value = _rate(counts.loc[own, cells], shared.loc[groups, ["group", *cells]], len(wrong))
-        rest = _rate(counts.loc[~own, cells], shared.loc[~groups, ["group", *cells]], len(wrong))
-        pairs.append((of_value, rest))
+    for k, of_value in enumerate(of_values):
+        own = np.zeros_like(together)
+        np.add.at(own, group[place == k], of_shared[place == k])
+        pairs.append((_rate(of_value, own), _rate(whole - of_value, together - own)))
     return pairs
 
 
-def _rate(counts: pd.DataFrame, shared: pd.DataFrame, n_wrong: int) -> Rate:
-    """The rate of these memes, the first `n_wrong` cells of which are wrong."""
-    cells = counts.to_numpy(int).sum(axis=0)
-    of_groups = shared.groupby("group").sum().to_numpy(int)
+def _sides(cells: pd.DataFrame, wrong: Sequence[str], right: Sequence[str]) -> np.ndarray:
+    """Errors and memes of each row, ints (N, 2)."""
+    errors, others = (cells[[*names]].to_numpy(int).sum(axis=1) for names in (wrong, right))
+    return np.column_stack([errors, errors + others])
+
+
+def _rate(both: np.ndarray, of_groups: np.ndarray) -> Rate:
+    """The rate of errors and memes (2,), of which groups hold these (G, 2)."""
     # Of whose memes only one counts here, it is by itself.
-    of_groups = of_groups[of_groups.sum(axis=1) > 1]
-    errors = of_groups[:, :n_wrong].sum(axis=1)
-    return Rate(int(cells[:n_wrong].sum()), int(cells.sum()), errors, of_groups.sum(axis=1))
+    errors, n = of_groups[of_groups[:, 1] > 1].T
+    return Rate(int(both[0]), int(both[1]), errors, n)
 
 
 def effective(own: Rate, rest: Rate) -> tuple[tuple[float, float], tuple[float, float]]:

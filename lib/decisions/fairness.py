@@ -32,6 +32,7 @@ from lib.decisions.slices import (
     SLICE_MINIMUM,
     adjusted,
     fisher,
+    named_as_in,
     slice_rates,
     wilson,
 )
@@ -66,6 +67,8 @@ def fairness(
     apart" from 0.
     """
     parts: list[dict[str, Any]] = []
+    # Before values are left out, so that none of these counts as one of the others.
+    shared = named_as_in(counts, shared)
     for attribute in dict.fromkeys((*ATTRIBUTES, *slice_by)):
         nobody = (*NOBODY, NO_TARGET) if attribute == "target_type" else NOBODY
         cells = counts[(counts["slice"] == attribute) & ~counts["value"].isin(nobody)]

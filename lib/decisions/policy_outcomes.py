@@ -12,6 +12,7 @@ from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.policy import CHOSEN, SIDES, Policy, counted, sample_of, target_of
 from lib.decisions.policy_certificates import clopper_pearson
+from lib.decisions.resampled_counts import ends_of, ratio, resampled_sums
 from lib.modeling.prediction_table import groups_of, logits_of
 
 DECISIONS = ("block", "review", "allow")
@@ -45,8 +46,8 @@ def policy_outcome(
     """
     return {
         "sides": judged(frame, decision, seed).to_dict("records"),
-        "workload": workload(frame, decision, prevalence).to_dict("records"),
-        "threshold_stability": threshold_stability(frame, decision).to_dict("records"),
+        "workload": workload(frame, decision, prevalence, seed=seed).to_dict("records"),
+        "threshold_stability": threshold_stability(frame, decision, seed).to_dict("records"),
         "aurc": {
             model: {"aurc": curve.aurc, "excess": curve.excess}
             | _aurc_interval(frame, model, decision, seed)
@@ -81,6 +82,7 @@ def workload(
     decision: DecisionBundle,
     prevalence: float | None = None,
     per: int = 10_000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """What to expect of `per` memes of which `prevalence` are hate, that of `frame` by default.
 
@@ -88,30 +90,44 @@ def workload(
     memes of `frame` that get the decision, `hateful` = per * prevalence * s1, `harmless` =
     per * (1 - prevalence) * s0, `memes` both together, and `wrong` the harmless among the blocked
     and the hateful among the allowed, 0 where a person decides. `wrong_share` = wrong / memes, NaN
-    where there are none. What a class brings is NaN where `frame` has none of it, unless the
-    stated prevalence needs none.
+    where there are none. `_low` and `_high` are the ends of the 95% intervals of `memes`, `wrong`
+    and `wrong_share` over resampled groups, with the prevalence as given. What a class brings is
+    NaN where `frame` has none of it, unless the stated prevalence needs none.
     """
     prob = prob_hate(logits_of(frame, CHOSEN), decision.temperatures[CHOSEN])
     decided, hate = decision.policy.decide(prob), frame["label"].to_numpy() == 1
     share = float(hate.mean()) if prevalence is None else prevalence
+    got = np.column_stack([decided == name for name in DECISIONS])
+    cells = np.column_stack([got & hate[:, None], got & ~hate[:, None]])
+    sums = resampled_sums(cells, groups_of(frame), seed=seed)
+    hateful, harmless = (
+        _expected(sums[:, :3], per * share),
+        _expected(sums[:, 3:], per - per * share),
+    )
+    memes = hateful + harmless
+    none = np.zeros(len(sums))
     rows = []
-    for name in DECISIONS:
-        hateful = _expected(decided[hate] == name, per * share)
-        harmless = _expected(decided[~hate] == name, per * (1 - share))
-        wrong = {"block": harmless, "review": 0.0, "allow": hateful}[name]
-        memes = hateful + harmless
-        row = {"decision": name, "memes": memes, "hateful": hateful, "harmless": harmless}
-        rows.append(row | {"wrong": wrong, "wrong_share": wrong / memes if memes else np.nan})
+    for place, name in enumerate(DECISIONS):
+        wrong = {"block": harmless[:, place], "review": none, "allow": hateful[:, place]}[name]
+        figures = {"memes": memes[:, place], "wrong": wrong}
+        figures["wrong_share"] = ratio(wrong, memes[:, place])
+        row = {"decision": name, "memes": memes[0, place], "hateful": hateful[0, place]}
+        row |= {"harmless": harmless[0, place], "wrong": wrong[0]}
+        rows.append(row | {"wrong_share": figures["wrong_share"][0]} | ends_of(figures))
     return pd.DataFrame(rows).assign(prevalence=share)
 
 
-def threshold_stability(frame: pd.DataFrame, decision: DecisionBundle) -> pd.DataFrame:
+def threshold_stability(
+    frame: pd.DataFrame, decision: DecisionBundle, seed: int = 0
+) -> pd.DataFrame:
     """What a threshold elsewhere in its interval would cost on `frame`, four rows a model.
 
     `at` is "chosen", the "low" and "high" end of the threshold's bootstrap interval (0 or 1 for an
     end without bound), and "worst", the lowest threshold of least macro-F1 among `N_WITHIN` evenly
     spaced ones from end to end. `f1` is that of hate, `macro_f1` the mean of both classes', 0
     where a class is neither there nor predicted; the changes are against the chosen threshold.
+    `_low` and `_high` are the ends of the changes' 95% intervals: both thresholds, taken as given,
+    are judged on the same resampled groups.
     """
     tables = []
     for model in MODELS:
@@ -121,15 +137,33 @@ def threshold_stability(frame: pd.DataFrame, decision: DecisionBundle) -> pd.Dat
         cuts = np.concatenate([[chosen, *ends], np.linspace(*ends, N_WITHIN)])
         prob = prob_hate(logits_of(frame, model), decision.temperatures[model])
         curve = sweep_thresholds(prob, frame["label"], cuts)
-        curve["macro_f1"] = (_f1(curve, "tp") + _f1(curve, "tn")) / 2
+        of_both = [_f1(curve[right], curve["fp"], curve["fn"]) for right in ("tp", "tn")]
+        curve["macro_f1"] = np.mean(of_both, axis=0)
         worst = 3 + int(np.argmin(curve["macro_f1"].to_numpy()[3:]))
         rows = curve.iloc[[0, 1, 2, worst]].reset_index(drop=True)
         rows = rows[["threshold", "f1", "macro_f1"]]
         changes = (rows[["f1", "macro_f1"]] - rows.loc[0, ["f1", "macro_f1"]]).add_suffix("_change")
         rows.insert(0, "model", model)
         rows.insert(1, "at", ["chosen", "low", "high", "worst"])
-        tables.append(pd.concat([rows, changes], axis=1))
+        hate = prob[:, None] >= rows["threshold"].to_numpy()
+        tables.append(pd.concat([rows, changes, _change_ends(frame, hate, seed)], axis=1))
     return pd.concat(tables, ignore_index=True)
+
+
+def _change_ends(frame: pd.DataFrame, hate: np.ndarray, seed: int) -> pd.DataFrame:
+    """The intervals of what decisions (N, C) change in F1 and macro-F1 against the first column."""
+    hateful = frame["label"].to_numpy()[:, None] == 1
+    cells = np.column_stack([hate & hateful, hate & ~hateful, hateful, ~hateful])
+    sums, width = resampled_sums(cells, groups_of(frame), seed=seed), hate.shape[1]
+    tp, fp = sums[:, :width], sums[:, width : 2 * width]
+    fn, tn = sums[:, -2:-1] - tp, sums[:, -1:] - fp
+    f1, of_harmless = (_f1(right, fp, fn) for right in (tp, tn))
+    values = {"f1": f1, "macro_f1": (f1 + of_harmless) / 2}
+    changes = {name: value - value[:, :1] for name, value in values.items()}
+    return pd.DataFrame(
+        ends_of({f"{name}_change": change[:, place] for name, change in changes.items()})
+        for place in range(width)
+    )
 
 
 def risk_coverages(frame: pd.DataFrame, decision: DecisionBundle) -> dict[str, RiskCoverage]:
@@ -204,13 +238,11 @@ def _against(
     return {"holds": observed >= target, "met": met}
 
 
-def _expected(of_class: np.ndarray, memes: float) -> float:
-    """How many of so many memes of a class get a decision that these (N,) got or not."""
-    if memes == 0:
-        return 0.0
-    return float(memes * of_class.mean()) if len(of_class) else np.nan
+def _expected(got: np.ndarray, memes: float) -> np.ndarray:
+    """How many of so many memes of a class get each decision that `got` (R, 3) of them got."""
+    return np.zeros(got.shape) if memes == 0 else memes * ratio(got, got.sum(axis=1, keepdims=True))
 
 
-def _f1(counts: pd.DataFrame, right: str) -> pd.Series:
-    twice = 2 * counts[right]
-    return (twice / (twice + counts["fp"] + counts["fn"])).fillna(0.0)
+def _f1(right: ArrayLike, fp: ArrayLike, fn: ArrayLike) -> np.ndarray:
+    twice = 2 * np.asarray(right)
+    return np.nan_to_num(ratio(twice, twice + np.asarray(fp) + np.asarray(fn)))

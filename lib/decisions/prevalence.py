@@ -7,10 +7,11 @@ import pandas as pd
 from sklearn.metrics import brier_score_loss, log_loss, roc_curve
 
 from lib.calibration import prob_hate
-from lib.calibration.intervals import draw_units, interval_of, units_of
+from lib.calibration.intervals import interval_of
 from lib.calibration.ranking import ABOVE_ALL, midway
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
+from lib.decisions.resampled_counts import ratio, resampled_sums
 from lib.modeling.prediction_table import groups_of, logits_of
 
 NOT_REACHED = "floor not reached at this prevalence"
@@ -49,7 +50,7 @@ def at_prevalence(
     if frame["label"].nunique() < 2 or not 0 < of < 1:
         return found
     weights = _weights(labels, prevalence)
-    resampling = (units_of(groups_of(frame), len(labels)), prevalence, n_resamples, seed)
+    resampling = (groups_of(frame), prevalence, n_resamples, seed)
     for model in MODELS:
         plain, fitted = (
             prob_hate(logits_of(rows, model), decision.temperatures[model])
@@ -86,13 +87,16 @@ def _weights(labels: np.ndarray, prevalence: float) -> np.ndarray:
 def _decisions(
     hate: np.ndarray,
     labels: np.ndarray,
-    units: np.ndarray,
+    groups: np.ndarray | None,
     prevalence: float,
     n_resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The figures of decisions (N,), and their intervals over resampled units (N,)."""
-    r, q = _rates(hate, labels == 1, units, n_resamples, seed)
+    """The figures of decisions (N,), and their intervals over resampled groups (N,)."""
+    hateful = labels == 1
+    cells = np.column_stack([hate & hateful, hateful, hate & ~hateful, ~hateful])
+    caught, of_hateful, mistaken, of_harmless = resampled_sums(cells, groups, n_resamples, seed).T
+    r, q = ratio(caught, of_hateful), ratio(mistaken, of_harmless)
     tp, fp = prevalence * r, (1 - prevalence) * q
     fn, tn = prevalence - tp, 1 - prevalence - fp
     figures = {
@@ -105,22 +109,6 @@ def _decisions(
     ends = {name: interval_of(v[0], v[1:], 0.95) for name, v in figures.items()}
     found: dict[str, Any] = {name: end.point for name, end in ends.items()}
     return found | {"intervals": {name: [end.low, end.high] for name, end in ends.items()}}
-
-
-def _rates(
-    hate: np.ndarray, hateful: np.ndarray, units: np.ndarray, n_resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """At which rates hateful and harmless memes are flagged: the sample first, then each resample.
-
-    NaN in a resample that lacks a class.
-    """
-    cells = (hate & hateful, hateful, hate & ~hateful, ~hateful)
-    sums = np.column_stack([np.bincount(units, cell) for cell in cells])
-    rng = np.random.Generator(np.random.SFC64(seed))
-    drawn = [counts @ sums for counts in draw_units(len(sums), n_resamples, rng)]
-    caught, of_hateful, mistaken, of_harmless = np.vstack([sums.sum(axis=0), *drawn]).T
-    with np.errstate(invalid="ignore"):
-        return caught / of_hateful, mistaken / of_harmless
 
 
 def _retuned(

@@ -63,7 +63,9 @@ def decision_report(
         "reported_on": section_of(report_frame),
         "objective": decision.objective,
         "calibration": {
-            section: calibration_table(frame, decision.temperatures).T.to_dict()
+            section: calibration_table(
+                frame, decision.temperatures, n_resamples, settings.seed
+            ).T.to_dict()
             for section, frame in frames.items()
         },
         "reliability": {

@@ -16,22 +16,22 @@ from torch.nn.functional import pad
 from tqdm import tqdm
 
 from lib.artifacts import fingerprint, write_csv, write_json
-from lib.calibration import bootstrap_difference, classification_metrics, prob_hate
+from lib.calibration import classification_metrics, prob_hate
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.folding import folded
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.perturbations import CODE, IMAGE_PERTURBATIONS, TEXT_PERTURBATIONS, Perturbation
 from lib.decisions.policy import CHOSEN, Policy
+from lib.decisions.robustness_rows import rows_of_models
 from lib.modeling.checkpoints import same_job
 from lib.modeling.forks import in_forks
 from lib.modeling.fusion import FusionModel, load_fusion, model_logits
-from lib.modeling.prediction_table import groups_of
 
-METRICS = ("macro_f1", "auroc", "ece")
 # A picture takes several times as long as a text: of more memes than this, every second's.
 ALL_PICTURES = 100
 PLAIN = "none"
+OWN_CODE = (Path(__file__), Path(__file__).with_name("robustness_rows.py"))
 
 Encoded = dict[str, torch.Tensor]
 
@@ -53,7 +53,7 @@ def robustness(settings: Settings, decision: DecisionBundle) -> pd.DataFrame:
         "memes": np.array(memes.ids)[rows].tolist(),
         "perturbations": [*TEXT_PERTURBATIONS, *IMAGE_PERTURBATIONS],
         # One that was edited under its old name is another.
-        "code": [fingerprint(file) for file in (*CODE, Path(__file__))],
+        "code": [fingerprint(file) for file in (*CODE, *OWN_CODE)],
         "seed": settings.seed,
     }
     file = settings.artifact(7, "robustness.csv")
@@ -94,10 +94,10 @@ def robustness_table(
     """The three models on perturbed memes, against the same memes as they are ("none").
 
     `samples` are items of `MemeShards`. One row a perturbation, severity and model: `macro_f1` at
-    the chosen threshold, `auroc` and `ece` after calibration, each with its change, that of
-    macro-F1 with its 95% bootstrap interval over groups (NaN where it is); `flips`, the
-    memes on the other side of the threshold; and `block_to_allow`, the share of blocked memes that
-    are allowed now, NaN where none was blocked. `decided_by` says by what: fusion's "policy" where
+    the chosen threshold, `auroc` and `ece` after calibration, each with its change and that one's
+    95% bootstrap interval over groups (NaN where it is); `flips`, the memes on the other side of
+    the threshold; and `block_to_allow`, the share of blocked memes that are allowed now, NaN where
+    none was blocked, with its interval. `decided_by` says by what: fusion's "policy" where
     that both blocks and allows, else the "threshold" alone, as for an expert, which has no policy.
     Worst for fusion's macro-F1 first; perturbations that may change a label stand apart, at the
     end. A text perturbation runs only the text encoders anew, an image one only the image encoders,
@@ -124,7 +124,7 @@ def robustness_table(
         judge = partial(_judge, model, labels=labels[::step], decision=decision)
         kept = _every(other.plain, step)
         before = judge(kept | _every(changed.plain, step))
-        rows_of = partial(_rows, before=before, memes=groups[::step], seed=seed)
+        rows_of = partial(rows_of_models, before=before, memes=groups[::step], seed=seed)
         if not rows or step > 1:
             rows += rows_of(PLAIN, 0, False, before)
         jobs = [(name, severity) for name, p in table.items() for severity in p.levels]
@@ -278,55 +278,13 @@ def _judge(
         own = name == CHOSEN and None not in (decision.policy.allow, decision.policy.block)
         policy = decision.policy if own else Policy.at_threshold(threshold)
         judged[name] = {
+            "prob": prob,
             "hate": prob >= threshold,
             "decided_by": "policy" if own else "threshold",
             "decision": policy.decide(prob),
             **classification_metrics(prob, labels, threshold),
         }
     return judged
-
-
-def _rows(
-    name: str,
-    severity: int,
-    may_change_label: bool,
-    after: Mapping,
-    before: Mapping,
-    memes: pd.DataFrame,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """A row a model; `memes` are their groups and labels."""
-    rows = []
-    for model in MODELS:
-        new, old = after[model], before[model]
-        row = {"perturbation": name, "severity": severity, "may_change_label": may_change_label}
-        row |= {"model": model, "n": len(new["hate"])}
-        for metric in METRICS:
-            row |= {metric: new[metric], f"{metric}_change": new[metric] - old[metric]}
-        row |= _interval(new["hate"], old["hate"], memes, seed)
-        row["flips"] = int((new["hate"] != old["hate"]).sum())
-        blocked = old["decision"] == "block"
-        allowed = new["decision"][blocked] == "allow"
-        row["block_to_allow"] = allowed.mean() if blocked.any() else np.nan
-        row["decided_by"] = old["decided_by"]
-        rows.append(row)
-    return rows
-
-
-def _interval(new: np.ndarray, old: np.ndarray, memes: pd.DataFrame, seed: int) -> dict[str, float]:
-    """The paired interval of macro-F1's change."""
-    ends = (np.nan, np.nan)
-    if memes["label"].nunique() == 2:
-        found = bootstrap_difference(
-            np.asarray(new, float),
-            np.asarray(old, float),
-            memes["label"],
-            "macro_f1",
-            seed=seed,
-            groups=groups_of(memes),
-        )
-        ends = (float(found.low), float(found.high))
-    return dict(zip(("macro_f1_change_low", "macro_f1_change_high"), ends, strict=True))
 
 
 def _worst_first(table: pd.DataFrame) -> pd.DataFrame:

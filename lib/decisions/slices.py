@@ -7,7 +7,8 @@ the slice of which f are errors:
     design_effect how much less the n memes say because some share a text or a picture, from
                   `lib.decisions.design_effect`; 1 where none do
     low, high     Wilson's score interval of e / n at 95% (Wilson 1927), for n / design_effect memes
-    macro_f1      the mean of the F1 of hate and of non-hate; empty where a label is missing
+    macro_f1      the mean of the F1 of hate and of non-hate; empty where a label is missing;
+                  macro_f1_low and _high are the ends of its 95% bootstrap interval over groups
     difference    e / n - f / m
     p_value       two-sided Fisher exact test of (e, n - e) against (f, m - f), each side divided by
                   its design effect and rounded
@@ -25,6 +26,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control, fisher_exact, norm
 
 from lib.decisions.design_effect import Rate, effective, rates_of
+from lib.decisions.resampled_counts import ends_of, ratio, resampled_cells
 
 # Below this a slice's error rate says too little to be ranked.
 SLICE_MINIMUM = 30
@@ -50,8 +52,9 @@ WORSE, ALONE = "worse than the rest", "nothing to compare with"
 CELLS = ("tp", "fp", "tn", "fn")
 ERRORS = (("fp", "fn"), ("tp", "tn"))
 COLUMNS = (
-    *("slice", "value", "n", "errors", *CELLS, "error_rate", "low", "high", "macro_f1"),
-    *("design_effect", "rest_error_rate", "difference", "p_value", "p_adjusted", "verdict"),
+    *("slice", "value", "n", "errors", *CELLS, "error_rate", "low", "high"),
+    *("macro_f1", "macro_f1_low", "macro_f1_high", "design_effect"),
+    *("rest_error_rate", "difference", "p_value", "p_adjusted", "verdict"),
 )
 
 
@@ -86,12 +89,12 @@ def slice_counts(
     The arguments are those of `slice_columns`, whose outcome may be given as `columns`.
     """
     columns = slice_columns(table, metas, slice_by) if columns is None else columns
-    parts = []
+    cell, parts = pd.Index(CELLS).get_indexer(pd.Index(table["error_type"].str.lower())), []
     for name in columns:
-        cells = pd.DataFrame({"value": columns[name], "cell": table["error_type"].str.lower()})
-        found = cells.groupby("value")["cell"].value_counts().unstack(fill_value=0)
-        found = found.reindex(columns=list(CELLS), fill_value=0).reset_index()
-        parts.append(found.assign(slice=str(name)))
+        value, values = pd.factorize(columns[name])
+        places = (value * len(CELLS) + cell)[value >= 0]
+        found = np.bincount(places, minlength=len(values) * len(CELLS)).reshape(-1, len(CELLS))
+        parts.append(pd.DataFrame(found, columns=list(CELLS)).assign(value=values, slice=str(name)))
     return _summed(parts)
 
 
@@ -119,7 +122,9 @@ def joined_shared(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return whole.groupby(["slice", "value", "group"], as_index=False)[list(CELLS)].sum()
 
 
-def slices(counts: Iterable[pd.DataFrame], shared: pd.DataFrame | None = None) -> pd.DataFrame:
+def slices(
+    counts: Iterable[pd.DataFrame], shared: pd.DataFrame | None = None, seed: int = 0
+) -> pd.DataFrame:
     """Fusion's errors by slice, `COLUMNS` as said above, from one or more `slice_counts`.
 
     `shared` are the `shared_counts` of the groups of several memes, without which all memes count
@@ -131,11 +136,14 @@ def slices(counts: Iterable[pd.DataFrame], shared: pd.DataFrame | None = None) -
     table = joined_counts(counts)
     several = table.groupby("slice")["value"].transform("size") > 1
     table = table[several].reset_index(drop=True)
+    shared = named_as_in(table, shared)
     pairs = slice_rates(table, shared, *ERRORS)
     enough = np.array([own.enough for own, _ in pairs], dtype=bool)
     judged = (table["n"] >= SLICE_MINIMUM) & enough
-    cells = table[list(CELLS)].to_numpy()
-    rows = [_judged(cells[k], *pairs[k]) for k in np.flatnonzero(judged)]
+    rows = [
+        _judged(*pairs[k]) | _macro_f1(table, shared, k, seed)
+        for k in np.flatnonzero(judged).tolist()
+    ]
     found = pd.DataFrame(rows, index=table.index[judged], columns=list(COLUMNS[8:-2]), dtype=float)
     table = pd.concat([table, found], axis=1)
     table["p_adjusted"] = adjusted(table["p_value"])
@@ -156,17 +164,24 @@ def slice_rates(
     wrong: Sequence[str],
     right: Sequence[str],
 ) -> list[tuple[Rate, Rate]]:
-    """The rate of each row of `joined_counts`, and that of the others of its slice."""
+    """The rate of each row of `joined_counts`, and that of the others of its slice.
+
+    `shared` has its values named as there, by `named_as_in`.
+    """
     pairs: list[tuple[Rate, Rate]] = []
     for name, rows in table.groupby("slice", sort=False):
-        groups = None
-        if shared is not None:
-            groups = shared[shared["slice"] == name]
-            known = groups["value"].isin(rows["value"])
-            groups = groups.assign(value=groups["value"].where(known, OTHERS))
-            groups = groups.groupby(["value", "group"], as_index=False)[list(CELLS)].sum()
+        groups = None if shared is None else shared[shared["slice"] == name]
         pairs += rates_of(rows, groups, wrong, right)
     return pairs
+
+
+def named_as_in(table: pd.DataFrame, shared: pd.DataFrame | None) -> pd.DataFrame | None:
+    """The `shared_counts` with `OTHERS` for the values that `table` counts together."""
+    if shared is None:
+        return None
+    known = pd.MultiIndex.from_frame(table[["slice", "value"]])
+    own = pd.MultiIndex.from_frame(shared[["slice", "value"]]).isin(known)
+    return joined_shared([shared.assign(value=shared["value"].where(own, OTHERS))])
 
 
 def wilson(errors: float, n: float, level: float = 1 - LEVEL) -> tuple[float, float]:
@@ -235,13 +250,12 @@ def _pooled(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("slice", key=lambda c: c.map(place), kind="stable", ignore_index=True)
 
 
-def _judged(cells: np.ndarray, own: Rate, rest: Rate) -> dict[str, float]:
-    """The figures of one value, against the rest of its slice where that can be judged too."""
-    tp, fp, tn, fn = map(int, cells)
+def _judged(own: Rate, rest: Rate) -> dict[str, float]:
+    """The error rate of one value, against the rest of its slice where that can be judged too."""
     one, other = effective(own, rest)
     low, high = wilson(*one)
     found = {"error_rate": own.errors / own.n, "low": low, "high": high}
-    found |= {"macro_f1": _macro_f1(tp, fp, tn, fn), "design_effect": own.n / one[1]}
+    found |= {"design_effect": own.n / one[1]}
     if rest.n < SLICE_MINIMUM or not rest.enough:
         return found
     return found | {
@@ -251,7 +265,19 @@ def _judged(cells: np.ndarray, own: Rate, rest: Rate) -> dict[str, float]:
     }
 
 
-def _macro_f1(tp: int, fp: int, tn: int, fn: int) -> float:
-    if tp + fn == 0 or tn + fp == 0:
-        return np.nan
-    return tp / (2 * tp + fp + fn) + tn / (2 * tn + fp + fn)
+def _macro_f1(
+    table: pd.DataFrame, shared: pd.DataFrame | None, k: int, seed: int
+) -> dict[str, float]:
+    """Macro-F1 of row `k` of `joined_counts`, and its interval over groups, NaN without a label."""
+    cells = table.loc[k, list(CELLS)].to_numpy(int)
+    together = np.empty((0, len(CELLS)), int)
+    if shared is not None:
+        of_slice = shared[shared["slice"] == table["slice"][k]]
+        of_value = of_slice["value"] == table["value"][k]
+        together = of_slice.loc[of_value, list(CELLS)].to_numpy(int)
+    sums = resampled_cells(cells - together.sum(axis=0), together, seed=seed)
+    tp, fp, tn, fn = sums.T
+    both = (tp + fn > 0) & (tn + fp > 0)
+    values = ratio(tp, 2 * tp + fp + fn) + ratio(tn, 2 * tn + fp + fn)
+    values = np.where(both, values, np.nan)
+    return {"macro_f1": values[0]} | ends_of({"macro_f1": values})

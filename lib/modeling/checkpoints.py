@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from lib.artifacts import as_written, write_json
+from lib.artifacts import as_written, write_json, write_text
+from lib.modeling.model_files import has_weights
 
 # What the Trainer writes with torch.save: one of each, of the last one a process.
 PICKLED = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")
@@ -36,7 +36,24 @@ def last_checkpoint(folder: Path, job: Mapping[str, Any]) -> str | None:
     for checkpoint in folder.glob("checkpoint-*"):
         if not _whole(checkpoint):
             shutil.rmtree(checkpoint)
-    return get_last_checkpoint(str(folder))
+    last = get_last_checkpoint(str(folder))
+    if last is not None:
+        _find_best_here(Path(last))
+    return last
+
+
+def _find_best_here(checkpoint: Path) -> None:
+    """Name the best checkpoint where it lies: beside this one, wherever both were written.
+
+    Of one that is not there the Trainer keeps nothing but a warning, and other weights at the end.
+    """
+    file = checkpoint / TRAINER_STATE_NAME
+    state = json.loads(file.read_text(encoding="utf-8"))
+    named = state.get("best_model_checkpoint")
+    here = checkpoint.parent / Path(named or "").name
+    if named and here.is_dir() and named != str(here):
+        state["best_model_checkpoint"] = str(here)
+        write_text(file, json.dumps(state, indent=2, sort_keys=True) + "\n")
 
 
 def _whole(checkpoint: Path) -> bool:
@@ -47,14 +64,12 @@ def _whole(checkpoint: Path) -> bool:
         step = state["global_step"]
     except (OSError, ValueError, TypeError, KeyError):
         return False
-    weights = list(checkpoint.glob("*.safetensors"))
     others = [found for name in PICKLED for found in checkpoint.glob(name)]
     return (
         checkpoint.name == f"checkpoint-{step}"
-        and len(weights) > 0
         and len(others) >= len(PICKLED)
         and _all_dice(checkpoint)
-        and all(map(_read_to_the_end, weights))
+        and has_weights(checkpoint)
         # Their table of contents stands at the end.
         and all(map(zipfile.is_zipfile, others))
     )
@@ -65,11 +80,3 @@ def _all_dice(checkpoint: Path) -> bool:
     names = {found.name for found in checkpoint.glob("rng_state*.pth")}
     processes = max(len(names), int(os.environ.get("WORLD_SIZE", 1)), 2)
     return "rng_state.pth" in names or names >= {f"rng_state_{k}.pth" for k in range(processes)}
-
-
-def _read_to_the_end(weights: Path) -> bool:
-    try:
-        with safe_open(weights, framework="pt"):
-            return True
-    except SafetensorError:
-        return False

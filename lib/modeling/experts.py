@@ -28,8 +28,8 @@ from lib.modeling.device import default_device
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.expert_inputs import ExpertInputs, expert_inputs, frozen, text_folding
 from lib.modeling.expert_trainer import make_trainer, train_on
-from lib.modeling.folds import check_examples_left, head_rows
-from lib.modeling.model_files import save_processor
+from lib.modeling.folds import check_examples_left, folds_of_train, head_rows
+from lib.modeling.model_files import has_weights, save_processor
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,15 @@ def train_expert(name: str, settings: Settings) -> Expert:
     run finished.
     Raises FileNotFoundError where shards are missing, FileExistsError where a full run's expert
     from other data or backbone would be lost, ValueError where all examples are held out for
-    fusion, FloatingPointError when the loss turns NaN.
+    fusion or train cannot be divided for it, FloatingPointError when the loss turns NaN.
     """
     transformers.set_seed(settings.seed)
+    if settings.fusion_features == "out_of_fold":
+        # Step 5 will divide train; too late, it would cost the experts.
+        folds_of_train(settings)
     job = expert_job(name, settings)
     folder = settings.model_folder(name)
-    finished = same_job(folder / "training.json", job)
+    finished = same_job(folder / "training.json", job) and has_weights(folder)
     checkpoints = settings.models / ".training" / name
     if settings.mode == "full" and not settings.overwrite and finished:
         # Left by a kill just before they were removed.

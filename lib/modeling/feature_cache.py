@@ -16,6 +16,7 @@ from lib.data.altered_pictures import ALTERED_PICTURES
 from lib.data.shard_index import open_index
 from lib.modeling import freed_memory
 from lib.modeling.encoders import Encoders
+from lib.modeling.model_files import is_whole
 
 # What a cache file holds: token and patch states too, or one vector a meme and encoder.
 KINDS = ("tokens", "pooled")
@@ -59,6 +60,16 @@ class FeatureCache:
             for kind in KINDS
         )
         return with_tokens if self._tokens or with_tokens.exists() else pooled
+
+    def holds(self, name: str, shard: str | Path) -> bool:
+        """Whether an encoder's features of a shard are there; what is cut short is removed."""
+        file = self.file(name, shard)
+        if not file.exists():
+            return False
+        if is_whole(file):
+            return True
+        file.unlink()
+        return self.holds(name, shard)
 
     def save(self, name: str, shard: str | Path, arrays: Mapping[str, torch.Tensor]) -> None:
         """Keep an encoder's features of a shard."""

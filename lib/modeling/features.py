@@ -171,7 +171,7 @@ def _missing(
     """The shards to be read, by the names of the sources that have not encoded them yet."""
     missing: dict[tuple[str, ...], list[str | Path]] = {}
     for shard in shards:
-        names = (n for n in sources if cache is None or not cache.file(n, shard).exists())
+        names = (n for n in sources if cache is None or not cache.holds(n, shard))
         missing.setdefault(tuple(names), []).append(shard)
     return {names: todo for names, todo in missing.items() if names}
 

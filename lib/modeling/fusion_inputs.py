@@ -56,6 +56,7 @@ from lib.modeling.experts import expert_job
 from lib.modeling.features import Features, encode_altered, encode_splits
 from lib.modeling.folds import check_examples_left, folds_of_train, head_rows
 from lib.modeling.forks import in_forks
+from lib.modeling.model_files import is_whole
 from lib.modeling.ngrams import Ngrams, out_of_fold_ngrams
 from lib.modeling.stacking import NGRAMS, SPACE, VOTE, Neighbours
 from lib.modeling.trained_on import splits_of, warn_of_other_shards
@@ -138,6 +139,18 @@ def load_dual(name: str, folding: int = 0) -> dict[str, Source]:
     Its texts are folded by the version `folding`, 0: as they are.
     Raises OSError where it cannot be found, ValueError if it has no text and image tower.
     """
+    check_dual(name)
+    # Half precision, in which some lie on the hub, would round the features and slow a CPU down.
+    model = backbones.load(AutoModel, name, dtype=torch.float32).eval()
+    model.config.text_folding = folding
+    return {
+        "dual_text": DualText(model, backbones.load(AutoTokenizer, name)),
+        "dual_vision": DualVision(model, backbones.load(AutoImageProcessor, name)),
+    }
+
+
+def check_dual(name: str) -> None:
+    """Raise, without its weights, what `load_dual` would of that hub name or folder."""
     try:
         kind = MODEL_MAPPING[type(backbones.load(AutoConfig, name))]
     except (ValueError, KeyError):
@@ -148,13 +161,6 @@ def load_dual(name: str, folding: int = 0) -> dict[str, Source]:
             "which does not encode both texts and pictures; set it to a CLIP or SigLIP model, a "
             "hub name such as openai/clip-vit-large-patch14-336 or its folder, or leave it out"
         )
-    # Half precision, in which some lie on the hub, would round the features and slow a CPU down.
-    model = backbones.load(AutoModel, name, dtype=torch.float32).eval()
-    model.config.text_folding = folding
-    return {
-        "dual_text": DualText(model, backbones.load(AutoTokenizer, name)),
-        "dual_vision": DualVision(model, backbones.load(AutoImageProcessor, name)),
-    }
 
 
 def encode_for_fusion(settings: Settings, encoders: Encoders) -> tuple[Features, Features | None]:
@@ -240,7 +246,7 @@ def out_of_fold(
     cores the folds are trained side by side.
     """
     logits, files = torch.zeros(len(fold), 2), fold_files(name, settings)
-    missing = [k for k, file in enumerate(files) if not file.exists()]
+    missing = [k for k, file in enumerate(files) if not is_whole(file)]
     keep = partial(_keep_fold, name, settings, fold)
     # A thread for each fold trains them sooner than all threads one fold after the other.
     beside = torch.get_num_threads() <= settings.workers

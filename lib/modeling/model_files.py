@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from lib.commands import again
 from lib.data.folding import check_folding
@@ -18,13 +19,18 @@ def load_expert(
     """Load an expert in eval mode and single precision with its tokenizer or image processor.
 
     With `state` its weights are these, and the folder needs to hold none.
-    Raises FileNotFoundError naming the folder and the step that fills it, and ValueError if it was
-    trained with a text folding that is not known here.
+    Raises FileNotFoundError naming the folder and the step that fills it, and ValueError if its
+    weights are cut short or it was trained with a text folding that is not known here.
     """
     folder = Path(folder)
     if not (folder / "config.json").exists():
         raise FileNotFoundError(
             f"{folder} holds no trained expert; train it with Step 4: {again(4)}"
+        )
+    if state is None and not has_weights(folder):
+        raise ValueError(
+            f"{folder}: the weights (*.safetensors) are missing or cut short; train the expert "
+            f"again with Step 4: {again(4)}"
         )
     # Imported here because they take longer than all else that serving imports together.
     if folder.name.startswith("text"):
@@ -39,6 +45,21 @@ def load_expert(
         model = rebuilt(Model, folder, state)
     check_folding(getattr(model.config, "text_folding", 0), str(folder / "config.json"))
     return model.eval(), Processor.from_pretrained(folder, **processor_options(model))
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds weights, each file of them to its end."""
+    files = list(folder.glob("*.safetensors"))
+    return len(files) > 0 and all(map(is_whole, files))
+
+
+def is_whole(file: Path) -> bool:
+    """Whether a file of tensors is there, and as long as its table of contents says."""
+    try:
+        with safe_open(file, framework="pt"):
+            return True
+    except (SafetensorError, FileNotFoundError):
+        return False
 
 
 def processor_options(model: Any) -> dict[str, Any]:

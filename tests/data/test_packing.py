@@ -211,6 +211,13 @@ def test_full_mode_mixes_the_labels_of_a_sorted_source(tmp_path):
     assert {meta["labels"]["abuse_hate"] for meta in first} == {0, 1}
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_nothing_to_train_on_is_refused_before_it_is_packed(tmp_path, split):
+    with pytest.raises(ValueError, match=rf"no meme is left to train on.*all 20 .* into {split}"):
+        pack(memes(20, split=split), tmp_path, mode="full")
+    assert not (tmp_path / "shards").exists()
+
+
 def test_leaks_are_dropped_and_reported(tmp_path):
     examples = [
         *memes(20, split="train"),
@@ -393,6 +400,10 @@ def test_a_finished_packing_is_not_done_again(tmp_path, mode, monkeypatch):
     shard = out / "shards/train/shard-000000.tar"
     shard.write_bytes((out / "shards/train/shard-000001.tar").read_bytes())
     assert packed(shard_size=5) == 20
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    assert packed(shard_size=5) == 20, "what its own advice is for"
+    assert shard.read_bytes() == whole
 
 
 def test_shards_of_a_pilot_vanish_from_a_full_run(tmp_path):
@@ -543,6 +554,7 @@ def test_public_data_sets_are_looked_for_under_the_root(tmp_path, monkeypatch):
         ({"dataset": "hateful"}, ValueError, r"'hateful'.*confounders, .*hateful_memes"),
         ({"dataset": "mami"}, FileNotFoundError, r"Datasets does not exist.*data.*mami"),
         ({"data": "/nowhere"}, FileNotFoundError, r"data_manifest\.jsonl.*dataset: .*mami"),
+        ({"data": "/mine", "dataset": "confounders"}, ValueError, "nothing .* read from /mine"),
     ],
 )
 def test_data_that_are_not_there_are_named(tmp_path, fields, error, words):

@@ -53,6 +53,29 @@ def test_an_empty_group_is_none(tmp_path):
     assert [example.group for example in found] == [None, "g"]
 
 
+def test_a_cell_that_pandas_left_empty_is_no_text_and_no_group(tmp_path):
+    empty = float("nan")
+    rows = [row("a", text="own", group=empty, caption=empty, lang=empty, year=empty)]
+    rows += [row("b", text=empty), row("c", labels={"abuse_hate": empty})]
+    found = list(read_manifest(lay_out(tmp_path, rows, ocr={"a": empty}, asr={"b": empty})))
+    assert [(e.ocr, e.caption, e.lang, e.group, e.asr) for e in found] == [
+        ("own", "", "en", None, ""),
+        ("", "", "en", None, ""),
+        ("", "", "en", None, ""),
+    ]
+    assert found[0].extra == {"year": None}
+    assert found[2].labels["abuse_hate"] is None
+
+
+@pytest.mark.parametrize("name", ["data_manifest", "ocr"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_file_in_wide_characters_is_refused_with_the_way_out(tmp_path, name, encoding):
+    file = lay_out(tmp_path, [row("a"), row("b")], ocr={"a": "b"}) / f"Step_2/{name}.jsonl"
+    file.write_text(file.read_text(), encoding=encoding)
+    with pytest.raises(ValueError, match=rf"{name}\.jsonl is not in UTF-8 .* save it as UTF-8"):
+        list(read_manifest(tmp_path))
+
+
 def test_text_falls_back_from_ocr_to_manifest_to_nothing(tmp_path):
     rows = [row("a", text="own"), row("b", text="own"), row("c")]
     examples = list(read_manifest(lay_out(tmp_path, rows, ocr={"a": "read"})))

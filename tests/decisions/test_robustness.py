@@ -52,10 +52,11 @@ def test_every_perturbation_and_severity_has_a_row_for_every_model(parts, table)
     plain = table[table["perturbation"] == "none"]
     changes = ["macro_f1_change", "auroc_change", "ece_change", "flips"]
     assert (plain[changes] == 0).all(axis=None)
-    ends = table[["macro_f1_change_low", "macro_f1_change_high"]]
-    assert (ends.loc[plain.index] == 0).all(axis=None)
-    assert (ends.iloc[:, 0] <= table["macro_f1_change"]).all()
-    assert (ends.iloc[:, 1] >= table["macro_f1_change"]).all()
+    for metric in ("ece", "auroc", "macro_f1"):
+        ends = table[[f"{metric}_change_low", f"{metric}_change_high"]]
+        assert (ends.loc[plain.index] == 0).all(axis=None)
+        assert (ends.iloc[:, 0] <= table[f"{metric}_change"] + 1e-9).all()
+        assert (ends.iloc[:, 1] >= table[f"{metric}_change"] - 1e-9).all()
     turned = table["flips"] > 0
     assert (ends[turned].iloc[:, 0] < ends[turned].iloc[:, 1]).all()
     apart = table.groupby("perturbation")["may_change_label"].first()
@@ -199,6 +200,8 @@ def test_blocked_memes_that_are_allowed_now_are_counted(parts, monkeypatch):
     blocked = policy.decide(probs[0]) == "block"
     expected = (policy.decide(probs[1])[blocked] == "allow").mean()
     assert row["block_to_allow"].tolist() == pytest.approx([expected])
+    assert row["block_to_allow_low"].item() <= expected <= row["block_to_allow_high"].item()
+    assert row["block_to_allow_low"].item() < row["block_to_allow_high"].item()
     assert row["decided_by"].tolist() == ["policy"]
 
 

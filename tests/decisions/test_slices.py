@@ -12,6 +12,7 @@ from lib.decisions.slices import (
     SLICE_MINIMUM,
     SLICES,
     adjusted,
+    shared_counts,
     slice_columns,
     slice_counts,
     slices,
@@ -89,6 +90,28 @@ def test_a_rest_under_30_memes_is_nothing_to_compare_with():
 def test_what_takes_one_value_only_is_left_out():
     table = table_of(["TP", "FP"] * 20)
     assert slices([slice_counts(table, [{}] * 40)]).empty
+
+
+def test_macro_f1_has_the_interval_of_its_resampled_groups():
+    rng = np.random.default_rng(3)
+    cells = np.array(["TP", "FP", "TN", "FN"])
+    # 50 groups of 4 memes that are alike within, and 200 memes by themselves.
+    error_type = np.concatenate([np.repeat(rng.choice(cells, 50), 4), rng.choice(cells, 200)])
+    group = np.concatenate([np.repeat(np.arange(50), 4), np.arange(50, 250)])
+    table = table_of(error_type).assign(group=[f"g{number}" for number in group])
+    metas = [{"field": "a"}] * 360 + [{"field": "b"}] * 40
+    columns = slice_columns(table, metas, ["field"])
+    company = {f"g{number}": number for number in range(50)}
+    shared = shared_counts(table, columns, company)
+    found = slices([slice_counts(table, metas, ["field"])], shared).set_index("value").loc["a"]
+    drawn = []
+    for _ in range(1000):
+        rows = np.concatenate([np.flatnonzero(group == g) for g in rng.integers(0, 210, 210)])
+        hate = np.isin(error_type[rows], ["TP", "FN"]), np.isin(error_type[rows], ["TP", "FP"])
+        drawn.append(f1_score(*hate, average="macro"))
+    ends = np.quantile(drawn, [0.025, 0.975])
+    assert [found["macro_f1_low"], found["macro_f1_high"]] == pytest.approx(ends, abs=0.012)
+    assert found["macro_f1_low"] < found["macro_f1"] < found["macro_f1_high"]
 
 
 def test_slices_of_chance_alone_are_seldom_called_worse():

@@ -33,6 +33,19 @@ def test_the_last_whole_checkpoint_is_taken_up(tmp_path):
     assert last_checkpoint(tmp_path, JOB) == str(newest)
 
 
+def test_the_best_checkpoint_is_found_where_the_folder_was_moved_to(tmp_path):
+    last_checkpoint(tmp_path / "old", JOB)
+    best, last = checkpoint(tmp_path / "old", 10), checkpoint(tmp_path / "old", 20)
+    state = last / "trainer_state.json"
+    noted = json.loads(state.read_text()) | {"best_model_checkpoint": str(best)}
+    state.write_text(json.dumps(noted))
+    (tmp_path / "old").rename(tmp_path / "new")
+    taken = last_checkpoint(tmp_path / "new", JOB)
+    assert taken == str(tmp_path / "new/checkpoint-20")
+    found = json.loads((tmp_path / "new/checkpoint-20/trainer_state.json").read_text())
+    assert found == noted | {"best_model_checkpoint": str(tmp_path / "new/checkpoint-10")}
+
+
 @pytest.mark.parametrize("left", [None, 0, 30])
 @pytest.mark.parametrize(
     "name",

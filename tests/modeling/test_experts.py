@@ -127,6 +127,26 @@ def test_a_finished_expert_is_not_trained_again(fresh, monkeypatch):
     assert [entry.keys() for entry in again.history] == [entry.keys() for entry in first.history]
 
 
+@pytest.mark.parametrize("left", [None, 100])
+def test_an_expert_whose_weights_are_gone_or_cut_short_is_trained_again(fresh, left):
+    settings = fresh(text_epochs=1)
+    folder = train_expert("text_expert", settings).folder
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink() if left is None else weights.write_bytes(whole[:left])
+    with pytest.raises(ValueError, match=r"text_expert: the weights .* Step 4: .*--from 4"):
+        load_expert(folder)
+    train_expert("text_expert", settings)
+    assert weights.read_bytes() == whole
+
+
+def test_train_that_step_5_cannot_divide_is_refused_before_an_expert_is_trained(fresh):
+    settings = fresh(fusion_features="out_of_fold", folds=20)
+    with pytest.raises(ValueError, match=r"needs 20 groups of label 0 .*or folds=\d+"):
+        train_expert("text_expert", settings)
+    assert not settings.model_folder("text_expert").exists()
+
+
 def test_other_weights_under_the_old_name_are_another_job(fresh, tiny_backbones, tmp_path):
     folder = shutil.copytree(tiny_backbones["text_model"], tmp_path / "backbone")
     settings = fresh(text_model=str(folder))

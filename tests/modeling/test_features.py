@@ -237,6 +237,21 @@ def test_a_killed_encoding_goes_on_with_the_next_shard_and_ends_with_the_same(
     assert same(resumed, whole)
 
 
+def test_a_file_that_was_cut_short_is_encoded_again(encoders, four_shards, tmp_path):
+    whole = encode_shards(four_shards, encoders, tmp_path / "cache", tokens=True)
+    arrays = {name: torch.clone(array[:]) for name, array in whole.arrays.items()}
+    torn, content = [], b""
+    for file in (tmp_path / "cache").rglob("*-tokens/*.safetensors"):
+        torn.append(file)
+        content = file.read_bytes()
+        file.unlink()
+        file.write_bytes(content[:100])
+    again = encode_shards(four_shards, encoders, tmp_path / "cache", tokens=True)
+    assert len(torn) == 8
+    assert torn[-1].read_bytes() == content
+    assert all(torch.equal(arrays[name], array[:]) for name, array in again.arrays.items())
+
+
 def test_without_a_cache_the_features_are_the_same(encoders, four_shards, tmp_path):
     kept = encode_shards(four_shards, encoders, tmp_path / "cache", tokens=True)
     assert same(encode_shards(four_shards, encoders, tokens=True), kept)

@@ -36,7 +36,10 @@ def is_finished(shards: Path, job: str, *files: Path) -> bool:
         return False
     # Cheap first: a job that changed needs no look at the shards
     noted = (shards / NOTE).read_text(encoding="utf-8").split()
-    return noted[:1] == [job] and noted[1:] == [_bytes_of(shards)]
+    try:
+        return noted[:1] == [job] and noted[1:] == [_bytes_of(shards)]
+    except ValueError:  # a broken shard: packing again mends it
+        return False
 
 
 def _bytes_of(shards: Path) -> str:

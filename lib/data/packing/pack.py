@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,9 +120,19 @@ def _split(
     if mode == "pilot":
         return {item.id: "train" for item in items}, groups_of(items, ties), duplicates
     splits, report = assign_splits(items, seed, ties)
+    _refuse_without_train(splits)
     kept = [item for item in items if item.id in splits]
     groups = groups_of(kept, ties if len(kept) == len(items) else Ties(kept))
     return splits, groups, report | duplicates
+
+
+def _refuse_without_train(splits: Mapping[str, str]) -> None:
+    if "train" not in splits.values():
+        there = ", ".join(sorted(set(splits.values())))
+        raise ValueError(
+            f"no meme is left to train on: the field split puts all {len(splits)} of them into "
+            f"{there}; leave it out of some rows, or write train there"
+        )
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 `Step_2/ocr.jsonl` holds overlaid texts, `Step_2/asr.jsonl` transcripts of sound; both are optional.
 """
 
+import codecs
 import json
 import warnings
 from collections.abc import Iterator, Mapping
@@ -37,7 +38,7 @@ class _TextRow(BaseModel):
     model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
 
     id: str = Field(min_length=1)
-    text: str
+    text: str | None
 
 
 _Row = TypeVar("_Row", _ManifestRow, _TextRow)
@@ -52,8 +53,9 @@ def read_manifest(data_dir: str | Path) -> Iterator[Example | Rejected]:
     or the own fields of a data set that `UNIFIED` maps. Fields of other names are packed as they
     are. A row that breaks this is yielded as `Rejected` with file, line, field and reason; texts of
     ids that no row has are warned of.
+    `null`, and the NaN that pandas writes for an empty cell, count as if the field were not there.
     Raises FileNotFoundError without a manifest, and ValueError if an id occurs twice or a file is
-    not text: then no row can be trusted.
+    in UTF-16 or UTF-32: then no row can be trusted.
     """
     data_dir = Path(data_dir)
     if not (data_dir / MANIFEST).is_file():
@@ -63,10 +65,10 @@ def read_manifest(data_dir: str | Path) -> Iterator[Example | Rejected]:
     texts: dict[Path, dict[str, str]] = {OCR: {}, ASR: {}}
     for file, found in texts.items():
         for where, row in _read_rows(data_dir / file, _TextRow):
-            if isinstance(row, _TextRow):
-                found[row.id] = row.text
-            else:
+            if not isinstance(row, _TextRow):
                 yield Rejected(where, row)
+            elif row.text is not None:
+                found[row.id] = row.text
     seen = set()
     for where, meme in _read_rows(data_dir / MANIFEST, _ManifestRow):
         if isinstance(meme, _ManifestRow):
@@ -135,12 +137,14 @@ def _read_rows(path: Path, schema: type[_Row]) -> Iterator[tuple[str, _Row | str
         return
     lines_of: dict[str, int] = {}
     with path.open("rb") as stream:
+        _refuse_wide(path, stream.read(4))
+        stream.seek(0)
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
             where = f"{path.name}:{number}"
             try:
-                row = schema.model_validate(json.loads(line))
+                row = schema.model_validate(json.loads(line, parse_constant=_cell))
             except ValidationError as error:
                 problem = error.errors(include_url=False)[0]
                 field = ".".join(map(str, problem["loc"])) or "row"
@@ -156,3 +160,16 @@ def _read_rows(path: Path, schema: type[_Row]) -> Iterator[tuple[str, _Row | str
                 )
             lines_of[row.id] = number
             yield where, row
+
+
+def _refuse_wide(path: Path, start: bytes) -> None:
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        raise ValueError(
+            f"{path} is not in UTF-8 but in UTF-16 or UTF-32, as some editors and PowerShell's > "
+            "write; save it as UTF-8"
+        )
+
+
+def _cell(word: str) -> float | None:
+    """What NaN and Infinity, which are not JSON, stand for: NaN for an empty cell."""
+    return None if word == "NaN" else float(word)
