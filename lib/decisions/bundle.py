@@ -1,6 +1,8 @@
 """The decision artifacts: temperature, threshold, policy, origin; fitted, saved, verified."""
 
+import hashlib
 import importlib.metadata
+import json
 import math
 import sys
 from collections.abc import Iterable, Mapping
@@ -68,6 +70,17 @@ class DecisionBundle:
     resampled: str
     policy: Policy
     fingerprints: dict[str, str]
+
+    @property
+    def judged_by(self) -> dict[str, str]:
+        """All that answers depend on: the models, and one "decision" for what was set by hand.
+
+        That is the fingerprint of temperatures, thresholds and the policy's cuts.
+        """
+        cuts = [self.temperatures, self.thresholds, self.policy.allow, self.policy.block]
+        content = json.dumps(as_written(cuts), sort_keys=True)
+        decision = hashlib.sha256(content.encode()).hexdigest()[:16]
+        return self.fingerprints | {"decision": decision}
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, settings: Settings, n_resamples: int = 1000) -> Self:

@@ -5,7 +5,7 @@ Fusion's calibrated probability p decides: "block" where p >= block, "allow" whe
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -28,6 +28,12 @@ from lib.modeling.prediction_table import logits_of
 CHOSEN = "mm_fusion"
 # Sides of the policy, from hate to harmless, and what is promised about each.
 SIDES = {"block": "precision", "review": "review share", "allow": "miss"}
+# Columns of `policy_table`, and which of them are cuts.
+COLUMNS = (
+    *("side", "measure", "target", "cut", "judged_at", "count", "n", "observed", "low", "high"),
+    *("p_value", "confidence", "memes", "prevalence", "verdict", "memes_needed", "needed_at"),
+)
+CUTS = ("cut", "judged_at", "needed_at")
 
 
 class Count(NamedTuple):
@@ -101,14 +107,19 @@ class Policy:
     def seen_through(self, fitted: float, now: float) -> Self:
         """The same cuts on the margins, seen through the temperature `now` instead of `fitted`.
 
-        So whoever edits a temperature by hand changes no decision and voids no certificate.
+        Those in the certificates move with them. So whoever edits a temperature by hand changes no
+        decision and voids no certificate.
         """
         if fitted == now:
             return self
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for side in ("allow", "block"):
-            if (cut := fields[side]) is not None:
-                fields[side] = float(expit(logit(cut) * fitted / now))
+
+        def moved(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+            cuts = {name: found[name] for name in names if found.get(name) is not None}
+            return {name: float(expit(logit(cut) * fitted / now)) for name, cut in cuts.items()}
+
+        fields |= moved(fields, ("allow", "block"))
+        fields["certificates"] = [row | moved(row, CUTS) for row in self.certificates]
         return type(self)(**fields)
 
 
@@ -128,14 +139,13 @@ def policy_table(policy: Policy) -> pd.DataFrame:
     fewest of the side `needed` at the rate k / n, memes_needed = ceil(needed * memes / n). Both are
     missing where no cut keeps the target even at its observed rate.
     """
-    table = pd.DataFrame(policy.certificates)
-    if table.empty:
-        return table
-    numbers = ["target", "cut", "judged_at", "observed", "low", "high", "p_value", "needed_at"]
+    if not policy.certificates:
+        return pd.DataFrame()
+    table = pd.DataFrame(policy.certificates).assign(prevalence=policy.prevalence)
+    numbers = ["target", *CUTS, "observed", "low", "high", "p_value"]
     table[numbers] = table[numbers].astype(float)
     table["memes_needed"] = table["memes_needed"].astype("Int64")
-    table.insert(list(table).index("memes") + 1, "prevalence", policy.prevalence)
-    return table
+    return table[list(COLUMNS)]
 
 
 def counted(

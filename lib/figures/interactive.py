@@ -47,7 +47,9 @@ def threshold_explorer(frame: pd.DataFrame, decision: DecisionBundle) -> Any:
     # Here, since a batch run needs none.
     from ipywidgets import HTML, FloatSlider, Layout, VBox
 
-    limits = {"min": 0.0, "max": 1.0, "step": 0.001, "readout_format": ".3f"}
+    # One above every score lies above 1, and a slider would pull it down.
+    highest = max(1.0, *decision.thresholds.values())
+    limits = {"min": 0.0, "max": highest, "step": 0.001, "readout_format": ".3f"}
     sliders = {
         model: FloatSlider(
             value=decision.thresholds[model],

@@ -176,8 +176,14 @@ def refuse_other_shards(frame: pd.DataFrame, settings: Settings, split: str) -> 
 
 
 def refuse_not_finite(frame: pd.DataFrame, where: str) -> None:
-    """Raise ValueError naming `where` and the column of a logit that is NaN or infinite, or of a
-    label that is none."""
+    """Raise ValueError naming `where` and the column of a logit that is NaN or infinite, of a
+    label that is none, or of an id or group that is missing."""
+    for name in ("id", "group"):
+        if bad := int(frame[name].isna().sum()):
+            raise ValueError(
+                f"{where}: column '{name}' has {bad} values that are missing; a meme that shares "
+                f"nothing has its own id as group; evaluate again: {again(6)}"
+            )
     for name in COLUMNS[-2 * len(MODELS) :]:
         if bad := int((~np.isfinite(frame[name].to_numpy(np.float64))).sum()):
             raise ValueError(

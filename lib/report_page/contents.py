@@ -1,5 +1,6 @@
 """The numbers that the page's script looks up, all of one run."""
 
+import json
 from typing import Any
 
 from lib.artifacts import fingerprint
@@ -10,6 +11,9 @@ from lib.figures.style import style_of
 from lib.report_page.counts import section_counts
 from lib.report_page.finished_run import Run, step_7_table
 from lib.report_page.sections import TABLE_ROWS
+
+# Bytes of the corrections made before that a page of 2 MB has room for beside its memes.
+MOST_CORRECTIONS = 500_000
 
 
 def page_data(run: Run) -> dict[str, Any]:
@@ -34,14 +38,24 @@ def page_data(run: Run) -> dict[str, Any]:
             for model in reversed(MODELS)
         },
         "policy": {"allow": decision.policy.allow, "block": decision.policy.block},
-        # A file of corrections replaces the one before, so that it has to hold that one's too.
-        "corrections": [[c.id, c.label, c.reason] for c in corrections_for(settings)],
+        **_corrections(settings),
         "suspects": _suspects(settings),
         "prevalence": settings.prevalence or float(report["label"].mean()),
         "n": len(report),
         # What a browser keeps verdicts under: those of other predictions are others.
         "key": f"verdicts-{fingerprint(settings.artifact(6, 'predictions.parquet'))}",
     }
+
+
+def _corrections(settings: Settings) -> dict[str, Any]:
+    """The corrections made before, and how many there are if they are too many for the page.
+
+    A file of corrections replaces the one before, so that it has to hold that one's too.
+    """
+    made = [[c.id, c.label, c.reason] for c in corrections_for(settings)]
+    too_many = len(json.dumps(made)) > MOST_CORRECTIONS
+    left_out = len(made) if too_many else 0
+    return {"corrections": [] if too_many else made, "corrections_left_out": left_out}
 
 
 def _suspects(settings: Settings) -> dict[str, list[Any]]:

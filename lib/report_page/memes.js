@@ -55,7 +55,9 @@ function showProgress() {
     `${of("unsure")} unsure`;
   by("kept").textContent = storage.works
     ? "Verdicts are kept in this browser. corrections.csv holds those you disagree with, with the other label" +
-      `${data.corrections.length ? `, and the ${data.corrections.length} corrections made before` : ""}; put it into Step_2/.`
+      (data.corrections_left_out
+        ? `, and none of the ${data.corrections_left_out} corrections made before, which are too many for this page; add its rows to those in Step_2/corrections.csv.`
+        : `${data.corrections.length ? `, and the ${data.corrections.length} corrections made before` : ""}; put it into Step_2/.`)
     : "This browser keeps nothing for a page from disk: download your verdicts before you close it.";
 }
 

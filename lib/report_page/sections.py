@@ -15,6 +15,7 @@ from lib.artifacts import read_json
 from lib.commands import again
 from lib.config import MODELS, Settings
 from lib.data.text import words_of
+from lib.decisions.policy import policy_table
 from lib.decisions.policy_outcomes import judged, risk_coverages
 from lib.figures.style import style_of
 from lib.report_page.charts import heat_map, reliability_chart, risk_chart
@@ -68,6 +69,10 @@ def sections(run: Run) -> dict[str, str]:
     }
     for name, (file, words) in TABLES.items():
         found[name] = f"<p>{html.escape(words)}</p>" + _of_file(settings, file, _table(name))
+    # As it is in use: with an edited temperature its cuts have moved since the file was written.
+    in_use = table_html(policy_table(run.decision.policy), "policy")
+    file, words = TABLES["policy"]
+    found["policy"] = f"<p>{html.escape(words)}</p>" + _of_file(settings, file, lambda _: in_use)
     found["policy"] += _held(run)
     return found
 

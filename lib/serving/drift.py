@@ -91,9 +91,12 @@ def drift_report(
     at most about `ALPHA` of cases. `labelled` has the columns prob_hate and label.
     Raises ValueError for histograms of other models.
     """
-    known = reference.decision.fingerprints
+    known = reference.decision.judged_by
     if now.models and any(known.get(name) != found for name, found in now.models.items()):
-        raise ValueError("these histograms are of other models than those that were calibrated")
+        raise ValueError(
+            "these histograms are of other models, temperatures or thresholds than those in use; "
+            "count anew with these"
+        )
     counted = Histograms()
     lengths = np.zeros(0) if reference.lengths is None else reference.lengths
     counted.add_columns(reference.prob, lengths)
@@ -192,7 +195,7 @@ def watch(
     beside = str(histograms).removesuffix(".histograms.json") + ".parquet"
     found = None
     if labels is not None:
-        found = read_labels(labels, scores or beside, reference.decision.fingerprints)
+        found = read_labels(labels, scores or beside, reference.decision.judged_by)
     report = as_written(drift_report(now, reference, found))
     write_json(settings.artifact(8, "drift.json"), report)
     return report

@@ -166,8 +166,12 @@ def _keys(labels: Path, key: str, given: pd.Series) -> pd.Series:
 def _refuse_other_scores(scores: Path, models: Mapping[str, str]) -> None:
     from lib.serving.scoring.output import made_from
 
-    if (made_by := made_from(scores).get("models")) is not None and made_by != dict(models):
-        raise ValueError(f"{scores} is of other models than those that were calibrated")
+    made_by = made_from(scores).get("models", {})
+    if any(models.get(name) != found for name, found in made_by.items()):
+        raise ValueError(
+            f"{scores} is of other models, temperatures or thresholds than those in use; "
+            "score anew with these"
+        )
 
 
 def _sides(sample: Sample, decision: DecisionBundle) -> list[dict[str, Any]]:

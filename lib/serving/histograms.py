@@ -31,8 +31,8 @@ class Histograms:
 
     `prob_hate` (202,) counts bins with the edges `PROB_EDGES`, `text_length` those of
     `LENGTH_EDGES`; a bin holds its lower edge, the last one also all above. `words` has a count for
-    each of the `WORDS`. `models` holds the fingerprints of the models that answered, by name; empty
-    where they were not told.
+    each of the `WORDS`. `models` says by name what answered, as `DecisionBundle.judged_by`; empty
+    where it was not told.
     """
 
     def __init__(self, models: Mapping[str, str] | None = None) -> None:

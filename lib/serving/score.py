@@ -45,7 +45,7 @@ def score(
     Beside `out` come `<stem>.rejected.parquet`, the rows that could not be judged with the reason,
     and `<stem>.histograms.json`. Each row of the input is in one of the two tables, in the input's
     order. A killed call goes on where it stopped; a finished one does nothing. The answers do not
-    depend on the number of workers (None: as many as there are cores).
+    depend on the number of workers (None: as many as there are cores, one on an accelerator).
     `overwrite` scores a finished input again, and replaces the scores of another.
     Raises FileNotFoundError or ValueError for an input that is none, an `out` of another input or
     other models (unless `overwrite`), one that is a folder or part of the input, and what
@@ -65,7 +65,8 @@ def score(
     output = Output(out, job)
     counts = output.finished()
     if counts is not None and not overwrite:
-        _say(f"{out} is finished already; to score all of it again say --overwrite")
+        rejected = f", {counts.rejected:,} rejected rows too," if counts.rejected else ""
+        _say(f"{out} is finished already; to score all of it again{rejected} say --overwrite")
         if output.folder.exists():
             # Another call may be scoring all of it again just now.
             with contextlib.suppress(ValueError), output.claimed():
@@ -81,8 +82,10 @@ def score(
     with output.claimed():
         if output.drop_others():
             _say(f"{output.folder} is of another input or other models: starting anew")
+        if overwrite:
+            output.drop_rejected()
         n_parts = _run(source, output, model, workers, cluster, total)
-        counts = output.finish(n_parts, decision.fingerprints, source.kind == "shards")
+        counts = output.finish(n_parts, decision.judged_by, source.kind == "shards")
         output.remove_parts()
     return counts
 
@@ -124,7 +127,8 @@ def _run(
 
     if done:
         _say(f"{sum(done.values()):,} rows are done already")
-    workers = workers or workers_of(cluster, model.threads)
+    device = model.device or default_device()
+    workers = workers or workers_of(cluster, model.threads, device)
     with tqdm(desc="scoring", total=total, initial=sum(done.values()), unit=" memes") as progress:
         for name, rows in run_tasks(missing(), model, workers, cluster):
             output.keep(name, rows)
@@ -140,7 +144,7 @@ def _job(
         "input": described,
         "columns": columns._asdict(),
         "mode": settings.mode,
-        "models": decision.fingerprints,
+        "models": decision.judged_by,
         "decision": fingerprint(*(settings.artifact(7, name) for name in DECISION_FILES)),
         "engine": _engine(settings, model),
         "block": [BLOCK, BATCH],
@@ -165,6 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     columns = Columns(options.text_column, options.image_column, options.id_column)
     ray = options.ray or options.address is not None
+    if options.gpus and not ray:
+        _parser().error("--gpus is what a worker is given on Ray; say --ray or --address too")
     try:
         counts = score(
             options.input,
@@ -202,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, help="folder of the run; default: the project's")
     parser.add_argument("--device", help="where the models run; default: the accelerator, or cpu")
     parser.add_argument("--engine", help="what runs the encoders; default: what was measured best")
-    parser.add_argument("--workers", type=_positive, help="default: one a core")
+    parser.add_argument("--workers", type=_positive, help="default: one a core; one on a GPU")
     parser.add_argument("--threads", type=_positive, default=1, help="cores that a worker uses")
     for part in ("text", "image", "id"):
         parser.add_argument(f"--{part}-column", help=f"the column of the {part}, if not '{part}'")

@@ -47,7 +47,7 @@ def write_scores(classifier: MemeClassifier, settings: Settings, rows: int = CHU
         _from_logits(classifier, settings, shards, rows) if known else _judged(classifier, shards)
     )
     n, first = 0, pd.DataFrame()
-    counted = Histograms(classifier.decision.fingerprints)
+    counted = Histograms(classifier.decision.judged_by)
     with (
         atomic_path(settings.artifact(8, "predictions.csv")) as new,
         new.open("w", encoding="utf-8", newline="") as file,

@@ -313,6 +313,9 @@ def test_an_edited_temperature_changes_no_decision(both, model_folders):
     edited = DecisionBundle.load(model_folders).policy
     assert edited.block != bundle.policy.block
     assert np.array_equal(edited.decide(1 / (1 + np.exp(-margin / 7.5))), before)
+    table = policy_table(edited).set_index("side")
+    assert table["cut"]["block"] == edited.block
+    assert table["judged_at"]["block"] == edited.block
 
 
 @pytest.mark.parametrize(
@@ -345,3 +348,6 @@ def test_the_table_is_written_as_documented(both, model_folders):
     back = DecisionBundle.load(model_folders)
     assert (back.policy.allow, back.policy.block) == (bundle.policy.allow, bundle.policy.block)
     assert set(MODELS) == set(back.thresholds)
+    again = model_folders.artifact(7, "policy.csv").read_bytes()
+    back.save(model_folders)
+    assert model_folders.artifact(7, "policy.csv").read_bytes() == again

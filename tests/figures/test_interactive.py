@@ -11,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from lib.calibration import prob_hate
+from lib.calibration.ranking import ABOVE_ALL
 from lib.commands import GIVEN
 from lib.config import MODELS, ROOT
 from lib.figures import interactive
@@ -45,6 +46,17 @@ def test_moving_a_slider_shows_what_scikit_learn_says_of_that_threshold(frame, m
         assert f"<td>{score(frame['label'], hate):.3f}</td>" in cells
     assert before.split("mm_fusion")[0] == page.value.split("mm_fusion")[0]
     assert before != page.value
+
+
+def test_a_threshold_above_every_score_is_shown_as_it_is(frame, monkeypatch):
+    monkeypatch.delenv(GIVEN, raising=False)
+    nobody = SimpleNamespace(
+        temperatures=DECISION.temperatures, thresholds=CUTS | {"mm_fusion": ABOVE_ALL}
+    )
+    *sliders, page = threshold_explorer(frame, nobody).children
+    assert sliders[2].value == ABOVE_ALL
+    work, _ = page.value.split("</table>")[:2]
+    assert re.findall("<td>(.*?)</td>", work)[-1] == "0"
 
 
 def test_beside_it_the_slider_lists_the_errors_and_the_work_at_that_threshold(frame, monkeypatch):

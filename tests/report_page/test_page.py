@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.artifacts import write_csv
+from lib.artifacts import read_json, write_csv, write_json
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.error_analysis import error_table, write_errors
+from lib.decisions.policy import policy_table
 from lib.decisions.policy_outcomes import judged
 from lib.modeling.prediction_table import read_predictions, save_predictions
+from lib.report_page import contents
 from lib.report_page.embedding import script_hash
 from lib.report_page.page import BYTES, write_page
 from lib.report_page.sections import table_html
@@ -125,6 +127,30 @@ def test_tables_of_a_decision_before_an_edit_by_hand_are_refused_until_written_a
         write_page(copy)
     write_errors(copy, DecisionBundle.load(copy))
     assert '"threshold":0.9}' in write_page(copy).read_text(encoding="utf-8")
+
+
+def data_of(page):
+    """What the page's script reads."""
+    text = page.read_text(encoding="utf-8").split('id="data"')[1]
+    return json.loads(text[text.index(">") + 1 :].split("</script>")[0])
+
+
+def test_the_policy_shown_is_the_one_in_use(copy):
+    file = copy.artifact(7, "calibration.json")
+    write_json(file, read_json(file, "Step 7") | {"mm_fusion": 9.0})
+    write_errors(copy, DecisionBundle.load(copy))
+    cuts = policy_table(DecisionBundle.load(copy).policy)["judged_at"].dropna()
+    policy = write_page(copy).read_text().split('id="table-policy"')[1].split("</table>")[0]
+    assert len(cuts) and all(f"<td>{cut:.3f}</td>" in policy for cut in cuts)
+
+
+def test_so_many_corrections_that_the_page_has_no_room_are_left_out_and_counted(copy, monkeypatch):
+    found = data_of(write_page(copy))
+    assert len(found["corrections"]) == 1 and found["corrections_left_out"] == 0
+    monkeypatch.setattr(contents, "MOST_CORRECTIONS", 10)
+    left_out = data_of(write_page(copy))
+    assert left_out["corrections"] == [] and left_out["corrections_left_out"] == 1
+    assert left_out["rows"] == found["rows"]
 
 
 def test_memes_are_filtered_by_the_slices_of_the_run(copy):

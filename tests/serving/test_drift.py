@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,20 @@ def test_histograms_of_other_models_are_refused(decision):
     rng = np.random.default_rng(3)
     with pytest.raises(ValueError, match="other models"):
         drift_report(Histograms({"mm_fusion": "0" * 16}), reference(rng, decision))
+
+
+def test_answers_under_another_temperature_are_no_drift_but_refused(decision):
+    rng = np.random.default_rng(4)
+    prob, _, lengths = memes(rng, 300)
+    known = reference(rng, decision)
+    now = Histograms(decision.judged_by)
+    now.add_columns(prob, lengths)
+    assert drift_report(now, known)["verdict"] != "large drift"
+    edited = replace(decision, temperatures=decision.temperatures | {"mm_fusion": 7.0})
+    with pytest.raises(ValueError, match=r"other models, temperatures or thresholds"):
+        drift_report(now, known._replace(decision=edited))
+    with pytest.raises(ValueError, match="different models"):
+        now + Histograms(edited.judged_by)
 
 
 def labels_said(decision, rng, n=400, **line):

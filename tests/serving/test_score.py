@@ -38,6 +38,7 @@ from lib.serving.scoring import pools, tars
 from lib.serving.scoring import tasks as tasks_module
 from lib.serving.scoring.folders import folder_rows
 from lib.serving.scoring.inputs import Input, Task
+from lib.serving.scoring.output import Output
 from lib.serving.scoring.pools import Cluster
 from lib.serving.scoring.rows import BLOCK, USUAL, Columns, Row
 from tests.serving.bad_inputs import ODD_MEMES
@@ -196,6 +197,47 @@ def test_of_several_members_a_meme_is_the_plainest(tmp_path):
     assert (first.id, first.image, first.picture, first.text) == ("a", "a.png", b"meme", "said")
     assert (second.picture, second.text) == (b"small", "only")
     assert third.fault == "several members could be meant: 1.jpg, 2.jpg"
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_a_link_in_a_shard_is_said_to_be_one(tmp_path, kind):
+    file = shard_of(tmp_path / "s.tar", a__jpg=b"picture", a__txt=b"monday")
+    with tarfile.open(file, "a") as tar:
+        link = tarfile.TarInfo("b.jpg")
+        link.type, link.linkname = kind, "a.jpg"
+        tar.addfile(link)
+        text = tarfile.TarInfo("b.txt")
+        text.size = 6
+        tar.addfile(text, io.BytesIO(b"sunday"))
+    a, b = tars.shard_rows(str(file), tars.Part(), USUAL)
+    assert (a.picture, a.text, a.fault) == (b"picture", "monday", None)
+    assert (b.id, b.picture) == ("b", None)
+    assert b.fault.startswith("b.jpg is a link; pack the file itself")
+
+
+def test_a_shard_s_texts_have_the_names_that_a_table_s_have(tmp_path):
+    file = shard_of(tmp_path / "s.tar", a__json=b'{"ocr": "monday"}', b__json=b'{"text": "sunday"}')
+    rows = tars.shard_rows(str(file), tars.Part(), USUAL)
+    assert [row.text for row in rows] == ["monday", "sunday"]
+
+
+def test_a_column_that_an_input_cannot_have_is_refused(memes, tmp_path):
+    shard = foreign_shard(memes, tmp_path / "s.tar")
+    for place, columns in (
+        (memes / "pics", Columns(text="words")),
+        (memes / "pics", Columns(image="none")),
+        (shard, Columns(image="picture")),
+    ):
+        with pytest.raises(ValueError, match=r"--\w+-column \w+ does not apply here"):
+            Input.of([str(place)], columns)
+    assert Input.of([str(memes / "pics")], Columns(text="none")).kind == "folder"
+
+
+def test_shards_beside_pictures_are_said_to_be_left_out(memes, tmp_path):
+    shutil.copytree(memes / "pics", tmp_path / "both")
+    foreign_shard(memes, tmp_path / "both/s-000000.tar")
+    with pytest.warns(UserWarning, match=r"none of its 1 shards.*s-000000\.tar"):
+        assert Input.of([str(tmp_path / "both")], USUAL).kind == "folder"
 
 
 def test_our_own_shards(scored, full_root):
@@ -440,6 +482,45 @@ def test_a_data_folder_s_texts_are_found_by_the_manifest_s_ids(scored, memes, tm
     assert set(table["text_from"]) == {"given"}
 
 
+def test_a_data_folder_s_texts_are_those_that_step_3_takes_however_they_are_written(tmp_path):
+    data = tmp_path / "data"
+    (data / "Datasets/my").mkdir(parents=True)
+    (data / "Step_2").mkdir()
+    written = {"a": "./my/a.png", "b": "my//b.png", "c": "my/c.png", "d": "my/d.png"}
+    texts = {"a": "text a", "b": "text b", "c": 2024, "d": "older"}
+    rows = [
+        {"id": k, "dataset": "own", "labels": {"abuse_hate": 1}, "image": v, "text": texts[k]}
+        for k, v in written.items()
+    ]
+    for name in written:
+        Image.new("RGB", (8, 8)).save(data / f"Datasets/my/{name}.png")
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (data / "Step_2/data_manifest.jsonl").write_text(lines)
+    (data / "Step_2/ocr.jsonl").write_text(json.dumps({"id": "d", "text": 1984}))
+    given = [row.text for row in folder_rows(str(data / "Datasets"))]
+    assert given == ["text a", "text b", "2024", "1984"]
+    assert given == [example.ocr for example in read_manifest(data)]
+
+
+def test_a_folder_that_cannot_be_looked_into_costs_its_pictures_alone(tmp_path, monkeypatch):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "lost").mkdir()
+    scandir = os.scandir
+
+    def closed(folder):
+        if os.fsdecode(folder).endswith("lost"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    found = [(row.id, row.fault) for row in folder_rows(str(tmp_path))]
+    assert found == [
+        ("a.png", None),
+        ("lost", "this folder cannot be looked into: Permission denied"),
+    ]
+    assert Input.of([str(tmp_path)], USUAL).described()[1] == 2
+
+
 def test_a_data_folder_s_languages_and_transcripts_are_what_step_3_packs(tmp_path):
     data = tmp_path / "data"
     (data / "Datasets").mkdir(parents=True)
@@ -565,6 +646,30 @@ def test_a_picture_that_has_come_is_judged_when_all_is_scored_again(scored, meme
     assert len(scored(memes / "late.csv", overwrite=True)) == 1
 
 
+def test_rows_that_were_rejected_before_a_kill_are_judged_again_when_asked(
+    scored, memes, full_root, tmp_path, monkeypatch
+):
+    late = tmp_path / "late"
+    shutil.copytree(memes / "pics", late / "pics")
+    (late / "pics/001.jpg").rename(tmp_path / "001.jpg")
+    shutil.copy(memes / "memes.csv", late / "memes.csv")
+    finish = Output.finish
+    monkeypatch.setattr(Output, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        scored(late / "memes.csv")
+    monkeypatch.setattr(Output, "finish", finish)
+    (tmp_path / "001.jpg").rename(late / "pics/001.jpg")
+    assert len(scored(late / "memes.csv", overwrite=True)) == N
+
+
+def test_an_accelerator_is_given_one_worker_unless_told(monkeypatch):
+    monkeypatch.setattr(pools.joblib, "cpu_count", lambda: 64)
+    assert pools.workers_of(None, 2) == 32
+    assert pools.workers_of(None, 1, "cuda") == 1
+    with pytest.raises(SystemExit):
+        program.main(["pictures", "--gpus", "1"])
+
+
 def test_pictures_within_a_parquet_file(scored, memes):
     content = (memes / "pics" / "001.jpg").read_bytes()
     rows = [{"image": {"bytes": content, "path": "001.jpg"}, "text": "monday again"}]
@@ -650,6 +755,14 @@ def test_rows_that_an_open_quote_swallowed_are_said_to_be(scored, memes, tmp_pat
         scored.rejected["reason"].tolist()[-1]
         == "line 3: 1 fields, expected 2 (to line 5: a quote left open?)"
     )
+
+
+def test_a_quote_that_joins_lines_of_a_tsv_is_found_by_its_tabs(tmp_path):
+    file = tmp_path / "memes.tsv"
+    file.write_text('text\timage\n"open\ta.png\nnext\tb.png\nlast"\tc.png\nsound\td.png\n')
+    rows = [row for task in Input.of([str(file)], USUAL).tasks() for row in task.read()]
+    assert [row.text for row in rows] == [None, "sound"]
+    assert rows[0].fault == "line 2: a cell to line 4 holds tabs (a quote left open?)"
 
 
 def test_out_that_is_no_parquet_file_is_replaced_when_asked_for(scored, memes, full_root, tmp_path):

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -25,10 +25,14 @@ _FIELDS = {
 
 
 class Found(NamedTuple):
-    """A file: its path relative to the folder, and whether a text lies beside a picture."""
+    """A file: its path relative to the folder, and whether a text lies beside a picture.
+
+    Or a folder that cannot be looked into, and why.
+    """
 
     path: bytes
     text_beside: bool = False
+    fault: str | None = None
 
 
 def folder_rows(folder: str, reads_texts: bool = True) -> Iterator[Row]:
@@ -44,6 +48,9 @@ def folder_rows(folder: str, reads_texts: bool = True) -> Iterator[Row]:
     texts = _texts(folder) if reads_texts else {}
     for found in pictures_in(folder):
         name = os.fsdecode(found.path)
+        if found.fault:
+            yield Row(name, name, fault=found.fault)
+            continue
         picture = os.path.join(folder, name)
         text = texts.get(name)
         if found.text_beside and reads_texts:
@@ -71,12 +78,21 @@ def _texts(folder: str) -> dict[str, str]:
         names = _FIELDS.get(file.name, {"text": "ocr"})
         for row in _objects(file):
             meme = memes.setdefault(str(row["id"]), {})
-            meme |= {names[field]: row[field] for field in names if isinstance(row.get(field), str)}
+            words = {names[field]: _word(row.get(field)) for field in names}
+            meme |= {name: word for name, word in words.items() if word is not None}
     return {
-        meme.get("image", id_): _packed(meme)
+        # As Step 3 reads it: "./a.png" and "a.png" are one picture.
+        PurePosixPath(meme.get("image", id_)).as_posix(): _packed(meme)
         for id_, meme in memes.items()
         if "ocr" in meme or "asr" in meme
     }
+
+
+def _word(value: Any) -> str | None:
+    """A field as Step 3 takes it: words, or a number's digits; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
+        return None
+    return str(value)
 
 
 def _packed(meme: Mapping[str, str]) -> str:
@@ -107,7 +123,13 @@ def _pictures_below(folder: bytes, inside: bytes, above: tuple[bytes, ...] = ())
     if here in above:
         # A link back to where it lies: its pictures have their turn already.
         return
-    files, folders = _names(here)
+    try:
+        files, folders = _names(here)
+    except OSError as error:
+        if not inside:
+            raise
+        yield Found(inside, fault=f"this folder cannot be looked into: {error.strerror}")
+        return
     texts = pc.filter(files, pc.ends_with(files, TEXT))
     for start in range(0, len(files), 4096):
         names = files.slice(start, 4096)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from lib.artifacts import fingerprint
 from lib.serving.scoring import folders, tables, tars
-from lib.serving.scoring.rows import Columns, Row, blocks_of, is_address
+from lib.serving.scoring.rows import NOT_READ, Columns, Row, blocks_of, is_address
 
 KINDS = "a folder of pictures, a .csv, .tsv, .jsonl or .parquet file, or .tar shards"
 
@@ -58,7 +59,7 @@ class Input(NamedTuple):
         if len(places) == 1 and local and Path(places[0]).is_dir():
             return cls._folder(places[0], columns)
         if places and all(tars.is_shard(place) for place in places):
-            return cls("shards", places, columns)
+            return cls._shards(places, columns)
         if len(places) == 1 and tables.suffix_of(places[0]) in tables.SUFFIXES:
             return cls("table", places, columns)
         raise ValueError(f"{' '.join(asked)}: cannot be scored; give {KINDS}")
@@ -67,13 +68,22 @@ class Input(NamedTuple):
     def _folder(cls, folder: str, columns: Columns) -> "Input":
         if all((Path(folder) / name).is_dir() for name in ("Datasets", "Step_2")):
             folder = str(Path(folder) / "Datasets")
-        if next(folders.pictures_in(folder), None) is not None:
-            return cls("folder", [folder], columns)
         shards = sorted(str(path) for path in Path(folder).iterdir() if tars.is_shard(path.name))
+        if any(found.fault is None for found in folders.pictures_in(folder)):
+            _refuse_names(columns, "a folder of pictures has no columns", ("text", "image", "id"))
+            if shards:
+                said = f"{folder}: its pictures are scored, and none of its {len(shards)} shards; "
+                warnings.warn(said + f"for these name them, such as {shards[0]}", stacklevel=3)
+            return cls("folder", [folder], columns)
         if not shards:
             suffixes = " or ".join(tars.SUFFIXES)
             raise ValueError(f"{folder} holds no pictures and no {suffixes} shards")
-        return cls("shards", shards, columns)
+        return cls._shards(shards, columns)
+
+    @classmethod
+    def _shards(cls, places: list[str], columns: Columns) -> "Input":
+        _refuse_names(columns, "the picture of a shard's meme is its member", ("image",))
+        return cls("shards", places, columns)
 
     @property
     def in_memory(self) -> bool:
@@ -111,6 +121,13 @@ class Input(NamedTuple):
         if self.kind == "table":
             return tables.table_rows(self.places[0], self.columns)
         return folders.folder_rows(self.places[0], self.columns.text is None)
+
+
+def _refuse_names(columns: Columns, why: str, parts: Sequence[str]) -> None:
+    for part in parts:
+        asked = getattr(columns, part)
+        if asked is not None and (part, asked) != ("text", NOT_READ):
+            raise ValueError(f"--{part}-column {asked} does not apply here: {why}")
 
 
 def _expanded(pattern: str) -> list[str]:

@@ -85,6 +85,13 @@ class Output:
         found = sorted(self.parts.glob("*.parquet"))
         return {path.stem: pq.read_metadata(path).num_rows for path in found}
 
+    def drop_rejected(self) -> None:
+        """Remove the parts in which a row was rejected: the reason may have passed."""
+        for path in self.parts.glob("*.parquet"):
+            reasons = pq.read_table(path, columns=["reason"])["reason"]
+            if reasons.null_count < len(reasons):
+                path.unlink()
+
     def keep(self, name: str, rows: pa.Table) -> None:
         """Write a part at once."""
         with atomic_path(self.parts / f"{name}.parquet") as new:

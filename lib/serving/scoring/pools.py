@@ -124,8 +124,13 @@ class _Scorer:
         return {"done": [pickle.dumps(one) for one in done]}
 
 
-def workers_of(cluster: Cluster | None, threads: int) -> int:
-    """As many workers as have `threads` cores each, of this machine or of the cluster."""
+def workers_of(cluster: Cluster | None, threads: int, device: str = "cpu") -> int:
+    """As many workers as have `threads` cores each, of this machine or of the cluster.
+
+    Without a cluster one alone where the models run on an accelerator, which all would share.
+    """
+    if cluster is None and device != "cpu":
+        return 1
     if cluster is None:
         return max(joblib.cpu_count() // threads, 1)
     return max(int(started_ray(cluster.address).cluster_resources().get("CPU", 1)) // threads, 1)

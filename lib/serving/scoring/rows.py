@@ -36,6 +36,12 @@ class Columns(NamedTuple):
 
 NOT_READ = "none"
 USUAL = Columns()
+# Names that a column has where none was given, the first that is there.
+USUAL_NAMES = {
+    "text": ("text", "ocr", "ocr_text"),
+    "image": ("image", "image_path", "img", "img_path", "path", "file", "filename", "file_name"),
+    "id": ("id",),
+}
 
 
 def blocks_of(items: Iterable[Item], size: int = BLOCK) -> Iterator[list[Item]]:

@@ -18,16 +18,10 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib.serving.scoring.rows import NOT_READ, Columns, Row, file_of, is_address
+from lib.serving.scoring.rows import NOT_READ, USUAL_NAMES, Columns, Row, file_of, is_address
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".jsonl", ".ndjson", ".parquet")
-# Names that a column has where none was given, the first that is there.
-USUAL = {
-    "text": ("text", "ocr", "ocr_text"),
-    "image": ("image", "image_path", "img", "img_path", "path", "file", "filename", "file_name"),
-    "id": ("id",),
-}
 # Characters of a cell; a quote that is left open swallows the rows behind it up to here.
 MOST_CELL = 1 << 26
 
@@ -71,7 +65,9 @@ def _delimited(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row
             begins, last = last + 1, reader.line_num
             if not values:
                 continue
-            if len(values) == len(header):
+            if fault := _swallowed(values, reader.dialect.delimiter, begins, last):
+                yield Row(str(number), fault=fault)
+            elif len(values) == len(header):
                 row = dict(zip(header, values, strict=True))
                 # A table of this kind cannot tell an empty text from a missing one.
                 yield _row(address, row | _missing(row, found), found, number)
@@ -85,6 +81,13 @@ def _delimited(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row
         raise ValueError(
             f"{address}: line {reader.line_num}: {error}; is a quote left open?"
         ) from None
+
+
+def _swallowed(values: Sequence[str], delimiter: str, begins: int, last: int) -> str | None:
+    """What is wrong if a quote that was left open made several lines of a .tsv one cell."""
+    if delimiter == "\t" and last > begins and any("\t" in value for value in values):
+        return f"line {begins}: a cell to line {last} holds tabs (a quote left open?)"
+    return None
 
 
 def _missing(row: Mapping[str, str], found: Columns) -> dict[str, None]:
@@ -190,7 +193,7 @@ def _found(address: str, names: Sequence[str], columns: Columns) -> Columns:
 def _usual(part: str, names: Sequence[str]) -> str | None:
     """The column of a part by its usual names, in any case; the first of them that is there."""
     written = {name.strip().lower(): name for name in reversed(names)}
-    return next((written[name] for name in USUAL[part] if name in written), None)
+    return next((written[name] for name in USUAL_NAMES[part] if name in written), None)
 
 
 def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> Row:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import fsspec
 from webdataset.tariterators import base_plus_ext
 
-from lib.serving.scoring.rows import BLOCK, NOT_READ, Columns, Row, file_of, is_address
+from lib.serving.scoring.rows import BLOCK, NOT_READ, USUAL_NAMES, Columns, Row, file_of, is_address
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 PICTURES = ("jpg", "jpeg", "jfif", "mpo", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
@@ -74,9 +74,10 @@ def shard_rows(shard: str, part: Part, columns: Columns) -> Iterator[Row]:
     """The memes of a part of a shard.
 
     A picture is a member such as `key.jpg` or `key.png`, else the only one such as
-    `key.thumb.jpg`; the text is `key.txt`, or a field of `key.json`; the id is that file's `id`, or
-    the key. Where the shard is broken the last row has a `fault`, and so has the meme before it if
-    it lacks a member that the one before that has. Raises OSError where it cannot be read.
+    `key.thumb.jpg`; the text is `key.txt`, or a field of `key.json` of a usual name; the id is that
+    file's `id`, or the key. Where the shard is broken the last row has a `fault`, and so has the
+    meme before it if it lacks a member that the one before that has. Raises OSError where it cannot
+    be read.
     """
     given, usual = 0, set[str]()
     try:
@@ -111,8 +112,12 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
         # Else the archive would keep every header it has met.
         kept.members.clear()
         key, _ = base_plus_ext(member.name)
-        if member.isfile() and key is not None:
+        if (member.isfile() or _is_link(member)) and key is not None:
             yield key.removeprefix("./"), member
+
+
+def _is_link(member: tarfile.TarInfo) -> bool:
+    return member.islnk() or member.issym()
 
 
 def _starts(tar: tarfile.TarFile) -> Iterator[int]:
@@ -125,13 +130,14 @@ def _starts(tar: tarfile.TarFile) -> Iterator[int]:
 
 
 def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Key and members of each meme, these by their suffixes in small letters."""
+    """Key and members of each meme, these by their suffixes in small letters; None for a link."""
     for key, members in groupby(_members(tar), key=lambda found: found[0]):
         found = {}
         for _, member in members:
-            content = tar.extractfile(member)
             suffix = base_plus_ext(member.name)[1] or ""
-            found[suffix.lower()] = content.read() if content else b""
+            # What it leads to may lie anywhere before it, where a stream cannot go back to.
+            content = None if _is_link(member) else tar.extractfile(member)
+            found[suffix.lower()] = content.read() if content else None
         yield key, found
 
 
@@ -163,6 +169,9 @@ def _row(key: str, members: Mapping[str, bytes], columns: Columns) -> Row:
         suffix, words, fields = (_member(members, *of) for of in (PICTURES, ("txt",), ("json",)))
     except ValueError as error:
         return Row(key, fault=str(error))
+    for link in (found for found in (suffix, words, fields) if found and members[found] is None):
+        said = f"{key}.{link} is a link; pack the file itself (tar --hard-dereference -h)"
+        return Row(key, fault=said)
     image = None if suffix is None else f"{key}.{suffix}"
     picture = None if suffix is None else members[suffix]
     try:
@@ -174,7 +183,8 @@ def _row(key: str, members: Mapping[str, bytes], columns: Columns) -> Row:
         return Row(key, image, fault=f"{key}.json: {fault}")
     text = None
     if columns.text != NOT_READ:
-        text = meta.get(columns.text or "text")
+        names = [columns.text] if columns.text else USUAL_NAMES["text"]
+        text = next((meta[name] for name in names if name in meta), None)
         if columns.text is None and words:
             text = members[words].decode("utf-8-sig", errors="surrogateescape")
     id_ = meta.get(columns.id or "id")

@@ -40,9 +40,7 @@ def create_app(classifier: MemeClassifier, settings: ServiceSettings | None = No
     place = Layout.model_validate(
         {"mode": settings.mode} | ({"root": settings.root} if settings.root else {})
     )
-    histograms = KeptHistograms(
-        place.artifact(8, "histograms.json"), classifier.decision.fingerprints
-    )
+    histograms = KeptHistograms(place.artifact(8, "histograms.json"), classifier.decision.judged_by)
     judging = Judging(classifier, settings, histograms.add)
 
     @contextlib.asynccontextmanager
@@ -154,7 +152,8 @@ def _token(settings: ServiceSettings) -> Any:
     async def check(
         sent: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     ) -> None:
-        given = sent.credentials.encode() if sent else b""
+        # Headers are read as Latin-1, whatever letters a client wrote in UTF-8.
+        given = sent.credentials.encode("latin-1") if sent else b""
         if not hmac.compare_digest(given, expected):
             raise HTTPException(
                 401, "send the header 'Authorization: Bearer TOKEN'", {"WWW-Authenticate": "Bearer"}
