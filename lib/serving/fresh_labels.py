@@ -167,7 +167,7 @@ def _refuse_other_scores(scores: Path, models: Mapping[str, str]) -> None:
     from lib.serving.scoring.output import made_from
 
     made_by = made_from(scores).get("models", {})
-    if any(models.get(name) != found for name, found in made_by.items()):
+    if any(models.get(name, found) != found for name, found in made_by.items()):
         raise ValueError(
             f"{scores} is of other models, temperatures or thresholds than those in use; "
             "score anew with these"
