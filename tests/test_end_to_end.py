@@ -115,19 +115,6 @@ def test_experts_load_in_a_script_that_knows_nothing_of_us(full_root, tmp_path):
     assert ended.stdout.strip() == "(1, 2) {0: 'non-hate', 1: 'hate'}"
 
 
-def test_steps_6_and_7_write_the_same_bytes_again(full_root):
-    files = sorted(
-        f
-        for step in (6, 7)
-        for f in (full_root.root / f"Step_{step}").iterdir()
-        if f.suffix in (".json", ".csv")
-    )
-    before = {file.name: file.read_bytes() for file in files}
-    given = full_root.model_dump(mode="json", exclude_none=True)
-    run_steps(given, first=6, last=7)
-    assert {file.name: file.read_bytes() for file in files} == before
-
-
 def artifacts(settings) -> dict[str, bytes]:
     """What Steps 3 to 8 of one mode have left, without what serves as a cache or a log."""
     folders = [settings.shards, *(settings.model_folder(model) for model in MODELS)]
@@ -136,22 +123,49 @@ def artifacts(settings) -> dict[str, bytes]:
     return {str(f.relative_to(settings.root)): f.read_bytes() for f in sorted(files)}
 
 
-def test_one_word_switches_between_pilot_and_full(full_root, tiny_backbones, tmp_path):
-    root = tmp_path / "both"
+@pytest.fixture(scope="module")
+def switched(full_root, tiny_backbones, tmp_path_factory):
+    """A copy of the full run in which a pilot ran and then Steps 5 to 8 of the full run again.
+
+    With it come the artifacts of each mode at those times, by their names.
+    """
+    root = tmp_path_factory.mktemp("switched") / "both"
     shutil.copytree(full_root.root, root)
     full = full_root.model_copy(update={"root": root})
-    before = artifacts(full)
+    seen = {"full": artifacts(full)}
     given = {"root": str(root), "n_memes": 9, "fusion_epochs": 2, "workers": 0}
     given |= {"robustness_memes": 4}
     run_steps(given | {name: str(folder) for name, folder in tiny_backbones.items()})
     pilot = Settings(root=root, **Settings(root=root).saved())
-    assert (pilot.n_memes, pilot.text_model) == (9, str(tiny_backbones["text_model"]))
-    assert artifacts(full) == before, "the pilot touched what the full run had made"
-
-    of_pilot = artifacts(pilot)
+    seen |= {"full after the pilot": artifacts(full), "pilot": artifacts(pilot)}
     assert main(["--mode", "full", "--root", str(root), "--from", "5"]) == 0
-    assert artifacts(full) == before, "nothing but the mode was given, and nothing else came out"
-    assert artifacts(pilot) == of_pilot
+    seen |= {"full again": artifacts(full), "pilot after full": artifacts(pilot)}
+    return root, pilot, seen
+
+
+def test_steps_6_and_7_write_the_same_bytes_again(full_root, switched):
+    files = sorted(
+        f
+        for step in (6, 7)
+        for f in (full_root.root / f"Step_{step}").iterdir()
+        if f.suffix in (".json", ".csv")
+    )
+    again = {f: switched[0] / f.relative_to(full_root.root) for f in files}
+    assert {f.name: f.read_bytes() for f in files} == {
+        f.name: copy.read_bytes() for f, copy in again.items()
+    }
+    # Written anew, and not left from the copy, but for what is kept while its job is the same.
+    written = {f: copy for f, copy in again.items() if not f.name.startswith("robustness")}
+    assert len(written) > 10
+    assert all(copy.stat().st_mtime > f.stat().st_mtime for f, copy in written.items())
+
+
+def test_one_word_switches_between_pilot_and_full(switched, tiny_backbones):
+    root, pilot, seen = switched
+    assert (pilot.n_memes, pilot.text_model) == (9, str(tiny_backbones["text_model"]))
+    assert seen["full after the pilot"] == seen["full"], "the pilot touched what the full run made"
+    assert seen["full again"] == seen["full"], "nothing but the mode was given, and nothing else"
+    assert seen["pilot after full"] == seen["pilot"]
     loaded = {mode: MemeClassifier.load(root, mode).decision for mode in ("pilot", "full")}
     assert (loaded["pilot"].n, loaded["pilot"].fit_split) == (9, "train")
     assert loaded["full"].fit_split == "val"

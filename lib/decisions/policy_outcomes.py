@@ -109,11 +109,12 @@ def workload(
     rows = []
     for place, name in enumerate(DECISIONS):
         wrong = {"block": harmless[:, place], "review": none, "allow": hateful[:, place]}[name]
-        figures = {"memes": memes[:, place], "wrong": wrong}
-        figures["wrong_share"] = ratio(wrong, memes[:, place])
-        row = {"decision": name, "memes": memes[0, place], "hateful": hateful[0, place]}
-        row |= {"harmless": harmless[0, place], "wrong": wrong[0]}
-        rows.append(row | {"wrong_share": figures["wrong_share"][0]} | ends_of(figures))
+        row = {"decision": name, "memes": memes[0, place]} | ends_of({"memes": memes[:, place]})
+        row |= {"hateful": hateful[0, place], "harmless": harmless[0, place]}
+        figures = {"wrong": wrong, "wrong_share": ratio(wrong, memes[:, place])}
+        for figure, values in figures.items():
+            row |= {figure: values[0]} | ends_of({figure: values})
+        rows.append(row)
     return pd.DataFrame(rows).assign(prevalence=share)
 
 
