@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio_client.utils import is_http_url_like
 
 from lib.decisions.bundle import DecisionBundle
 from lib.serving.page.answer import (
@@ -52,6 +53,8 @@ def build_page(judge: Judge, decision: DecisionBundle, examples: Sequence[Path])
             with gr.Column(elem_id="answer", min_width=300):
                 answer = _answer(rounded(decision.thresholds["mm_fusion"]))
         _act(acts, picture, text, seen, answer)
+    for block in page.blocks.values():
+        _refuse_addresses(block)
     page.queue(max_size=_WAITING)
     return page
 
@@ -148,6 +151,20 @@ def _add_examples(picture: gr.Image, paths: list[str]) -> None:
         api_visibility="private",
         show_progress="hidden",
     )
+
+
+def _refuse_addresses(block: Any) -> None:
+    """Let no client name an address for a file: Gradio would fetch whatever lies there."""
+    moved = getattr(block, "async_move_resource_to_block_cache", None)
+    if moved is None:
+        return
+
+    async def move(path: Any) -> Any:
+        if path is not None and is_http_url_like(str(path)):
+            raise ValueError("a file is uploaded here, and fetched from no address")
+        return await moved(path)
+
+    block.async_move_resource_to_block_cache = move
 
 
 def _path_of(payload: Any) -> str | None:
