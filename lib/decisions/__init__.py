@@ -7,5 +7,6 @@ finds its cuts, which `policy_certificates` certify, and `policy_outcomes` says 
 would have; `report` judges the frozen decision, `prevalence` at another share of hate;
 `error_analysis` lists every decision with the `nearest` training memes, `slices` and `fairness`
 count its errors; `label_suspects` doubts labels of train; `modalities` and `pairs` ask whether text
-and picture are both used; `robustness` applies the `perturbations`.
+and picture are both used; `robustness` applies the `perturbations` and `robustness_rows` says what
+they changed; `resampled_counts` has the intervals of what is counted.
 """

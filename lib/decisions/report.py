@@ -219,5 +219,6 @@ def _line(report: Mapping[str, Any], model: str, section: str, decision: Decisio
 
 
 def _spelt(value: float | None, interval: list[float | None]) -> str:
-    numbers = ["none" if number is None else f"{number:.3f}" for number in (value, *interval)]
+    figures = (value, *interval)
+    numbers = ["none" if n is None or n != n else f"{n:.3f}" for n in figures]
     return "{} ({} to {})".format(*numbers)
