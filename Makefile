@@ -7,8 +7,7 @@ CONFIG ?= configs/full.yaml
 TEST_PROCESSES ?= 2
 GIVEN_DATA = $(if $(value DATA),--data "$$MEME_DATA")
 UNIT_TESTS = $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
-# Python compiles what it imports; of the 27,000 files here that is a third.
-INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Builds of PyTorch without CUDA, a tenth of the size, come from PyTorch's own index.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
