@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable
+from pathlib import Path
 
 from lib.config import Settings
 from lib.data.confounders.design import generate
@@ -26,13 +27,21 @@ def examples_for(settings: Settings) -> Iterable[Example | Rejected | Correction
     if names == ["auto"]:
         own = settings.data is not None or (settings.root / MANIFEST).is_file()
         names = ["manifest" if own else "confounders"]
-    if names == ["confounders"] and settings.data is not None:
+    if names == ["confounders"] and _holds_memes(settings.data):
         raise ValueError(
             f"setting data: nothing would be read from {settings.data}, as dataset=confounders "
             "generates its memes; set dataset to auto or to the data set's name, or leave out data"
         )
     sources = [_from_source(name, settings) for name in names]
     return itertools.chain(*sources, corrections_for(settings))
+
+
+def _holds_memes(data: Path | None) -> bool:
+    """Whether a folder of data was given that has more in it than corrections, or is not there."""
+    if data is None:
+        return False
+    beside = data.is_dir() and {file.name for file in data.iterdir()} <= {"Step_2"}
+    return not beside or (data / MANIFEST).is_file()
 
 
 def _from_source(name: str, settings: Settings) -> Iterable[Example | Rejected]:

@@ -28,9 +28,11 @@ def load_expert(
             f"{folder} holds no trained expert; train it with Step 4: {again(4)}"
         )
     if state is None and not has_weights(folder):
+        # Fusion's own encoders are written by the step after.
+        step = 5 if folder.parent.name == "encoders" else 4
         raise ValueError(
-            f"{folder}: the weights (*.safetensors) are missing or cut short; train the expert "
-            f"again with Step 4: {again(4)}"
+            f"{folder}: the weights (*.safetensors) are missing or cut short; write them again "
+            f"with Step {step}: {again(step)}"
         )
     # Imported here because they take longer than all else that serving imports together.
     if folder.name.startswith("text"):
@@ -49,7 +51,7 @@ def load_expert(
 
 def has_weights(folder: Path) -> bool:
     """Whether a folder holds weights, each file of them to its end."""
-    files = list(folder.glob("*.safetensors"))
+    files = [file for file in folder.iterdir() if file.suffix == ".safetensors"]
     return len(files) > 0 and all(map(is_whole, files))
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
-from gradio_client.utils import is_http_url_like
 
 from lib.decisions.bundle import DecisionBundle
 from lib.serving.page.answer import (
@@ -160,7 +159,7 @@ def _refuse_addresses(block: Any) -> None:
         return
 
     async def move(path: Any) -> Any:
-        if path is not None and is_http_url_like(str(path)):
+        if str(path).lower().startswith(("http:", "https:")):
             raise ValueError("a file is uploaded here, and fetched from no address")
         return await moved(path)
 
