@@ -38,8 +38,8 @@ from lib.calibration.thresholds import ratio
 if TYPE_CHECKING:
     import pandas as pd
 
-# Logits in one block of work. The buffers of 80,000 were so large that they went back to the system
-# after each call, and getting them anew took longer than all that is done with them.
+# Logits in one block of work. In a process that has held nothing larger, the buffers of 80,000 went
+# back to the system after each call, and getting them anew took longer than all that is done there.
 BLOCK = 48_000
 
 

@@ -67,7 +67,6 @@ def fairness(
     apart" from 0.
     """
     parts: list[dict[str, Any]] = []
-    # Before values are left out, so that none of these counts as one of the others.
     shared = named_as_in(counts, shared)
     for attribute in dict.fromkeys((*ATTRIBUTES, *slice_by)):
         nobody = (*NOBODY, NO_TARGET) if attribute == "target_type" else NOBODY

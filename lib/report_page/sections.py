@@ -67,12 +67,11 @@ def sections(run: Run) -> dict[str, str]:
         "robustness": _of_file(settings, "robustness.csv", _robustness),
         "guidelines": _guidelines(settings),
     }
-    for name, (file, words) in TABLES.items():
-        found[name] = f"<p>{html.escape(words)}</p>" + _of_file(settings, file, _table(name))
     # As it is in use: with an edited temperature its cuts have moved since the file was written.
     in_use = table_html(policy_table(run.decision.policy), "policy")
-    file, words = TABLES["policy"]
-    found["policy"] = f"<p>{html.escape(words)}</p>" + _of_file(settings, file, lambda _: in_use)
+    for name, (file, words) in TABLES.items():
+        shown = (lambda _: in_use) if name == "policy" else _table(name)
+        found[name] = f"<p>{html.escape(words)}</p>" + _of_file(settings, file, shown)
     found["policy"] += _held(run)
     return found
 
