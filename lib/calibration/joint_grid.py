@@ -178,7 +178,8 @@ def _label_counts(
         key += first[part]
         key += find(scores[i : i + len(first)])
         wide[part] = key
-        counts += np.bincount(wide[part], minlength=len(counts))
+        # As `bincount` counts, which looks for the smallest and the largest key first.
+        np.add.at(counts, wide[part], 1)
     # What reaches k cuts is flagged by the first k.
     negative, positive = counts.reshape(2, width, cells)[..., ::-1].cumsum(axis=-1)[..., ::-1]
     return positive[:, 1:], (negative + positive)[:, 1:], positive[:, 0]
