@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.metrics import brier_score_loss
 
 from lib.artifacts import write_csv
 from lib.calibration import (
@@ -15,7 +14,6 @@ from lib.calibration import (
     bootstrap_difference,
     classification_metrics,
     cross_fit,
-    expected_calibration_error,
     prob_hate,
     sweep_thresholds,
 )
@@ -118,7 +116,7 @@ def cross_fitted(
     """F1, macro-F1, Brier and ECE in-sample and cross-fitted, two rows a model.
 
     In-sample judges the memes by the temperature and cut fitted on them; cross-fitted judges each
-    by those fitted on the other folds, of whole groups where memes have company, and its F1 has a
+    by those fitted on the other folds, of whole groups where memes have company. Each figure has a
     95% bootstrap interval over what "resampled" says. Where the models were trained on the same
     memes, as in the pilot, both remain in-sample for the model's weights. A model of which a fold
     cannot reach the threshold's floor, or a class of one meme, has no cross-fitted row, and a
@@ -137,14 +135,12 @@ def cross_fitted(
             of_fold = "in a fold " if "floor" in decision.objective else ""
             warnings.warn(f"{model} has no cross-fitted estimate: {of_fold}{error}", stacklevel=2)
         for kind, (p, hate) in judged.items():
-            found = bootstrap_ci(
-                hate.astype(float), labels, "f1", n_resamples=n_resamples, **options
-            )
-            scores = classification_metrics(hate.astype(float), labels)
-            row = {"model": model, "estimate": kind, "f1": scores["f1"]}
-            row |= {"f1_low": found.low, "f1_high": found.high, "macro_f1": scores["macro_f1"]}
-            row |= {"brier": brier_score_loss(labels, p)}
-            row |= {"ece": expected_calibration_error(p, labels)}
+            row: dict[str, Any] = {"model": model, "estimate": kind}
+            decided = hate.astype(float)
+            for metric, x in (("f1", decided), ("macro_f1", decided), ("brier", p), ("ece", p)):
+                found = bootstrap_ci(x, labels, metric, n_resamples=n_resamples, **options)
+                row |= {metric: found.point, f"{metric}_low": found.low}
+                row[f"{metric}_high"] = found.high
             rows.append(row | {"resampled": resampled(frame)})
     return pd.DataFrame(rows)
 

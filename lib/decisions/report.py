@@ -189,12 +189,16 @@ def print_summary(report: Mapping[str, Any], decision: DecisionBundle, counts: p
         )
     if not report["targets"]:
         print("no target is set (target_macro_f1, target_ece)")
-    for row in prevalence_table(report).to_dict("records"):
-        if row["model"] == CHOSEN:
-            print(
-                f"fusion on {described(reported)} if {report['prevalence']:.3g} of all were hate, "
-                f"threshold {row['threshold is']}: {_at_prevalence(row)}"
-            )
+    rows = [r for r in prevalence_table(report).to_dict("records") if r["model"] == CHOSEN]
+    for row in rows:
+        print(f"{_if_so_many(report)}, threshold {row['threshold is']}: {_at_prevalence(row)}")
+    if report["prevalence"] and not rows:
+        print(f"{_if_so_many(report)}: no figures, as memes of one class alone tell of no share")
+
+
+def _if_so_many(report: Mapping[str, Any]) -> str:
+    reported = described(report["reported_on"])
+    return f"fusion on {reported} if {report['prevalence']:.3g} of all were hate"
 
 
 def _at_prevalence(row: Mapping[Any, Any]) -> str:

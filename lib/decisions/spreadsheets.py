@@ -18,8 +18,9 @@ _NAMES = (
     *("id", "text", "group", "dataset", "language", "target_type", "slice", "value"),
     *(f"nearest_{place}_id" for place in (1, 2, 3)),
 )
-# Digits after a zero are a name of somebody's own, such as an annotator's.
-_NAME_OF_DIGITS = re.compile(r"'?0\d+")
+# Digits after a zero are a name of somebody's own, such as an annotator's, and so is what ends in a
+# zero after a point, such as a version: numbers are written without.
+_NAME_OF_DIGITS = re.compile(r"'?(0\d+|\d+\.\d*0)")
 # What a spreadsheet takes for one; Python takes +inf and -1_000 too.
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _LINE_ENDS = re.compile(r"[\r\n\v\f\x85\u2028\u2029]+")

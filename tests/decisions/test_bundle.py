@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import f1_score, precision_score, recall_score
+from sklearn.metrics import brier_score_loss, f1_score, precision_score, recall_score
 
 import lib.decisions.bundle as bundle_module
 from lib.calibration import (
@@ -495,6 +495,15 @@ def test_the_cross_fitted_estimate_stands_beside_the_in_sample_one(val, bundle, 
     assert (table["f1_low"] <= table["f1"]).all()
     assert (table["f1"] <= table["f1_high"]).all()
     assert set(table["resampled"]) == {"memes"}
+    for metric in ("macro_f1", "brier", "ece"):
+        assert table[metric].between(0, 1).all()
+        assert (table[f"{metric}_low"] < table[f"{metric}_high"]).all()
+    prob = prob_hate(logits_of(val, "mm_fusion"), bundle.temperatures["mm_fusion"])
+    rows = table.set_index(["model", "estimate"]).loc[("mm_fusion", "in-sample")]
+    hate = prob >= bundle.thresholds["mm_fusion"]
+    assert rows["macro_f1"] == pytest.approx(f1_score(val["label"], hate, average="macro"))
+    assert rows["brier"] == pytest.approx(brier_score_loss(val["label"], prob))
+    assert rows["brier_low"] < rows["brier"] < rows["brier_high"]
 
 
 def test_the_cross_fitted_estimate_keeps_groups_together(val, bundle, model_folders):

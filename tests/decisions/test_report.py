@@ -105,13 +105,16 @@ def test_precision_recall_and_average_precision_have_intervals(report):
         assert 0 < low < found[name] < high <= 1
 
 
-def test_one_class_in_the_report_is_no_crash(val, test_split, decision, model_folders):
+def test_one_class_in_the_report_is_no_crash(val, test_split, decision, model_folders, capsys):
     hate = test_split[test_split["label"] == 1]
     settings = model_folders.model_copy(update={"prevalence": 0.02, "target_macro_f1": 0.5})
     found = decision_report(val, hate, decision, settings, 10)
     save_report(found, pd.DataFrame(), settings)
     assert target_table(found, settings).set_index("section").loc["test", "met"] == "does not exist"
     assert prevalence_table(found).empty
+    print_summary(found, decision, pd.Series({"TP": len(hate)}))
+    said = [line for line in capsys.readouterr().out.splitlines() if "0.02 of all" in line]
+    assert len(said) == 1 and "no figures, as memes of one class" in said[0]
 
 
 @pytest.mark.parametrize(

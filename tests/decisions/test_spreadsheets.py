@@ -44,10 +44,11 @@ def test_a_text_of_several_lines_is_one_row(end):
 
 
 def test_names_of_digits_keep_their_zeros_and_numbers_stay_numbers(tmp_path):
-    table = pd.DataFrame({"annotator": ["007", "12"], "prob": [0.5, 0.25], "n": [0, 10]})
-    table.to_csv(tmp_path / "t.csv", index=False)
+    names = {"annotator": ["007", "12"], "version": ["1.10", "1.9"]}
+    table = pd.DataFrame(names | {"prob": [0.5, 1.0], "n": [0, 10]})
+    write_csv(tmp_path / "t.csv", table)
     found = as_met(tmp_path / "t.csv")
-    assert found["annotator"].tolist() == ["007", "12"]
+    assert found[list(names)].to_dict("list") == names
     assert found[["prob", "n"]].dtypes.astype(str).tolist() == ["float64", "int64"]
 
 
