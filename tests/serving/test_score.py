@@ -579,6 +579,21 @@ def test_a_text_that_cannot_be_opened_costs_its_row_alone(scored, memes, tmp_pat
     assert "001.txt cannot be read" in scored.rejected["reason"].item()
 
 
+def test_a_text_s_suffix_may_be_in_capitals(scored, memes, tmp_path):
+    folder = tmp_path / "camera"
+    folder.mkdir()
+    for name in ("001", "002"):
+        shutil.copy(memes / "pics" / f"{name}.jpg", folder / f"{name}.JPG")
+    (folder / "001.TXT").write_text("monday")
+    (folder / "002.txt").write_text("tuesday")
+    (folder / "002.TXT").write_text("not this")
+    assert scored(folder)["text_from"].tolist() == ["given", "given"]
+    (folder / "001.TXT").unlink()
+    (folder / "001.TXT").symlink_to(folder / "gone.txt")
+    assert scored(folder, "again")["id"].tolist() == ["002.JPG"]
+    assert "001.TXT cannot be read" in scored.rejected["reason"].item()
+
+
 def test_a_shard_s_suffix_may_be_in_capitals(scored, memes, tmp_path):
     foreign_shard(memes, tmp_path / "S.TAR")
     assert len(scored(tmp_path / "S.TAR"))

@@ -15,7 +15,8 @@ from lib.serving.scoring import tars
 from lib.serving.scoring.rows import Row
 
 PICTURES = tuple(f".{suffix}".encode() for suffix in tars.PICTURES)
-TEXT = b".txt"
+# The second as some cameras and old systems write it.
+TEXTS = (b".txt", b".TXT")
 MANIFEST, ASR = "data_manifest.jsonl", "asr.jsonl"
 # What the fields of a line are, where it holds more than an overlaid text.
 _FIELDS = {
@@ -25,13 +26,13 @@ _FIELDS = {
 
 
 class Found(NamedTuple):
-    """A file: its path relative to the folder, and whether a text lies beside a picture.
+    """A file: its path relative to the folder, and the suffix of the text beside a picture.
 
     Or a folder that cannot be looked into, and why.
     """
 
     path: bytes
-    text_beside: bool = False
+    text_beside: str | None = None
     fault: str | None = None
 
 
@@ -54,7 +55,7 @@ def folder_rows(folder: str, reads_texts: bool = True) -> Iterator[Row]:
         picture = os.path.join(folder, name)
         text = texts.get(name)
         if found.text_beside and reads_texts:
-            beside = Path(picture).with_suffix(".txt")
+            beside = Path(picture).with_suffix(found.text_beside)
             try:
                 text = beside.read_text(encoding="utf-8-sig", errors="surrogateescape")
             except OSError as error:
@@ -130,16 +131,29 @@ def _pictures_below(folder: bytes, inside: bytes, above: tuple[bytes, ...] = ())
             raise
         yield Found(inside, fault=f"this folder cannot be looked into: {error.strerror}")
         return
-    texts = pc.filter(files, pc.ends_with(files, TEXT))
+    texts = pc.filter(files, pc.ends_with(files, b".txt", ignore_case=True))
     for start in range(0, len(files), 4096):
-        names = files.slice(start, 4096)
-        stems = pa.array([os.path.splitext(name)[0] + TEXT for name in names.to_pylist()])
-        beside = pc.is_in(stems, texts) if len(texts) else pa.array([False] * len(names))
-        for name, has_text in zip(names.to_pylist(), beside.to_pylist(), strict=True):
+        names = files.slice(start, 4096).to_pylist()
+        for name, suffix in zip(names, _beside(names, texts), strict=True):
             if name.lower().endswith(PICTURES):
-                yield Found(os.path.join(inside, name), has_text)
+                yield Found(os.path.join(inside, name), suffix)
     for name in folders:
         yield from _pictures_below(folder, os.path.join(inside, name), (*above, here))
+
+
+def _beside(names: list[bytes], texts: pa.Array) -> list[str | None]:
+    """The suffix of the text that lies beside each file, `texts` being those of its folder."""
+    found: list[str | None] = [None] * len(names)
+    if not len(texts):
+        return found
+    stems = [os.path.splitext(name)[0] for name in names]
+    for suffix in reversed(TEXTS):
+        there = pc.is_in(pa.array([stem + suffix for stem in stems], pa.binary()), texts)
+        found = [
+            suffix.decode() if is_there else before
+            for is_there, before in zip(there.to_pylist(), found, strict=True)
+        ]
+    return found
 
 
 def _names(folder: bytes) -> tuple[pa.Array, list[bytes]]:
@@ -154,7 +168,7 @@ def _names(folder: bytes) -> tuple[pa.Array, list[bytes]]:
                 continue
             if entry.is_dir():
                 folders.append(entry.name)
-            elif entry.name.lower().endswith((*PICTURES, TEXT)):
+            elif entry.name.lower().endswith((*PICTURES, b".txt")):
                 names.append(entry.name)
             if len(names) == 65_536:
                 chunks.append(pa.array(names, pa.binary()))

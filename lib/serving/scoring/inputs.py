@@ -156,7 +156,8 @@ def _of_folder(folder: str) -> tuple[str, int]:
         path = os.path.join(os.fsencode(folder), found.path)
         digest.update(found.path + f"\0{_date_of(path)}\n".encode())
         if found.text_beside:
-            digest.update(_date_of(os.path.splitext(path)[0] + folders.TEXT).encode())
+            beside = os.path.splitext(path)[0] + found.text_beside.encode()
+            digest.update(_date_of(beside).encode())
     return digest.hexdigest()[:16], n
 
 
