@@ -20,6 +20,8 @@ MAX_PIXELS = 89_478_485
 PADDING = (128, 128, 128)
 # Grey levels; a flatter picture has no layout to hash, and all such pictures would look alike
 _FLAT = 2.0
+# Rows of a transparent picture that are laid over white at once
+_BAND = 64
 
 
 def load_picture(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
@@ -111,11 +113,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         return _from_deep(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return _over_white(image) if image.has_transparency_data else image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Some rows at a time: three copies of the whole would take twelve bytes a pixel."""
+    flat = Image.new("RGB", image.size)
+    for top in range(0, image.height, _BAND):
+        box = (0, top, image.width, min(top + _BAND, image.height))
+        band = image.crop(box).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        flat.paste(Image.alpha_composite(white, band).convert("RGB"), box)
+    return flat
 
 
 def _from_deep(image: Image.Image) -> Image.Image:

@@ -64,6 +64,28 @@ def test_transparency_lies_over_white(tmp_path, mode):
     assert picture.getpixel((0, 0)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize(
+    ("mode", "transparency"),
+    [
+        *(("RGBA", None), ("LA", None), ("P", 3), ("P", bytes(range(256)))),
+        *(("L", 100), ("RGB", (7, 7, 7)), ("1", 0)),
+    ],
+)
+def test_a_tall_transparent_picture_is_as_if_laid_over_white_whole(mode, transparency):
+    values = np.random.default_rng(0).integers(0, 255, (150, 9, 4), dtype=np.uint8)
+    values[::3] = 7
+    drawn, file = Image.fromarray(values), io.BytesIO()
+    image = drawn.convert("RGB").quantize() if mode == "P" else drawn.convert("RGB").convert(mode)
+    if mode in ("RGBA", "LA"):
+        image = drawn.convert(mode)
+    image.save(file, "PNG", **({} if transparency is None else {"transparency": transparency}))
+    whole = Image.open(io.BytesIO(file.getvalue())).convert("RGBA")
+    white = Image.new("RGBA", whole.size, "white")
+    expected = Image.alpha_composite(white, whole).convert("RGB")
+    assert whole.getextrema()[3][0] < 255
+    assert load_picture(file.getvalue()).tobytes() == expected.tobytes()
+
+
 def test_half_transparent_black_is_grey(tmp_path):
     path = saved(tmp_path, Image.new("RGBA", (4, 4), (0, 0, 0, 127)), "a.png")
     assert load_picture(path).getpixel((0, 0)) == (128, 128, 128)

@@ -88,7 +88,10 @@ def _listening(settings: ServiceSettings) -> socket.socket:
     except OSError as error:
         listener.close()
         place = f"{settings.host}:{settings.port}"
-        raise OSError(f"cannot listen on {place} ({error.strerror}); choose another port") from None
+        other = "host" if isinstance(error, socket.gaierror) else "port"
+        raise OSError(
+            f"cannot listen on {place} ({error.strerror}); choose another {other}"
+        ) from None
     return listener
 
 

@@ -110,11 +110,14 @@ def _add_model(
 ) -> None:
     """The routes that say what answers, and how it fares."""
 
+    # What balances load may ask for the head alone.
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", response_model=schema.Health)
     async def healthz() -> Response:
         """Whether the process lives."""
         return JSONResponse({"status": "alive"})
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", response_model=schema.Health, responses={503: schema.ERRORS[503]})
     async def readyz() -> Response:
         """Whether memes are judged."""

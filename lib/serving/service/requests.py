@@ -71,6 +71,9 @@ def _check_number(memes: int, at_most: int) -> None:
 
 
 def _is_form(request: Request) -> bool:
+    packed = request.headers.get("content-encoding", "identity").strip().lower()
+    if packed != "identity":
+        raise HTTPException(415, "the body is compressed (Content-Encoding); send it as it is")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in ("multipart/form-data", "application/json"):
         raise HTTPException(
@@ -145,11 +148,23 @@ async def _json(request: Request) -> Any:
     body = await request.body()
     try:
         if len(body) > _LARGE:
-            return await run_in_threadpool(json.loads, body)
-        return json.loads(body)
+            return await run_in_threadpool(_read_json, body)
+        return _read_json(body)
     except (ValueError, RecursionError) as error:
         said = "too deeply nested" if isinstance(error, RecursionError) else _where(error)
         raise HTTPException(400, f"not JSON ({said})") from None
+
+
+class _Twice(dict[str, Any]):
+    """An object in which a name stands twice, so that nobody knows what is meant."""
+
+
+def _read_json(body: bytes) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        return found if len(found) == len(pairs) else _Twice(found)
+
+    return json.loads(body, object_pairs_hook=once)
 
 
 def _where(error: ValueError) -> str:
@@ -164,6 +179,8 @@ def _from_json(item: Any, place: str) -> Sent | Fault:
         return Fault(422, f"{place}expected an object with text and image, got {_kind(item)}")
     if any(name not in FIELDS for name in item):
         return Fault(422, f"{place}there is no such field; known are {' and '.join(FIELDS)}")
+    if isinstance(item, _Twice):
+        return Fault(422, f"{place}a field is given twice; give each once")
     image = item.get("image")
     if image is None:
         return Sent(item.get("text"), None)

@@ -18,7 +18,7 @@ PREFIX = "MEMES_"
 class ServiceSettings(BaseModel):
     """The limits of a service; an unknown name or an impossible value is a ValidationError."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     mode: Literal["pilot", "full"] = Field(
         default="pilot", description="whose models and decisions"

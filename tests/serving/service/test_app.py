@@ -1,3 +1,4 @@
+import gzip
 import json
 import re
 
@@ -122,6 +123,13 @@ BAD_REQUESTS = {
     "base64 of no letters": ('{"image": "é"}'.encode(), HEADERS, 422, "image is not base64"),
     "a number for a picture": (b'{"image": 7}', HEADERS, 422, "image is a number, expected"),
     "a list for a picture": (b'{"image": [1]}', HEADERS, 422, "image is a list, expected"),
+    "a text twice in JSON": (b'{"text": "a", "text": "b"}', HEADERS, 422, "given twice"),
+    "a compressed document": (
+        gzip.compress(b'{"text": "a"}'),
+        HEADERS | {"content-encoding": "gzip"},
+        415,
+        "compressed",
+    ),
     "plain text": (b"hello", {"content-type": "text/plain"}, 415, "send multipart"),
     "no content type": (b"{}", {}, 415, "send multipart"),
     "an encoded form": (
@@ -194,6 +202,19 @@ def test_a_batch_that_cannot_be_read_is_told_why(client):
         found = client.post("/predict_batch", json=body)
         assert (found.status_code, said in found.json()["error"]) == (status, True)
     assert client.post("/predict_batch", json=[]).json() == []
+
+
+def test_a_meme_of_a_batch_with_a_field_twice_fails_alone(client):
+    body = b'[{"text": "a", "text": "b"}, {"text": "a"}]'
+    bad, good = client.post("/predict_batch", content=body, headers=HEADERS).json()
+    assert bad["status"] == 422 and "meme 0: a field is given twice" in bad["error"]
+    assert 0 < good["prob_hate"] < 1
+
+
+def test_a_balancer_may_ask_for_the_head_alone(client):
+    for path in ("/healthz", "/readyz"):
+        found = client.head(path)
+        assert (found.status_code, found.headers["content-type"]) == (200, "application/json")
 
 
 def test_paths_and_methods_that_are_not_there(client):

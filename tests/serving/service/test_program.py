@@ -230,6 +230,9 @@ def test_without_its_files_it_does_not_start_and_says_why(full_root, monkeypatch
         (["--port", "70000"], (), "error: --port=70000: "),
         (["--queue", "10"], (), "error: max_items 64 do not fit into a queue of 10"),
         (["--mode", "half"], (), "error: --mode=half: "),
+        (["--max-held-mb", "inf"], (), "error: --max-held-mb=inf: "),
+        (["--read-timeout", "inf"], (), "error: --read-timeout=inf: "),
+        ([], [("MEMES_MAX_HELD_MB", "nan")], "error: MEMES_MAX_HELD_MB=nan: "),
         ([], [("MEMES_QUEUE", "none")], "error: MEMES_QUEUE=none: "),
         ([], [("MEMES_TOKEN", "short")], "error: MEMES_TOKEN: "),
         ([], [("MEMES_TOKEN", "")], "error: MEMES_TOKEN is empty"),
@@ -260,6 +263,15 @@ def test_a_port_that_is_taken_is_named(full_root, monkeypatch, capsys):
         )
     assert code == 2
     assert said.startswith(f"error: cannot listen on 127.0.0.1:{port}")
+
+
+def test_a_host_that_is_none_is_named(full_root, monkeypatch, capsys):
+    code, said = started(
+        monkeypatch, capsys, "--host", "no such host", "--root", full_root.root, "--mode", "full"
+    )
+    assert code == 2
+    assert said.startswith("error: cannot listen on no such host:8000")
+    assert said.endswith("choose another host\n")
 
 
 def test_a_port_of_a_service_that_is_loading_still_is_refused(full_root, monkeypatch, capsys):
