@@ -14,6 +14,8 @@ from lib.decisions.bundle import DecisionBundle
 from lib.decisions.resampled_counts import ratio, resampled_sums
 from lib.modeling.prediction_table import groups_of, logits_of
 
+# How far two computations of one share may lie apart; counts of memes differ by far more.
+ROUNDING = 1e-12
 NOT_REACHED = "floor not reached at this prevalence"
 
 
@@ -121,11 +123,12 @@ def _retuned(
 ) -> float | None:
     """The threshold of the best objective where hate has that share, of equals the lowest.
 
-    As `best_threshold` has it, midway between the lowest flagged score and the next lower one.
+    As `best_threshold` has it, midway between the lowest flagged score and the next lower one, and
+    of equal recalls the more precise.
     The objectives are those of `lib.calibration.best_threshold`. The counts are shares of all
     memes: with r and q the rates at which hateful and harmless ones are flagged, tp = prevalence r
-    and fp = (1 - prevalence) q. Where flagging nothing is best it is `ABOVE_ALL`; None where no
-    threshold keeps `floor`.
+    and fp = (1 - prevalence) q. Shares that differ by rounding alone are equal. Where flagging
+    nothing is best it is `ABOVE_ALL`; None where no threshold keeps `floor`.
     """
     q, r, cuts = roc_curve(labels, prob, drop_intermediate=False)
     tp, fp = prevalence * r, (1 - prevalence) * q
@@ -136,16 +139,23 @@ def _retuned(
         "macro_f1": (_f1(tp, fp, fn) + _f1(tn, fp, fn)) / 2,
         "balanced_accuracy": (r + 1 - q) / 2,
         "cost": -(costs[0] * fp + costs[1] * fn),
-        "precision_at_recall": np.where(r >= floor, precision, -np.inf),
-        "recall_at_precision": np.where(precision >= floor, r, -np.inf),
+        "precision_at_recall": np.where(r >= floor - ROUNDING, precision, -np.inf),
+        "recall_at_precision": np.where(precision >= floor - ROUNDING, r, -np.inf),
     }[objective]
     if np.isneginf(values).all():
         return None
-    best = len(cuts) - 1 - int(np.argmax(values[::-1]))
+    equal = _highest(values)
+    if objective == "recall_at_precision":
+        equal &= _highest(np.where(equal, precision, -np.inf))
+    best = int(np.flatnonzero(equal)[-1])
     if best == 0:  # flagging nothing
         return ABOVE_ALL
     lower = float(cuts[best + 1]) if best + 1 < len(cuts) else None
     return midway(lower, float(cuts[best]), prob)
+
+
+def _highest(values: np.ndarray) -> np.ndarray:
+    return np.isclose(values, values.max(), rtol=ROUNDING, atol=ROUNDING)
 
 
 def _precision(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:

@@ -48,11 +48,33 @@ def _beta(margins: np.ndarray, labels: np.ndarray, held: np.ndarray) -> np.ndarr
 
 
 def _logistic(x: np.ndarray, labels: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Logistic regression without a penalty; inputs are scaled, for its solver's sake alone."""
+    """Logistic regression without a penalty; inputs are scaled, for its solver's sake alone.
+
+    Where it parts the classes without error no finite fit exists, and it would end wherever its
+    solver stops: there it is fitted to the smoothed labels of Platt 1999, (n + 1) / (n + 2) for the
+    n of hate and 1 / (n + 2) for the n others.
+    """
     scale = np.maximum(np.abs(x).max(axis=0), np.finfo(float).tiny)
     # The usual tolerance ends it far from the optimum where beta's two inputs are nearly one.
-    model = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000).fit(x / scale, labels)
+    model = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000)
+    if _parted(x, labels):
+        smooth = np.where(labels == 1, labels.sum() + 1, 1) / (np.bincount(labels)[labels] + 2)
+        twice, both = np.concatenate([x, x]) / scale, np.repeat([1, 0], len(x))
+        model.fit(twice, both, sample_weight=np.concatenate([smooth, 1 - smooth]))
+    else:
+        model.fit(x / scale, labels)
     return model.predict_proba(held / scale)[:, 1]
+
+
+def _parted(x: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether a logistic curve in the k inputs x (n, k), whose sum is the margin, errs nowhere.
+
+    Platt's cuts the margins once, and beta's at two places at most, as ln p and -ln(1 - p) lie on a
+    bent line. Equal margins do not help: the curve's slope still has no bound.
+    """
+    margins = x.sum(axis=1)
+    orders = (np.lexsort((side, margins)) for side in (labels, -labels))
+    return min(np.count_nonzero(np.diff(labels[order])) for order in orders) <= x.shape[1]
 
 
 def _log_odds_parts(margins: np.ndarray) -> np.ndarray:
@@ -60,7 +82,7 @@ def _log_odds_parts(margins: np.ndarray) -> np.ndarray:
     return np.stack([-np.logaddexp(0, -margins), np.logaddexp(0, margins)], axis=1)
 
 
-# Platt 1999 without his smoothed labels; Zadrozny and Elkan 2002; Kull, Silva Filho and Flach 2017
+# Platt 1999, his smoothed labels only where needed; Zadrozny and Elkan 2002; Kull, Silva Filho and Flach 2017
 # with both slopes free.
 CALIBRATORS: dict[str, Calibrator] = {
     "temperature": _temperature,

@@ -17,7 +17,7 @@ from lib.calibration.ranking import ABOVE_ALL
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibrated
-from lib.decisions.prevalence import NOT_REACHED, at_prevalence, shifted
+from lib.decisions.prevalence import NOT_REACHED, _retuned, at_prevalence, shifted
 
 SHARE = st.floats(0.001, 0.999)
 
@@ -77,6 +77,31 @@ def test_retuned_at_the_datas_own_prevalence_is_the_threshold_as_it_was_fitted(v
     for model in MODELS:
         retuned = found[model]["retuned"]["threshold"]
         assert retuned == pytest.approx(decision.thresholds[model], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        *({"objective": name} for name in ("f1", "macro_f1", "balanced_accuracy")),
+        *(
+            {"objective": name, "floor": floor}
+            for name in ("precision_at_recall", "recall_at_precision")
+            for floor in (0.5, 0.75, 0.8)
+        ),
+    ],
+)
+def test_of_equally_good_thresholds_the_one_that_was_fitted_is_taken(objective):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        labels = rng.permutation(np.r_[np.zeros(30, int), np.ones(rng.integers(5, 25), int)])
+        prob = np.round(np.clip(rng.normal(0.3 + 0.3 * labels, 0.2), 0.01, 0.99), 2)
+        try:
+            fitted = best_threshold(prob, labels, **objective)
+        except ValueError:
+            assert _retuned(prob, labels, labels.mean(), **objective) is None
+            continue
+        found = _retuned(prob, labels, labels.mean(), **objective)
+        assert ((prob >= found) == (prob >= fitted.threshold)).all()
 
 
 def test_a_rarer_hate_costs_precision_and_asks_for_another_threshold(val, decision):

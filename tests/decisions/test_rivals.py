@@ -58,6 +58,29 @@ def test_beta_is_fitted_to_its_optimum_where_its_inputs_are_nearly_one():
     assert log_loss(labels, found, normalize=False) == pytest.approx(best.fun, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        *((name, [0, 0, 0, 1, 1, 1, 1]) for name in ("Platt", "beta")),
+        ("beta", [0, 0, 1, 1, 1, 0, 0]),
+    ],
+)
+def test_where_no_logistic_fit_is_finite_it_is_that_of_smoothed_labels(name, labels):
+    margins, labels = np.array([-3.0, -2.0, -0.5, -0.5, 1.0, 2.0, 4.0]), np.array(labels)
+    parts = [np.log(expit(margins)), -np.log(expit(-margins))] if name == "beta" else [margins]
+    x = np.stack([*parts, np.ones(7)], axis=1)
+    of_class = np.array([np.sum(labels == 0), np.sum(labels == 1)])[labels]
+    targets = np.where(labels == 1, of_class + 1, 1) / (of_class + 2)
+
+    def loss(weights):
+        z = x @ weights
+        return (np.logaddexp(0, z) - targets * z).sum()
+
+    best = minimize(loss, np.zeros(x.shape[1]), method="BFGS", options={"gtol": 1e-9})
+    found = CALIBRATORS[name](margins, labels, margins)
+    assert found == pytest.approx(expit(x @ best.x), abs=1e-4)
+
+
 def test_isotonic_is_the_rate_of_each_score_where_rates_ascend():
     margins = np.repeat([-1.0, 1.0], 10)
     labels = np.array([1] * 2 + [0] * 8 + [1] * 7 + [0] * 3)
