@@ -23,6 +23,8 @@ from lib.modeling.prediction_table import (
 )
 
 MODES = ("full", "pilot")
+# Memes of other texts whose pictures are compared: enough to find that the data are others.
+LOOKED_AT = 100
 
 
 class Run(NamedTuple):
@@ -81,7 +83,7 @@ def paired(a: Run, b: Run, overlap: bool = False) -> tuple[Run, Run]:
     """Both runs on the memes that both have scored, in A's order.
 
     Runs of one mode must have scored the same memes, unless `overlap` lets the shared ones do.
-    Raises ValueError that counts what differs.
+    Raises ValueError that counts what differs, also where an id stands for another meme in B.
     """
     one, two = (run.frame.set_index("id", drop=False) for run in (a, b))
     shared = one.index[one.index.isin(two.index)]
@@ -100,8 +102,37 @@ def paired(a: Run, b: Run, overlap: bool = False) -> tuple[Run, Run]:
             f"A and B have not scored the same memes: {len(shared)} shared, {alone[0]} in A alone, "
             f"{alone[1]} in B alone, {differ.sum()} shared ones with different labels; {mend}"
         )
-    one, two = one.reset_index(drop=True), two.reset_index(drop=True)
-    return a._replace(frame=one), b._replace(frame=two)
+    pair = (
+        a._replace(frame=one.reset_index(drop=True)),
+        b._replace(frame=two.reset_index(drop=True)),
+    )
+    _refuse_other_memes(*pair)
+    return pair
+
+
+def _refuse_other_memes(a: Run, b: Run) -> None:
+    """Raise ValueError where neither text nor picture of an id is the same in both runs.
+
+    Another text alone is no other meme: it may have been read or packed anew. Of those that have
+    one the first are looked at; nothing is known of runs without shards.
+    """
+    shards = [found for run in (a, b) if (found := _shards_of(run))]
+    if len(shards) < 2:
+        return
+    texts = [_texts_of(memes, rows) for memes, rows in shards]
+    differ = [n for n, (one, two) in enumerate(zip(*texts, strict=True)) if one != two]
+    looked_at = differ[:LOOKED_AT]
+    other = [
+        n
+        for n in looked_at
+        if len({memes[rows[n]]["image"].tobytes() for memes, rows in shards}) == 2
+    ]
+    if other:
+        raise ValueError(
+            f"A and B have not scored the same memes: of {len(looked_at)} shared ids whose texts "
+            f"differ {len(other)} have another picture too, the first is "
+            f"'{a.frame['id'][other[0]]}'; give two runs on the same data"
+        )
 
 
 def memes_of(run: Run) -> tuple[list[str], list[Mapping[str, Any]]] | None:
@@ -109,14 +140,27 @@ def memes_of(run: Run) -> tuple[list[str], list[Mapping[str, Any]]] | None:
 
     Raises ValueError where the shards do not hold the predicted memes.
     """
+    if (found := _shards_of(run)) is None:
+        return None
+    memes, rows = found
+    metas = memes.metas
+    return _texts_of(memes, rows), [metas[row] for row in rows]
+
+
+def _shards_of(run: Run) -> tuple[MemeShards, list[int]] | None:
+    """The shards of a run, and where its memes lie in them; raises as `memes_of` does."""
     if run.shards is None or not run.shards.exists():
         return None
-    memes = MemeShards(shard_paths(run.shards, run.settings.report_split), pictures=False)
+    memes = MemeShards(shard_paths(run.shards, run.settings.report_split))
     place = {id_: row for row, id_ in enumerate(memes.ids)}
     if lacking := sum(id_ not in place for id_ in run.frame["id"]):
         raise ValueError(f"{run.shards} lacks {lacking} of the memes in {run.predictions}")
-    rows, texts, metas = [place[id_] for id_ in run.frame["id"]], memes.texts, memes.metas
-    return [texts[row] for row in rows], [metas[row] for row in rows]
+    return memes, [place[id_] for id_ in run.frame["id"]]
+
+
+def _texts_of(memes: MemeShards, rows: list[int]) -> list[str]:
+    texts = memes.texts
+    return [texts[row] for row in rows]
 
 
 def _modes_of(place: Path) -> list[str]:
@@ -140,6 +184,9 @@ def _predictions(settings: Settings) -> Path:
 
 def _read(path: Path) -> pd.DataFrame:
     frame = pd.read_parquet(checked_file(path))
+    for name in ("id", "group"):
+        if bad := int(frame[name].isna().sum()):
+            raise ValueError(f"{path}: column '{name}' has {bad} values that are missing")
     for name in COLUMNS[-2 * len(MODELS) :]:
         if bad := int((~np.isfinite(frame[name].to_numpy(np.float64))).sum()):
             raise ValueError(f"{path}: column '{name}' has {bad} values that are not finite")

@@ -82,8 +82,8 @@ def _log_odds_parts(margins: np.ndarray) -> np.ndarray:
     return np.stack([-np.logaddexp(0, -margins), np.logaddexp(0, margins)], axis=1)
 
 
-# Platt 1999, his smoothed labels only where needed; Zadrozny and Elkan 2002; Kull, Silva Filho and Flach 2017
-# with both slopes free.
+# Platt 1999, his smoothed labels only where needed; Zadrozny and Elkan 2002; Kull, Silva Filho and
+# Flach 2017 with both slopes free.
 CALIBRATORS: dict[str, Calibrator] = {
     "temperature": _temperature,
     "uncalibrated": lambda margins, labels, held: prob_hate(held),

@@ -165,7 +165,13 @@ def refuse_other_shards(frame: pd.DataFrame, settings: Settings, split: str) -> 
 
     Where no shards of it lie, and where the predictions do not name theirs, nothing is refused.
     """
-    made_of = (frame.attrs.get("shards") or {}).get(split)
+    of_splits = frame.attrs.get("shards") or {}
+    if not isinstance(of_splits, dict):
+        raise ValueError(
+            f"{settings.artifact(6, 'predictions.parquet')}: 'shards' in its metadata is no object "
+            f"of splits; evaluate again: {again(6)}"
+        )
+    made_of = of_splits.get(split)
     # Not by `shard_paths`, whose module loads PyTorch, which decisions do without.
     shards = sorted((settings.shards / split).glob("shard-*.tar"))
     if shards and made_of is not None and made_of != shards_fingerprint(shards):

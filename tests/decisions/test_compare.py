@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -416,14 +417,41 @@ def test_shards_without_the_predicted_memes_are_refused(packed_roots, capsys):
     assert "lacks" in one_line(capsys)
 
 
+@pytest.fixture
+def other_texts(monkeypatch):
+    """Both runs have packed the same ids with other texts."""
+    texts = iter((["as read before"] * 99, ["as read anew"] * 99))
+    monkeypatch.setattr(MemeShards, "texts", property(lambda _: next(texts)))
+
+
+def test_an_id_that_stands_for_another_meme_is_refused(
+    packed_roots, other_texts, monkeypatch, capsys
+):
+    # Generated memes are numbered alike, whatever they are.
+    colours = iter(range(256))
+    monkeypatch.setattr(
+        MemeShards, "__getitem__", lambda *_: {"image": Image.new("RGB", (4, 4), next(colours))}
+    )
+    assert main([*map(str, packed_roots)]) == 2
+    assert "have another picture too, the first is" in one_line(capsys)
+
+
+def test_another_text_of_the_same_picture_is_the_same_meme(packed_roots, other_texts):
+    a, b = paired(*(read_run(place, "full") for place in packed_roots))
+    assert a.frame["id"].tolist() == b.frame["id"].tolist()
+
+
 def test_predictions_of_other_shards_are_refused(packed_roots, capsys):
     settings = Settings(mode="full", root=packed_roots[0])
     frame = pd.read_parquet(settings.artifact(6, "predictions.parquet"))
-    frame.attrs["shards"] = {"test": "0" * 16}
-    save_predictions(frame, settings.artifact(6, "predictions.parquet"))
-    DecisionBundle.fit(predictions_to_fit(settings), settings, 5).save(settings)
-    assert main([*map(str, packed_roots)]) == 2
-    assert "other shards than" in one_line(capsys)
+    for made_of, said in (
+        ({"test": "0" * 16}, "other shards than"),
+        ([1], "'shards' in its metadata is no object"),
+    ):
+        frame.attrs["shards"] = made_of
+        save_predictions(frame, settings.artifact(6, "predictions.parquet"))
+        assert main([*map(str, packed_roots)]) == 2
+        assert said in one_line(capsys)
 
 
 def test_the_cells_of_one_run_are_no_slice_of_both(root, predictions):
@@ -575,6 +603,10 @@ def other_labels(frame):
         (lambda f: changed(f, id=f["id"].replace("test1", "test0")), "'id' repeats 1 ids"),
         (lambda f: f.drop(columns="group"), "no column 'group'"),
         (lambda f: f[200:], "no rows of split 'val', part 'calibrate', to fit"),
+        (
+            lambda f: changed(f, group=f["group"].where(f.index > 4)),
+            "'group' has 5 values that are",
+        ),
         (lambda f: changed(f, label=2), "'label' has values other than 0 and 1"),
         (
             lambda f: changed(f, mm_fusion_logit_1=f["mm_fusion_logit_1"].where(f.index > 4)),
