@@ -7,7 +7,8 @@ and e_g errors each, a meme by itself being a group of one, G groups in all:
     design effect = G / (G - 1) * sum over g of (e_g - p n_g)^2 / (n p (1 - p)), at least 1
 
 n memes say as much as n / design effect independent ones, by which intervals and tests count them.
-Where p is 0 or 1 the variance cannot be seen, and the effect of all memes of the slice is taken.
+Where p is 0 or 1 the variance cannot be seen, and the effect of the value and the others of its
+slice together is taken, for which a group on both sides counts as one on each.
 """
 
 from collections.abc import Sequence
