@@ -95,7 +95,7 @@ def _lines(path: Path) -> list[str]:
         raise FileNotFoundError(f"{path} does not exist; it is one of GoEmotions' TSV files")
     try:
         # Not splitlines(): comments hold line separators that Python would split at.
-        lines = path.read_bytes().decode("utf-8").split("\n")
+        lines = path.read_bytes().decode("utf-8").removeprefix("\ufeff").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 (byte {error.start}); convert it first") from None
     return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]

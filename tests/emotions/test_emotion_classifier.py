@@ -224,6 +224,17 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     assert [list(np.flatnonzero(row)) for row in data.labels] == [[2, 27], [0]]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path):
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfjoy\r\nanger\r\n")
+    (tmp_path / "dev.tsv").write_bytes(b"\xef\xbb\xbffine\t0\ta\n")
+    names = read_labels(tmp_path / "labels.txt")
+    assert names == ("joy", "anger")
+    assert read_tsv(tmp_path / "dev.tsv", names).texts == ["fine"]
+    (tmp_path / "dev.tsv").write_bytes(b"\xef\xbb\xbfcaf\xe9\t0\ta\n")
+    with pytest.raises(ValueError, match=r"dev\.tsv is not UTF-8 \(byte 6\)"):
+        read_tsv(tmp_path / "dev.tsv", names)
+
+
 def test_labels_come_from_the_folder(tmp_path):
     (tmp_path / "labels.txt").write_text("calm\nupset\n")
     (tmp_path / "test.tsv").write_text("hm\t1\ta\n")
