@@ -26,7 +26,7 @@ _PROBED = 1000
 class TextRow(NamedTuple):
     """A row of a file: the line it begins at (of Parquet the row), from 1, its id, text or fault.
 
-    `id` is that of a column "id", else the number of the row, from 1.
+    `id` is that of a column "id", else or where that is empty the number of the row, from 1.
     """
 
     line: int
@@ -39,8 +39,8 @@ def read_texts(path: str | Path, stream: BinaryIO, column: str = "text") -> Iter
     """The rows of an open file, whose kind `path` tells by its suffix; none is a .txt.
 
     In .csv and .tsv a `column` that is a number is counted from 1 in a file without a header.
-    Raises ValueError naming a missing column and those there are, or if the file is damaged or in
-    UTF-16.
+    Raises ValueError naming a missing column and those there are, or one that is there twice, or
+    if the file is damaged or in UTF-16.
     """
     if stream.seekable():
         begin = stream.tell()
@@ -73,7 +73,8 @@ def fault_of(text: Any) -> str | None:
 
 
 def _row(line: int, number: int, text: Any, given_id: Any = None) -> TextRow:
-    id_ = str(number if given_id is None else given_id)
+    id_ = "" if given_id is None else str(given_id)
+    id_ = id_ if id_.strip() else str(number)
     # Undecodable bytes were read as lone surrogates, which no file can hold.
     id_ = id_.encode(errors="backslashreplace").decode()
     fault = fault_of(text)
@@ -111,25 +112,34 @@ def _delimited(path: str, stream: BinaryIO, column: str) -> Iterator[TextRow]:
     else:
         reader = csv.reader(text, delimiter="\t" if tabs else ",")
     header = [] if headless else [name.strip() for name in next(reader, [])]
-    if header.count(column) > 1:
-        raise ValueError(f"{path} has several columns '{column}'; name each otherwise")
     if headless and int(column) < 1:
         raise ValueError(f"{path}: there is no column number {column}; they count from 1")
     at = int(column) - 1 if headless else _place(path, header, column)
-    id_at = header.index("id") if "id" in header else None
+    id_at = _place(path, header, "id") if "id" in header else None
     for number, (line, values) in enumerate(_records(reader), start=1):
-        if isinstance(values, str):
-            row = TextRow(line, str(number), fault=values)
-        elif header and len(values) != len(header):
-            fault = f"{len(values)} fields, expected {len(header)}"
-            row = TextRow(line, str(number), fault=fault)
-        elif not 0 <= at < len(values):
-            row = TextRow(line, str(number), fault=f"{len(values)} fields, no number {column}")
-        else:
+        several = reader.line_num > line
+        row = TextRow(line, str(number), fault=_misshapen(values, header, at, tabs and several))
+        if row.fault is None:
             row = _row(line, number, values[at], None if id_at is None else values[id_at])
-        if row.fault and reader.line_num > line:
+        if row.fault and several:
             row = row._replace(fault=f"{row.fault} (to line {reader.line_num}: an open quote?)")
         yield row
+
+
+def _misshapen(
+    values: Sequence[str] | str, header: Sequence[str], at: int, lines_of_tabs: bool
+) -> str | None:
+    """Why a record is no row; `lines_of_tabs` says that it has several lines of a .tsv."""
+    if isinstance(values, str):
+        return values
+    if header and len(values) != len(header):
+        return f"{len(values)} fields, expected {len(header)}"
+    if at >= len(values):
+        return f"{len(values)} fields, no number {at + 1}"
+    # A quote that was left open made the rows behind it part of its cell, tabs and all.
+    if lines_of_tabs and any("\t" in value for value in values):
+        return "a cell of several lines holds tabs"
+    return None
 
 
 def _records(reader: Any) -> Iterator[tuple[int, list[str] | str]]:
@@ -177,10 +187,11 @@ def _objects(stream: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 def _parquet(path: str, stream: BinaryIO, column: str) -> Iterator[TextRow]:
     try:
-        file = pq.ParquetFile(stream)
+        file = _parquet_file(stream)
         names = file.schema_arrow.names
-        _place(path, names, column)
         wanted = list(dict.fromkeys([column, *(["id"] if "id" in names else [])]))
+        for name in wanted:
+            _place(path, names, name)
         number = 0
         for batch in file.iter_batches(1024, columns=wanted):
             columns = [_values(batch.column(name)) for name in wanted]
@@ -194,11 +205,20 @@ def _parquet(path: str, stream: BinaryIO, column: str) -> Iterator[TextRow]:
         raise ValueError(f"{path} is not a sound Parquet file: {error}") from None
 
 
+def _parquet_file(stream: BinaryIO) -> pq.ParquetFile:
+    file = pq.ParquetFile(stream)
+    categories = [field.name for field in file.schema_arrow if pa.types.is_dictionary(field.type)]
+    # Made categories behind the reading, one string that is not UTF-8 would end the whole of it.
+    return pq.ParquetFile(stream, metadata=file.metadata, read_dictionary=categories)
+
+
 def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         # Parquet does not check that its strings are UTF-8: one that is not must fail alone.
         raw = column.cast(pa.large_binary()).to_pylist()
         return [None if b is None else b.decode("utf-8", "surrogateescape") for b in raw]
+    if pa.types.is_dictionary(column.type):
+        return _values(column.dictionary_decode())
     return column.to_pylist()
 
 
@@ -206,4 +226,6 @@ def _place(path: str, names: Sequence[str], column: str) -> int:
     if column not in names:
         there = ", ".join(names) or "no columns"
         raise ValueError(f"{path} has no column '{column}' but {there}; choose with --column")
+    if names.count(column) > 1:
+        raise ValueError(f"{path} has several columns '{column}'; name each otherwise")
     return names.index(column)

@@ -46,6 +46,25 @@ def test_rows_that_an_open_quote_swallowed_are_said_to_be():
     assert (second.line, second.fault) == (3, "1 fields, expected 2 (to line 5: an open quote?)")
 
 
+@pytest.mark.parametrize(
+    ("content", "last"),
+    [
+        (b'id\ttext\n1\t"so what he said\n2\tnormal line\n3\tthe end"\n4\tlast one\n', 4),
+        (b'text\tid\n"quoted start\tq1\nnormal "in" text\tq2\nlast one\t4\n', 3),
+    ],
+)
+def test_lines_of_a_tsv_that_an_open_quote_made_one_cell_are_refused(content, last):
+    first, second = rows("a.tsv", content)
+    fault = f"a cell of several lines holds tabs (to line {last}: an open quote?)"
+    assert (first.line, first.fault) == (2, fault)
+    assert (second.id, second.text) == ("4", "last one")
+
+
+def test_a_cell_of_a_tsv_may_have_several_lines_or_hold_tabs():
+    content = b'text\tn\n"two\nlines"\t1\n"a\ttab"\t2\n'
+    assert told(rows("a.tsv", content)) == [(2, "1", "two\nlines"), (4, "2", "a\ttab")]
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
 def test_a_file_in_utf_16_is_refused_as_a_whole(name):
     with pytest.raises(ValueError, match=f"{name} is in UTF-16; save it as UTF-8"):
@@ -61,6 +80,8 @@ def test_a_stream_is_read_from_where_it_stands():
 def test_columns_that_cannot_be_told_apart_or_counted_are_refused():
     with pytest.raises(ValueError, match=r"a\.csv has several columns 'text'"):
         rows("a.csv", b"text,n,text\na,1,b\n")
+    with pytest.raises(ValueError, match=r"a\.tsv has several columns 'id'"):
+        rows("a.tsv", b"text\tid\tid\na\t1\t2\n")
     with pytest.raises(ValueError, match="no column number 0; they count from 1"):
         rows("a.tsv", b"a\tb\n", "0")
 
@@ -111,6 +132,29 @@ def test_parquet_that_holds_bytes_that_are_no_text_fails_by_the_row(tmp_path):
     ]
 
 
+def test_parquet_of_categories_fails_by_the_row_too(tmp_path):
+    raw = pa.array([b"fine", b"caf\xe9"], pa.binary())
+    words = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
+    texts = pa.DictionaryArray.from_arrays(pa.array([1, 0, None, 0], pa.int8()), words)
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    found = told(rows("a.parquet", (tmp_path / "a.parquet").read_bytes()))
+    assert [text for _, _, text in found] == [
+        "the text is not valid Unicode (character 4); save it as UTF-8",
+        "fine",
+        "the text is missing",
+        "fine",
+    ]
+
+
+@pytest.mark.parametrize("twice", ["text", "id"])
+def test_parquet_with_a_column_twice_is_refused(tmp_path, twice):
+    names = ["text", "id", twice]
+    table = pa.table([pa.array(["a"])] * 3, names=names)
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=rf"a\.parquet has several columns '{twice}'; name each"):
+        rows("a.parquet", (tmp_path / "a.parquet").read_bytes())
+
+
 def test_parquet_of_another_type_is_refused_by_the_row(tmp_path):
     pq.write_table(pa.table({"id": ["x"], "text": [[1]]}), tmp_path / "a.parquet")
     (row,) = rows("a.parquet", (tmp_path / "a.parquet").read_bytes())
@@ -138,6 +182,17 @@ def test_a_text_may_be_long_but_not_endless():
     assert (
         fault_of("a" * (MOST_TEXT + 1)) == "the text has 20,001 characters; at most 20,000 are read"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"id,text\nx,one\n,two\n  ,three\n"),
+        ("a.jsonl", b'{"id": "x", "text": "one"}\n{"id": "", "text": "two"}\n{"text": "three"}\n'),
+    ],
+)
+def test_an_empty_id_is_the_number_of_the_row(name, content):
+    assert [row.id for row in rows(name, content)] == ["x", "2", "3"]
 
 
 def test_an_id_that_no_file_can_hold_is_escaped():
