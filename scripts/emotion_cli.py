@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 # Threads that spin while they wait made a training step 9 times slower on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -29,9 +30,15 @@ MODEL = Settings().root / "models" / "emotion_classifier"
 EXIT_CODES = "exit codes: 0 done (or the gate passed), 1 the gate failed, 2 bad input"
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # Without the usage, which takes several lines.
+        sys.exit(_complain(f"{message}; --help tells the options"))
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with --model, the one option of every script."""
-    made = argparse.ArgumentParser(description=description, epilog=EXIT_CODES)
+    made = _Parser(description=description, epilog=EXIT_CODES)
     made.add_argument(
         "--model", type=Path, default=MODEL, help="checkpoint folder (models/emotion_classifier)"
     )
@@ -50,11 +57,14 @@ def add_data_options(made: argparse.ArgumentParser) -> None:
 
 
 def run(main: Callable[[], int]) -> None:
-    """Exit with what `main` returns, or with 2 and one line if the input is at fault."""
+    """Exit with what `main` returns, or with 2 and one line if the input is at fault.
+
+    A learning rate with which training diverges is such an input.
+    """
     transformers.utils.logging.disable_progress_bar()
     try:
         sys.exit(main())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         sys.exit(_complain(str(error)))
 
 

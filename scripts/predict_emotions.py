@@ -131,7 +131,8 @@ def predict_file(args: argparse.Namespace, network: emotion_engines.Network, eng
             judged, refused = predict(rows, network, passes, write, refuse)
         if judged + refused == 0:
             raise ValueError(f"{args.file} holds no row")
-    print(f"{judged} texts judged with {engine}: {args.out}")
+    given = "standard input" if args.file == "-" else args.file
+    print(f"{judged} texts of {given} judged with {engine}: {args.out}")
     print(f"{refused} rows refused, with their reasons: {rejected}")
 
 

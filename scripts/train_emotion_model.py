@@ -31,7 +31,10 @@ from lib.modeling.device import default_device, trains_in_bf16
 
 
 class EmotionTrainer(Trainer):
-    """Binary cross-entropy over the labels, and a learning rate that falls from head to input."""
+    """Binary cross-entropy over the labels, and a learning rate that falls from head to input.
+
+    Stops at the first loss that is not finite.
+    """
 
     def __init__(self, *args, head_learning_rate: float, layer_decay: float, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -42,6 +45,14 @@ class EmotionTrainer(Trainer):
         labels = inputs.pop("labels")
         logits = model(**inputs)
         loss = binary_cross_entropy_with_logits(logits, labels)
+        if not torch.isfinite(loss):
+            # Closes the bar, so that the message has a line of its own.
+            self.callback_handler.on_train_end(self.args, self.state, self.control)
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {self.state.global_step}, epoch "
+                f"{self.state.epoch or 0:.2f}; no model was written. Lower --learning-rate or "
+                "--head-learning-rate and run again"
+            )
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
@@ -179,6 +190,9 @@ def main() -> int:
     work = args.model.with_name(f"{args.model.name}.training")
     skipped = ("model", "data", "overwrite")
     recipe = {k: v for k, v in vars(args).items() if k not in skipped} | made_from
+    # Whose files may come to hold others under the same names.
+    recipe["labels"] = train.names
+    recipe["backbone_files"] = fingerprint(args.backbone) if Path(args.backbone).is_dir() else None
     resume = last_checkpoint(work, recipe)
     trainer = EmotionTrainer(
         model,

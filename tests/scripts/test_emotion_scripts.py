@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -199,7 +200,9 @@ def test_update_takes_calibrated_cuts_back(classifier):
 def test_a_bad_update_ends_with_2_and_touches_nothing(untrained, options, capsys):
     before = (untrained / "model.safetensors").read_bytes()
     assert run("update_model_threshold", "--model", untrained, *options) == 2
-    assert "error:" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
     assert (untrained / "model.safetensors").read_bytes() == before
     assert not (untrained / "model.safetensors.bak").exists()
 
@@ -311,6 +314,47 @@ def test_an_interrupted_training_continues_to_the_same_model(backbone, trained, 
     texts = load_split(None, "report").texts[:20]
     np.testing.assert_allclose(got.logits(texts), expected.logits(texts), atol=1e-4)
     assert not list(tmp_path.glob("*.training"))
+
+
+@pytest.mark.parametrize("changed", ["labels", "backbone"])
+def test_an_interrupted_training_starts_anew_with_other_labels_or_another_backbone(
+    backbone, tmp_path, changed
+):
+    trainer = importlib.import_module("train_emotion_model").EmotionTrainer
+    lines = "".join(f"thank you {n}\t{n % 3}\tid\n" for n in range(64))
+    data = write_tsv(tmp_path / "data", train=lines, dev=lines)
+    (data / "labels.txt").write_text("calm\nupset\nproud\n")
+    start = Path(shutil.copytree(backbone, tmp_path / "backbone"))
+    compute_loss, steps = trainer.compute_loss, []
+
+    def counting(self, model, *args, **kwargs):
+        steps.append(1) if model.training else None
+        if len(steps) == 15:
+            raise KeyboardInterrupt
+        return compute_loss(self, model, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "compute_loss", counting)
+        with pytest.raises(KeyboardInterrupt):
+            train(start, tmp_path / "classifier", "--data", data)
+        assert list(tmp_path.glob("*.training/checkpoint-*"))
+        if changed == "labels":
+            (data / "labels.txt").write_text("calm\nupset\nproud\nbored\n")
+        else:
+            config = json.loads((start / "config.json").read_text())
+            (start / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 1e-6}))
+        assert train(start, tmp_path / "classifier", "--data", data) == 0
+    assert len(steps) == 15 + 24, "six epochs of four batches"
+
+
+def test_a_training_that_diverges_names_step_and_remedy(backbone, tmp_path, capsys):
+    folder = tmp_path / "classifier"
+    options = ("--learning-rate", 1e30, "--head-learning-rate", 1e30, "--epochs", 0.2)
+    assert train(backbone, folder, *options) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"error: the loss is (nan|inf) at step \d+, epoch 0\.\d\d; no model", error)
+    assert "Lower --learning-rate or --head-learning-rate and run again" in error
+    assert not folder.exists()
 
 
 def test_a_model_never_stands_without_what_it_was_made_from(backbone, tmp_path, monkeypatch):

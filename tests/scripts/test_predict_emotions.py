@@ -180,8 +180,28 @@ def test_what_cannot_be_done_ends_with_2_and_one_reason(
     before = sorted(Path().iterdir())
     model = () if "--model" in options else ("--model", classifier)
     assert run(*options, *model) == 2
-    assert complaint in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.splitlines()[-1].startswith("error: ")
+    assert "usage:" not in error
     assert sorted(Path().iterdir()) == before
+
+
+def test_it_says_which_data_it_used(classifier, tmp_path, capsys):
+    file, out = lines(tmp_path), tmp_path / "out.csv"
+    assert run(file, "--out", out, "--model", classifier) == 0
+    assert f"4 texts of {file} judged with float32: {out}" in capsys.readouterr().out
+
+
+def test_rows_that_an_open_quote_swallowed_are_counted_as_refused(classifier, tmp_path, capsys):
+    file, out = tmp_path / "in.tsv", tmp_path / "out.csv"
+    file.write_text('id\ttext\n1\t"so he said\n2\tnormal line\n3\tthe end"\n4\tlast one\n')
+    assert run(file, "--out", out, "--model", classifier) == 0
+    assert "1 rows refused" in capsys.readouterr().out
+    assert pd.read_csv(out)["id"].tolist() == [4]
+    (refused,) = pd.read_csv(tmp_path / "out.rejected.csv").itertuples()
+    assert refused.line == 2
+    assert "to line 4: an open quote?" in refused.reason
 
 
 def test_engines_are_measured_gated_and_the_chosen_one_is_used(measured, tmp_path, capsys):
