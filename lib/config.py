@@ -15,6 +15,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from lib import commands
 from lib.layout import ROOT, Layout
@@ -224,7 +225,8 @@ class Settings(Layout):
     @classmethod
     def _fill_preset(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         given = {key: value for key, value in given.items() if value is not None}
-        return PRESETS.get(given.get("mode", "pilot"), {}) | given
+        # Of a mode that there is not, nothing but the mode is to be complained of.
+        return PRESETS["full" if given.get("mode") == "full" else "pilot"] | given
 
     @classmethod
     def from_notebook(cls, namespace: MutableMapping[str, Any]) -> Self:
@@ -275,16 +277,18 @@ class Settings(Layout):
 
     @classmethod
     def checked(cls, values: Mapping[str, Any], origin: str) -> Self:
-        """Build the settings; a ValueError names `origin`, each bad field and the known ones."""
+        """Build the settings; a ValueError names `origin`, each bad field and the known ones.
+
+        Where fields contradict each other it names those alone.
+        """
         try:
             return cls(**values)
         except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, e['loc']))}={e.get('input')!r}: {e['msg']}"
-                for e in error.errors()
-            )
-            known = ", ".join(sorted(cls.model_fields))
-            raise ValueError(f"{origin}: {faults}. Known settings: {known}") from None
+            faults = error.errors()
+            said = f"{origin}: {'; '.join(map(_said, faults))}"
+            if any(fault["loc"] for fault in faults):
+                said += f". Known settings: {', '.join(sorted(cls.model_fields))}"
+            raise ValueError(said) from None
 
     def save(self) -> None:
         """Save the settings for the steps and notebooks to come, all but `UNSAVED`."""
@@ -313,3 +317,11 @@ class Settings(Layout):
     def report_split(self) -> str:
         """The split that decisions are reported on: test, in a pilot train."""
         return "test" if self.mode == "full" else "train"
+
+
+def _said(fault: ErrorDetails) -> str:
+    """A fault of pydantic's in one phrase; one of several settings together stands for itself."""
+    message = fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"]:
+        return message
+    return f"{'.'.join(map(str, fault['loc']))}={fault['input']!r}: {message}"

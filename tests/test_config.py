@@ -51,6 +51,27 @@ def test_a_bad_setting_is_named(values, named):
         Settings.checked(values, "here")
 
 
+@pytest.mark.parametrize("mode", ["Full", ["full"]])
+def test_a_wrong_mode_is_one_fault(mode):
+    with pytest.raises(ValueError) as error:
+        Settings.checked({"mode": mode}, "here")
+    faults, _ = str(error.value).split(". Known settings: ")
+    assert faults == f"here: mode={mode!r}: Input should be 'pilot' or 'full'"
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"policy": "costs"}, "policy costs needs policy_costs"),
+        ({"threshold_objective": "cost"}, "threshold_objective cost needs threshold_costs"),
+    ],
+)
+def test_settings_that_need_each_other_are_named_without_all_the_others(values, sentence):
+    with pytest.raises(ValueError) as error:
+        Settings.checked({"mode": "full", "seed": 3} | values, "settings")
+    assert str(error.value) == f"settings: {sentence}"
+
+
 def test_papermill_strings_are_read_as_their_types():
     settings = Settings.checked({"overwrite": "false", "text_lr": "1e-3", "seed": "4"}, "cell")
     assert settings.overwrite is False
