@@ -21,16 +21,33 @@ MEND = "delete the file and give the settings once more"
 def read_parameters(path: str | Path) -> dict[str, Any]:
     """The settings in a YAML file by name; its relative folders are those of the project.
 
-    Raises FileNotFoundError, or ValueError naming the file.
+    Raises FileNotFoundError, or ValueError naming the file, and the line of a setting that is
+    given a second time.
     """
     path = Path(path)
+    text = path.read_text(encoding="utf-8")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected `name: value` lines, found {type(content).__name__}")
+    _refuse_twice(path, text)
     return in_project(content)
+
+
+def _refuse_twice(path: Path, text: str) -> None:
+    # PyYAML takes the last one without a word.
+    lines: dict[str, int] = {}
+    root = yaml.compose(text, yaml.SafeLoader)
+    for key, _ in root.value if isinstance(root, yaml.MappingNode) else ():
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            raise ValueError(
+                f"{path}, line {line}: {key.value} is given already in line {lines[key.value]}; "
+                "keep one"
+            )
+        lines[key.value] = line
 
 
 def in_project(values: Mapping[str, Any]) -> dict[str, Any]:

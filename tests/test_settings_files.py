@@ -32,6 +32,22 @@ def test_what_another_version_saved_is_named_and_left_out(tmp_path):
         assert read_saved(tmp_path / "s.json", {"seed"}) == {"seed": 3}
 
 
+@pytest.mark.parametrize("again", ["seed", "'seed'"])
+def test_a_setting_given_twice_is_refused_with_its_lines(tmp_path, again):
+    (tmp_path / "c.yaml").write_text(f"# mine\nseed: 1\nmode: full\n{again}: 2\n")
+    with pytest.raises(ValueError, match=r"c\.yaml, line 4: seed is given already in line 2; keep"):
+        read_parameters(tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text(f"{{seed: 1, {again}: 2}}\n")
+    with pytest.raises(ValueError, match=r"c\.yaml, line 1: seed is given already in line 1; keep"):
+        read_parameters(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("content", ["# nothing yet\n", "false\n"])
+def test_a_file_without_settings_is_none(tmp_path, content):
+    (tmp_path / "c.yaml").write_text(content)
+    assert read_parameters(tmp_path / "c.yaml") == {}
+
+
 def test_folders_in_a_file_are_the_project_s_or_absolute_or_the_user_s(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
