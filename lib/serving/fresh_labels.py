@@ -25,8 +25,8 @@ LEAST_IN_BIN = 30
 # Half the width that the interval of the mean error shall have at most.
 WANTED_REACH = 0.05
 FEWEST = 50
-# As they are written: 007 is not 7.
-IDS = {"id": str}
+# Ids as they are written: 007 is not 7, and NA is one like any other word.
+AS_WRITTEN: dict[str, Any] = {"dtype": {"id": str}, "keep_default_na": False, "na_values": [""]}
 
 
 def read_labels(labels: str | Path, scores: str | Path, models: Mapping[str, str]) -> pd.DataFrame:
@@ -40,7 +40,7 @@ def read_labels(labels: str | Path, scores: str | Path, models: Mapping[str, str
         raise FileNotFoundError(f"{labels} does not exist; give a CSV or Parquet file of labels")
     try:
         is_parquet = labels.suffix == ".parquet"
-        frame = pd.read_parquet(labels) if is_parquet else pd.read_csv(labels, dtype=IDS)
+        frame = pd.read_parquet(labels) if is_parquet else pd.read_csv(labels, **AS_WRITTEN)
     except ValueError as error:
         raise ValueError(f"{labels} cannot be read as a table: {error}") from None
     _require(labels, frame, "label")
@@ -154,9 +154,15 @@ def _joined(
 
 
 def _keys(labels: Path, key: str, given: pd.Series) -> pd.Series:
-    """Ids as words, rows as whole numbers; ValueError for a row that is none."""
+    """Ids as words, rows as whole numbers; ValueError for one that is none."""
     if key == "id":
-        return given.astype(str)
+        words = given.astype(str)
+        if (empty := (given.isna() | (words.str.strip() == "")).to_numpy()).any():
+            raise ValueError(
+                f"{labels}: column id is empty in row {empty.argmax() + 1} of {len(empty)}, the "
+                "header not counted; write the id of its meme there or leave the row out"
+            )
+        return words
     numbers = pd.to_numeric(given, errors="coerce")
     if bad := given[numbers.isna() | (numbers % 1 != 0)].tolist():
         raise ValueError(f"{labels}: column row holds {bad[0]}, expected the number of a row")

@@ -212,6 +212,25 @@ def test_ids_are_taken_as_they_are_written(tmp_path, decision):
     assert found["prob_hate"].tolist() == [0.9]
 
 
+@pytest.mark.parametrize("word", ["NA", "null", "nan", "None"])
+def test_an_id_that_spells_a_missing_value_is_a_word(tmp_path, decision, word):
+    pd.DataFrame({"id": [word, "b"], "prob_hate": [0.9, 0.1]}).to_parquet(tmp_path / "s.parquet")
+    (tmp_path / "labels.csv").write_text(f"id,label\nb,0\n{word},1\n")
+    found = read_labels(tmp_path / "labels.csv", tmp_path / "s.parquet", decision.fingerprints)
+    assert found["prob_hate"].tolist() == [0.1, 0.9]
+
+
+@pytest.mark.parametrize("empty", ["", "  ", None])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_an_empty_id_is_named_with_file_column_and_row(run, decision, empty, suffix):
+    file = (run / "empty").with_suffix(suffix)
+    labels = pd.DataFrame({"id": ["a", empty, "b"], "label": [0, 1, 0]})
+    write = labels.to_csv if suffix == ".csv" else labels.to_parquet
+    write(file, index=False)
+    with pytest.raises(ValueError, match=rf"empty\{suffix}: column id is empty in row 2 of 3"):
+        read_labels(file, run / "s.parquet", decision.fingerprints)
+
+
 def test_the_program_says_errors_in_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         program.main([str(tmp_path / "gone.json"), "--root", str(tmp_path)])
