@@ -30,8 +30,9 @@ N_BINS = 10
 # A coarse bin of the smaller sample holds so many memes at least; of fewer than two bins' worth
 # nothing is said.
 LEAST_IN_BIN = 10
+LEAST = 2 * LEAST_IN_BIN
 ADVICE = {
-    "too few": "count more answers first",
+    "too few": "",  # by the side that is too small: `_what_is_missing`
     "no drift found": "nothing to do",
     "no drift found, nor excluded": "nothing to do; more answers, or a larger calibration split, "
     "would tell more",
@@ -108,7 +109,7 @@ def drift_report(
     report["decisions"] = _decisions(now, reference)
     verdicts = [found["verdict"] for found in compared.values()]
     report["verdict"] = next(word for word in reversed(ADVICE) if word in verdicts)
-    report["advice"] = ADVICE[report["verdict"]]
+    report["advice"] = ADVICE[report["verdict"]] or _what_is_missing(report)
     if labelled is not None:
         report["labels"] = judge_labels(
             labelled, reference.decision, reference.prob, reference.labels
@@ -117,7 +118,7 @@ def drift_report(
 
 
 def drift_table(report: Mapping[str, Any]) -> pd.DataFrame:
-    """PSI and KS of each quantity with interval and p-value, a row each."""
+    """PSI and KS of each quantity with interval and p-value, a row each; none of too few memes."""
     rows = [
         {"quantity": name, "measure": measure, **found[measure], "verdict": found["verdict"]}
         for name, found in report["drift"].items()
@@ -154,6 +155,20 @@ def _compared(reference: np.ndarray, now: np.ndarray, edges: np.ndarray) -> dict
         "ks": by_ks._asdict(),
         "bins": bins.to_dict("records"),
     }
+
+
+def _what_is_missing(report: Mapping[str, Any]) -> str:
+    """What helps where nothing could be compared."""
+    memes, answers, steps = report["memes"], report["answers"], []
+    if memes < LEAST:
+        steps.append(
+            f"the reference, {report['reference']}, has {memes} memes and {LEAST} are needed: "
+            "calibrate on more, by a full run or more data"
+        )
+    if answers < LEAST:
+        steps.append(f"there are {answers} answers and {LEAST} are needed: count more first")
+    alike = "the reference's memes all fall into one bin: calibrate on more, by more data"
+    return "; ".join(steps) or alike
 
 
 def _verdict(by_psi: Shift, p_value: float) -> str:
@@ -224,7 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(
         f"{report['answers']:,} answers against {report['memes']:,} memes of {report['reference']}"
     )
-    print(drift_table(report).to_string(index=False, float_format="{:.3g}".format))
+    if len(table := drift_table(report)):
+        print(table.to_string(index=False, float_format="{:.3g}".format))
     print(f"{report['verdict']}: {report['advice']}")
     if "labels" in report:
         from lib.serving.fresh_labels import label_tables

@@ -65,8 +65,9 @@ def judge_labels(
 
     `prob` and `labels` (M,) are those of the calibration split. Whether calibration holds is
     decided by the likelihood ratio of `recalibration` at `ALPHA`; a promise is broken where the
-    exact binomial tail against it is at most `ALPHA` over the number of promises. "refit" is None
-    where calibration holds, or where the labels have no optimum.
+    exact binomial tail against it is at most `ALPHA` over the number of promises. Labels of one
+    class can refute both but never say that they hold; fewer than `FEWEST` do neither. "refit" is
+    None where calibration holds, or where the labels have no optimum.
     """
     p, y = labelled["prob_hate"].to_numpy(), labelled["label"].to_numpy()
     line, (z, z_p_value) = recalibration(p, y), spiegelhalter(p, y)
@@ -242,15 +243,14 @@ def _verdict(report: Mapping[str, Any], y: np.ndarray, p: np.ndarray) -> dict[st
     wanted = max([FEWEST, wanted, *(row["labels_wanted"] or 0 for row in report["policy"])])
     broken = [row["side"] for row in report["policy"] if row["verdict"] == "broken"]
     off = report["calibration"]["p_value"] <= ALPHA
-    if len(y) < FEWEST or not 0 < y.mean() < 1:
-        return {
-            "verdict": "too few labels",
-            "advice": f"label at least {max(wanted, FEWEST)} memes, of both classes",
-        }
-    if off or broken:
+    if len(y) >= FEWEST and (off or broken):
+        # Of one class, too: the p-value of `recalibration` is then the very chance of these labels.
         said = ["calibration no longer holds"] if off else []
         said += [f"the promise of {', '.join(broken)} is broken"] if broken else []
         return {"verdict": " and ".join(said), "advice": _mend(report, off)}
+    if len(y) < FEWEST or not 0 < y.mean() < 1:
+        more = f"at least {wanted:,} memes" if len(y) < wanted else "more memes"
+        return {"verdict": "too few labels", "advice": f"label {more}, of both classes"}
     if wanted > len(y):
         return {
             "verdict": "calibration holds as far as these labels tell",

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy.special import expit, logit
 from lib.decisions.bundle import DecisionBundle
 from lib.serving import drift as program
 from lib.serving.drift import Reference, drift_report, drift_table, reference_of, watch
-from lib.serving.fresh_labels import label_tables, read_labels, reliability
+from lib.serving.fresh_labels import judge_labels, label_tables, read_labels, reliability
 from lib.serving.histograms import Histograms
 from lib.serving.score import score
 
@@ -93,6 +94,42 @@ def test_too_few_answers_are_said_to_be(decision):
     assert few["verdict"] == "no drift found, nor excluded"
 
 
+@pytest.mark.parametrize(
+    ("memes_then", "answers", "said"),
+    [
+        (15, 2000, r"the reference, val, has 15 memes and 20 are needed: .*full run or more data"),
+        (
+            15,
+            9,
+            r"the reference, val, has 15 memes .*; there are 9 answers and 20 are needed: count",
+        ),
+        (60, 9, r"there are 9 answers and 20 are needed: count more first"),
+    ],
+)
+def test_the_side_that_is_too_small_is_named_without_an_empty_table(
+    decision, monkeypatch, capsys, memes_then, answers, said
+):
+    rng = np.random.default_rng(2)
+    prob, _, lengths = memes(rng, answers)
+    known = reference(rng, decision, memes_then)
+    report = drift_report(histograms(prob, lengths, decision), known)
+    monkeypatch.setattr(program, "watch", lambda *_, **__: report)
+    program.main(["h.json"])
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == f"{answers:,} answers against {memes_then} memes of val"
+    assert re.fullmatch(f"too few: {said}.*", last)
+
+
+def test_a_reference_of_one_score_needs_other_memes_and_not_more_answers(decision):
+    prob, lengths = np.full(100, 0.3), np.full(100, 9)
+    decided = decision.policy.decide(prob)
+    known = Reference("val", prob, np.arange(100) % 2, lengths, decided, decision)
+    report = drift_report(histograms(prob, lengths, decision), known)
+    assert report["verdict"] == "too few"
+    assert "fall into one bin" in report["advice"]
+    assert "answers" not in report["advice"]
+
+
 def test_histograms_of_other_models_are_refused(decision):
     rng = np.random.default_rng(3)
     with pytest.raises(ValueError, match="other models"):
@@ -170,6 +207,32 @@ def test_few_labels_or_one_class_are_said_to_be_too_few(decision):
     assert lonely["verdict"] == "too few labels"
     assert lonely["calibration"]["slope"] is None
     assert json.dumps(lonely, allow_nan=False)
+
+
+@pytest.mark.parametrize(("prob", "label", "n"), [(0.3, 0, 1000), (0.3, 0, 50), (0.7, 1, 1000)])
+def test_labels_of_one_class_can_refute_calibration(decision, prob, label, n):
+    rng = np.random.default_rng(7)
+    frame = pd.DataFrame({"prob_hate": np.full(n, prob), "label": np.full(n, label)})
+    said = judge_labels(frame, decision, *memes(rng, 400)[:2])
+    # The chance of these labels, were the probabilities right
+    assert said["calibration"]["p_value"] == pytest.approx(0.7**n, rel=0.01)
+    assert "calibration no longer holds" in said["verdict"]
+    assert "--from 3" in said["advice"]
+    assert json.dumps(said, allow_nan=False)
+
+
+def test_a_promise_that_labels_of_one_class_refute_is_broken(decision):
+    frame = pd.DataFrame({"prob_hate": np.full(60, 0.81), "label": np.zeros(60, int)})
+    then = memes(np.random.default_rng(7), 400)[:2]
+    said = judge_labels(frame, promising(decision, 0.8, 0.2), *then)
+    assert "the promise of block is broken" in said["verdict"]
+
+
+def test_labels_of_one_class_never_say_that_calibration_holds(decision):
+    frame = pd.DataFrame({"prob_hate": np.full(2000, 1e-5), "label": np.zeros(2000, int)})
+    said = judge_labels(frame, decision, *memes(np.random.default_rng(7), 400)[:2])
+    assert said["verdict"] == "too few labels"
+    assert said["advice"] == "label more memes, of both classes"
 
 
 def test_reliability_holds_each_meme_once_and_exact_intervals():
