@@ -1,6 +1,8 @@
 """What Prometheus is told, and what `lib.serving.drift` reads: numbers, no content of memes."""
 
 import contextlib
+import hashlib
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,24 +67,46 @@ class KeptHistograms:
                 self._new.add(answers)
 
     def write(self) -> None:
-        """Add what was counted since the last time to the file, begun anew for other models.
+        """Add what was counted since the last time to the file, which stays as it is after nothing.
 
+        A file of other models is put aside under their fingerprint, and goes on when they answer
+        again: in a rolling restart two processes take turns, and each keeps its counts.
         Raises OSError where it cannot be written, or another process does for seconds; the counts
         are then kept for the next time.
         """
         with self._counting:
             new, self._new = self._new, Histograms(self._models)
+        if not new.n:
+            return
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self._file.with_name(f".{self._file.name}.lock"), timeout=_LOCK_SECONDS):
-                _together(self._file, new).write(self._file)
+                _add(new, self._file)
         except OSError:
             with self._counting:
                 self._new += new
             raise
 
 
-def _together(file: Path, new: Histograms) -> Histograms:
+def _add(new: Histograms, file: Path) -> None:
+    own, found = _aside(file, new.models), _read(file)
+    if found is not None and found.models not in ({}, new.models):
+        file.replace(_aside(file, found.models))
+        found = None
+    if found is None:
+        found = _read(own)
+    (new if found is None else found + new).write(file)
+    # Last: what a kill before this leaves aside is an older state, which the next turn replaces.
+    own.unlink(missing_ok=True)
+
+
+def _aside(file: Path, models: dict[str, str]) -> Path:
+    """Where counts of these models wait while others answer."""
+    content = json.dumps(models, sort_keys=True).encode()
+    return file.with_name(f"{file.stem}.{hashlib.sha256(content).hexdigest()[:16]}{file.suffix}")
+
+
+def _read(file: Path) -> Histograms | None:
     with contextlib.suppress(ValueError, FileNotFoundError):
-        return Histograms.read(file) + new
-    return new
+        return Histograms.read(file)
+    return None

@@ -27,3 +27,76 @@ def test_a_lock_that_another_holds_is_given_up_and_the_counts_are_kept(tmp_path,
     kept.add([ANSWER])
     kept.write()
     assert Histograms.read(file).n == 2
+
+
+def counted(kept, answers):
+    kept.add([ANSWER] * answers)
+    kept.write()
+
+
+def everything(folder):
+    """All counts that lie there, by the models that answered."""
+    found = [Histograms.read(file) for file in sorted(folder.glob("histograms*.json"))]
+    assert len({h.models["mm_fusion"] for h in found}) == len(found)
+    return {h.models["mm_fusion"]: h.n for h in found}
+
+
+def test_a_process_that_counted_nothing_leaves_the_file_as_it_is(tmp_path):
+    file = tmp_path / "histograms.json"
+    KeptHistograms(file, {"mm_fusion": "old"}).write()
+    assert not file.exists()
+    counted(KeptHistograms(file, {"mm_fusion": "new"}), 5)
+    before = file.read_bytes()
+    KeptHistograms(file, {"mm_fusion": "old"}).write()
+    assert file.read_bytes() == before
+    assert everything(tmp_path) == {"new": 5}
+
+
+def test_processes_of_two_models_that_answer_in_turn_each_keep_their_counts(tmp_path):
+    file = tmp_path / "histograms.json"
+    old, new = (KeptHistograms(file, {"mm_fusion": name}) for name in ("old", "new"))
+    for kept, answers, said in (
+        (old, 7, {"old": 7}),
+        (new, 5, {"old": 7, "new": 5}),
+        (old, 2, {"old": 9, "new": 5}),
+        (old, 1, {"old": 10, "new": 5}),
+        (new, 1, {"old": 10, "new": 6}),
+    ):
+        counted(kept, answers)
+        assert everything(tmp_path) == said
+    assert Histograms.read(file).models == {"mm_fusion": "new"}
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_turn_that_is_killed_halfway_counts_nothing_twice(tmp_path, monkeypatch, written):
+    file = tmp_path / "histograms.json"
+    old, new = (KeptHistograms(file, {"mm_fusion": name}) for name in ("old", "new"))
+    for kept, answers in ((old, 7), (new, 5)):
+        counted(kept, answers)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(*((metrics.Path, "unlink") if written else (Histograms, "write")), killed)
+        counted(old, 2)
+    again = KeptHistograms(file, {"mm_fusion": "old"})
+    counted(new, 1)
+    counted(again, 1)
+    assert everything(tmp_path) == {"old": 10 if written else 8, "new": 6}
+
+
+def test_counts_that_could_not_be_written_in_a_turn_are_kept(tmp_path, monkeypatch):
+    file = tmp_path / "histograms.json"
+    old, new = (KeptHistograms(file, {"mm_fusion": name}) for name in ("old", "new"))
+    for kept, answers in ((old, 7), (new, 5)):
+        counted(kept, answers)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(Histograms, "write", full)
+        counted(old, 2)
+    counted(old, 1)
+    assert everything(tmp_path) == {"old": 10, "new": 5}
