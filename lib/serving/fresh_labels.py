@@ -1,6 +1,7 @@
 """What a few hundred fresh labels say: whether calibration and the policy's promises still hold."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,12 @@ AS_WRITTEN: dict[str, Any] = {"dtype": {"id": str}, "keep_default_na": False, "n
 def read_labels(labels: str | Path, scores: str | Path, models: Mapping[str, str]) -> pd.DataFrame:
     """Fresh labels with their probabilities, columns prob_hate and label.
 
-    Labels without `prob_hate` are joined by `row` or `id` to `scores`, which must be of `models`.
+    Labels without `prob_hate` are joined by `row` or `id` to `scores`, which must be of `models`;
+    of scores that do not say what they are of, a warning says so.
     Raises FileNotFoundError, and ValueError naming file, column and what is wrong there.
     """
     labels = Path(labels)
-    if not labels.is_file():
-        raise FileNotFoundError(f"{labels} does not exist; give a CSV or Parquet file of labels")
+    _require_file(labels, "give a CSV or Parquet file of labels")
     try:
         is_parquet = labels.suffix == ".parquet"
         frame = pd.read_parquet(labels) if is_parquet else pd.read_csv(labels, **AS_WRITTEN)
@@ -117,6 +118,12 @@ def label_tables(report: Mapping[str, Any]) -> list[pd.DataFrame]:
     return [pd.DataFrame(found) for found in (report["reliability"], report["policy"], tests)]
 
 
+def _require_file(file: Path, fix: str) -> None:
+    if not file.is_file():
+        wrong = "is a folder" if file.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{file} {wrong}; {fix}")
+
+
 def _require(file: Path, frame: pd.DataFrame, name: str) -> None:
     if name not in frame:
         raise ValueError(f"{file} has no column '{name}'; it has {', '.join(map(str, frame))}")
@@ -128,10 +135,7 @@ def _joined(
     key = next((name for name in ("row", "id") if name in frame), None)
     if key is None:
         raise ValueError(f"{labels} needs a column prob_hate, row or id beside label")
-    if not scores.is_file():
-        raise FileNotFoundError(
-            f"{scores} does not exist; say where the scores of these labels are with --scores"
-        )
+    _require_file(scores, "say where the scores of these labels are with --scores")
     _refuse_other_scores(scores, models)
     names = pq.read_schema(scores).names
     for name in (key, "prob_hate"):
@@ -174,6 +178,13 @@ def _refuse_other_scores(scores: Path, models: Mapping[str, str]) -> None:
     from lib.serving.scoring.output import made_from
 
     made_by = made_from(scores).get("models", {})
+    if not made_by:
+        warnings.warn(
+            f"{scores} does not say which models, temperatures and thresholds it is of (saved anew "
+            "by another program?) and is taken for those in use; if it may be of others, score "
+            "anew with these",
+            stacklevel=4,
+        )
     if any(models.get(name, found) != found for name, found in made_by.items()):
         raise ValueError(
             f"{scores} is of other models, temperatures or thresholds than those in use; "
