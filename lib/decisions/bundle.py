@@ -148,10 +148,12 @@ class DecisionBundle:
 
         Where fusion's temperature was edited, the policy's cuts are moved with it.
         Raises FileNotFoundError naming the step, and ValueError naming file and field for a
-        missing entry, a temperature that is not positive, a threshold or cut outside [0, 1].
+        missing entry, a temperature that is not positive, a threshold or cut outside [0, 1], or a
+        model without a fingerprint.
         """
         file = settings.artifact(7, "decision.json")
         decision = _read(file, [f.name for f in fields(cls)])
+        _refuse_untold_models(decision["fingerprints"], f"{file}: fingerprints")
         calibration = settings.artifact(7, "calibration.json")
         thresholds = settings.artifact(7, "thresholds.json")
         cuts = {
@@ -290,6 +292,15 @@ def _read(file: Path, names: Iterable[str]) -> dict[str, Any]:
 
 def _entry(content: Any, name: str) -> Any:
     return content.get(name) if isinstance(content, dict) else None
+
+
+def _refuse_untold_models(fingerprints: Any, where: str) -> None:
+    for model in MODELS:
+        if not isinstance(found := _entry(fingerprints, model), str):
+            raise ValueError(
+                f"{where}.{model} is {found!r}, expected the model's fingerprint; write it again: "
+                f"{again(7)}"
+            )
 
 
 def _number(value: Any, where: str, least: float = 0.0, most: float = math.inf) -> float:

@@ -91,7 +91,7 @@ class Histograms:
         """Read what `write` wrote.
 
         Raises FileNotFoundError naming the command that writes such a file, and ValueError naming
-        the field that is missing or has other bins.
+        the field that is missing, has other bins, or counts more than there are answers.
         """
         content = read_json(file, MADE_BY)
         found = content if isinstance(content, Mapping) else {}
@@ -105,6 +105,11 @@ class Histograms:
             read.words[name] |= {
                 str(k): _whole(v, f"{file}: {name}") for k, v in found[name].items()
             }
+            if (total := sum(read.words[name].values())) > read.n:
+                raise ValueError(
+                    f"{file}: {name} counts {total:,} answers, prob_hate {read.n:,}; write it "
+                    f"again: {MADE_BY}"
+                )
         return read
 
 

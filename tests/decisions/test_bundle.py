@@ -391,6 +391,14 @@ def test_an_impossible_temperature_is_named_with_file_and_field(bundle, model_fo
         ("decision.json", lambda c: c["policy"].pop("allow"), r"decision_full\.json.*'allow'.*7"),
         ("decision.json", lambda c: c["policy"].update(block=-1), r"json: policy\.block is -1"),
         ("decision.json", lambda c: c.update(temperatures=[]), r"temperatures\.mm_fusion is None"),
+        *(
+            (
+                "decision.json",
+                lambda c, value=value: c.update(fingerprints=value),
+                r"decision_full\.json: fingerprints\.text_expert is .*--from 7",
+            )
+            for value in (None, 7, ["f"], "f", {}, {"text_expert": None})
+        ),
     ],
 )
 def test_a_mangled_file_is_named_with_its_field(bundle, model_folders, name, change, said):
