@@ -502,6 +502,109 @@ def test_a_data_folder_s_texts_are_those_that_step_3_takes_however_they_are_writ
     assert given == [example.ocr for example in read_manifest(data)]
 
 
+def data_folder(place, manifest, pictures=(), ocr=None):
+    """A data folder of these pictures, the lines of its manifest and those of its `ocr.jsonl`."""
+    (place / "Datasets").mkdir(parents=True)
+    (place / "Step_2").mkdir()
+    for name in pictures:
+        Image.new("RGB", (8, 8)).save(place / "Datasets" / name)
+    lines = "".join(json.dumps(row) + "\n" for row in manifest)
+    (place / "Step_2/data_manifest.jsonl").write_text(lines)
+    if ocr is not None:
+        (place / "Step_2/ocr.jsonl").write_bytes(ocr)
+    return place
+
+
+def rows_in(place, columns=USUAL):
+    return [row for task in Input.of([str(place)], columns).tasks() for row in task.read()]
+
+
+def test_each_line_of_a_manifest_is_a_row_also_where_several_have_one_picture(tmp_path):
+    rows = [{"id": 1, "image": "a.jpg", "text": "first text"}, {"id": "t", "text": "a text alone"}]
+    rows += [{"id": 2, "image": "./a.jpg", "text": "second text"}]
+    rows += [{"id": 3, "image": "b.jpg", "text": "third"}, {"id": "d.png", "text": "fourth"}]
+    rows += [{"id": 6, "image": "gone.jpg", "text": "x"}, {"id": 7, "image": "../Step_2/x.jpg"}]
+    data = data_folder(tmp_path, rows, ["a.jpg", "b.jpg", "c.jpg", "d.png"])
+    found = [(row.id, row.image, row.text) for row in rows_in(data)]
+    assert found == [
+        ("1", "a.jpg", "first text"),
+        ("2", "a.jpg", "second text"),
+        ("b.jpg", "b.jpg", "third"),
+        ("c.jpg", "c.jpg", None),
+        ("d.png", "d.png", "fourth"),
+        ("t", None, "a text alone"),
+        ("6", "gone.jpg", "x"),
+        ("7", "../Step_2/x.jpg", None),
+    ]
+    assert rows_in(data)[-1].fault == "data_manifest.jsonl: field image leads out of Datasets/"
+    assert Input.of([str(data)], USUAL).described()[1] == len(found)
+    read_all = Columns(text="none")
+    assert len(rows_in(data, read_all)) == 4
+    assert Input.of([str(data)], read_all).described()[1] == 4
+
+
+def test_the_text_beside_a_picture_of_several_memes_is_none_of_theirs(tmp_path):
+    rows = [{"id": k, "image": "a.jpg", "text": f"text {k}"} for k in range(2)]
+    data = data_folder(tmp_path, rows, ["a.jpg"])
+    (data / "Datasets/a.txt").write_text("beside")
+    assert [row.text for row in rows_in(data)] == ["text 0", "text 1"]
+
+
+def test_memes_of_text_alone_and_those_that_share_a_picture_are_judged(scored, tmp_path):
+    rows = [{"id": k, "image": "a.jpg", "text": f"monday {'again ' * k}"} for k in range(2)]
+    data = data_folder(tmp_path / "data", [*rows, {"id": "t", "text": "so it is"}], ["a.jpg"])
+    table = scored(data)
+    assert table["id"].tolist() == ["0", "1", "t"]
+    assert table["image"].tolist()[:2] == ["a.jpg", "a.jpg"] and table["image"].isna()[2]
+    assert table["text_length"].tolist() == [6, 12, 8]
+    assert set(table["text_from"]) == {"given"}
+
+
+def test_a_data_folder_of_texts_alone_is_scored(tmp_path):
+    data = data_folder(tmp_path, [{"id": "t", "text": "monday"}])
+    assert [row.text for row in rows_in(data)] == ["monday"]
+
+
+def test_an_id_that_stands_twice_in_a_manifest_is_refused(tmp_path):
+    data = data_folder(tmp_path, [{"id": 1, "image": "a.jpg"}] * 2, ["a.jpg"])
+    with pytest.raises(ValueError, match=r"manifest\.jsonl: field id: '1' stands on line 2"):
+        Input.of([str(data)], USUAL).described()
+
+
+def test_another_meme_of_a_picture_makes_another_input(tmp_path):
+    rows = [{"id": k, "image": "a.jpg"} for k in range(3)]
+    told = []
+    for n in (1, 2, 3):
+        data_folder(tmp_path / "data", rows[:n], ["a.jpg"])
+        told.append(Input.of([str(tmp_path / "data")], USUAL).described())
+        shutil.rmtree(tmp_path / "data")
+    assert [n for _, n in told] == [1, 2, 3] and len(set(told)) == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_a_file_of_texts_that_is_not_in_utf_8_is_refused(tmp_path, encoding):
+    line = json.dumps({"id": "a.jpg", "text": "monday"}).encode(encoding)
+    for place in (data_folder(tmp_path / "data", [], ["a.jpg"], line), tmp_path / "plain"):
+        if place.name == "plain":
+            place.mkdir()
+            (place / "a.jpg").touch()
+            (place / "ocr.jsonl").write_bytes(line)
+        with pytest.raises(ValueError, match=r"ocr\.jsonl is not in UTF-8.*save it as UTF-8"):
+            Input.of([str(place)], USUAL).described()
+
+
+def test_lines_and_ids_of_texts_that_fit_nothing_are_said(tmp_path):
+    said = b'{"id": "a.jpg", "text": "monday"}\nno line\n\n[1]\n{"id": "gone.jpg", "text": "x"}\n'
+    data = data_folder(tmp_path, [{"id": 1, "image": "a.jpg", "text": "own"}], ["a.jpg"], said)
+    with pytest.warns(UserWarning) as warned:
+        assert Input.of([str(data)], USUAL).described()[1] == 1
+    assert [str(one.message).partition("ocr.jsonl: ")[2] for one in warned] == [
+        "2 lines are no JSON object with an id, line 2 first; they are left out",
+        "2 ids stand for no meme of the folder, 'a.jpg' first; their texts are not used",
+    ]
+    assert rows_in(data)[0].text == "own"
+
+
 def test_a_folder_that_cannot_be_looked_into_costs_its_pictures_alone(tmp_path, monkeypatch):
     (tmp_path / "a.png").touch()
     (tmp_path / "lost").mkdir()

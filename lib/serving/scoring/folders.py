@@ -1,28 +1,20 @@
 """Pictures in a folder and those below it, with their texts where there are any."""
 
-import contextlib
-import json
 import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lib.data.text import combined_text
 from lib.serving.scoring import tars
 from lib.serving.scoring.rows import Row
+from lib.serving.scoring.told import Memes, text_files
 
 PICTURES = tuple(f".{suffix}".encode() for suffix in tars.PICTURES)
 # The second as some cameras and old systems write it.
 TEXTS = (b".txt", b".TXT")
-MANIFEST, ASR = "data_manifest.jsonl", "asr.jsonl"
-# What the fields of a line are, where it holds more than an overlaid text.
-_FIELDS = {
-    MANIFEST: {"image": "image", "text": "ocr", "lang": "lang"},
-    ASR: {"text": "asr"},
-}
 
 
 class Found(NamedTuple):
@@ -37,81 +29,41 @@ class Found(NamedTuple):
 
 
 def folder_rows(folder: str, reads_texts: bool = True) -> Iterator[Row]:
-    """The pictures below a folder, in the order of their paths a folder at a time.
+    """The memes below a folder, in the order of their pictures' paths a folder at a time.
 
     The text of `a.jpg` is that of `a.txt` beside it, or of the line with its path as `id` in the
     folder's `ocr.jsonl`; in a data folder's `Datasets/` what Step 3 takes, `Step_2/ocr.jsonl` or
     the manifest, by the id that the manifest gives the picture, with the manifest's language and
-    the transcript of `Step_2/asr.jsonl`. Without one, or without `reads_texts`, it is read off the
-    picture. What begins with a dot is no picture; folders that
-    are links are looked into like others.
+    the transcript of `Step_2/asr.jsonl`. Without one it is read off the picture. The id is the
+    picture's path; the manifest's where several of its lines have one picture, and of its lines
+    without one, which come last. Without `reads_texts` each picture is one row and all texts are
+    read. What begins with a dot is no picture; folders that are links are looked into like others.
+    Raises ValueError as `Memes` does.
     """
-    texts = _texts(folder) if reads_texts else {}
+    memes = Memes(text_files(folder) if reads_texts else [])
     for found in pictures_in(folder):
         name = os.fsdecode(found.path)
         if found.fault:
             yield Row(name, name, fault=found.fault)
-            continue
-        picture = os.path.join(folder, name)
-        text = texts.get(name)
-        if found.text_beside and reads_texts:
-            beside = Path(picture).with_suffix(found.text_beside)
-            try:
-                text = beside.read_text(encoding="utf-8-sig", errors="surrogateescape")
-            except OSError as error:
-                yield Row(name, name, fault=f"{beside.name} cannot be read: {error.strerror}")
-                continue
-        yield Row(name, name, picture, text)
+        elif len(told := memes.of(name)) > 1:
+            picture = os.path.join(folder, name)
+            yield from (Row(meme.id, name, picture, meme.text) for meme in told)
+        else:
+            text = told[0].text if told else None
+            yield _picture_alone(folder, name, found.text_beside if reads_texts else None, text)
+    yield from (meme.row(folder) for meme in memes.others())
 
 
-def text_files(folder: str) -> list[Path]:
-    """The files that hold texts of the folder's pictures: what is there of them."""
-    names = ["ocr.jsonl"]
-    if Path(folder).name == "Datasets":
-        names += [f"../Step_2/{name}" for name in (MANIFEST, "ocr.jsonl", ASR)]
-    return [file for file in (Path(folder) / name for name in names) if file.is_file()]
-
-
-def _texts(folder: str) -> dict[str, str]:
-    """The texts by the path of their picture, which may be its id, the last file's of several."""
-    memes: dict[str, dict[str, str]] = {}
-    for file in text_files(folder):
-        names = _FIELDS.get(file.name, {"text": "ocr"})
-        for row in _objects(file):
-            meme = memes.setdefault(str(row["id"]), {})
-            words = {names[field]: _word(row.get(field)) for field in names}
-            meme |= {name: word for name, word in words.items() if word is not None}
-    return {
-        # As Step 3 reads it: "./a.png" and "a.png" are one picture.
-        PurePosixPath(meme.get("image", id_)).as_posix(): _packed(meme)
-        for id_, meme in memes.items()
-        if "ocr" in meme or "asr" in meme
-    }
-
-
-def _word(value: Any) -> str | None:
-    """A field as Step 3 takes it: words, or a number's digits; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
-        return None
-    return str(value)
-
-
-def _packed(meme: Mapping[str, str]) -> str:
-    """The text as it is, or as Step 3 packs it where that has more to say."""
-    text, lang, asr = (meme.get(name) or "" for name in ("ocr", "lang", "asr"))
-    if text.startswith("[OCR]") or not (asr.strip() or lang not in ("", "en")):
-        return text
-    return combined_text(text, lang=lang or "en", asr=asr)
-
-
-def _objects(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines with an id; what is none is left to those who wrote it."""
-    with file.open("rb") as stream:
-        for line in stream:
-            with contextlib.suppress(ValueError, RecursionError):
-                row = json.loads(line)
-                if isinstance(row, dict) and "id" in row:
-                    yield row
+def _picture_alone(folder: str, name: str, beside: str | None, text: str | None) -> Row:
+    """The row of a picture that one meme has; the text that lies beside it comes first."""
+    picture = os.path.join(folder, name)
+    if beside:
+        file = Path(picture).with_suffix(beside)
+        try:
+            text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        except OSError as error:
+            return Row(name, name, fault=f"{file.name} cannot be read: {error.strerror}")
+    return Row(name, name, picture, text)
 
 
 def pictures_in(folder: str) -> Iterator[Found]:

@@ -12,7 +12,7 @@ from braceexpand import braceexpand
 from tqdm import tqdm
 
 from lib.artifacts import fingerprint
-from lib.serving.scoring import folders, tables, tars
+from lib.serving.scoring import folders, tables, tars, told
 from lib.serving.scoring.rows import NOT_READ, Columns, Row, blocks_of, is_address
 
 KINDS = "a folder of pictures, a .csv, .tsv, .jsonl or .parquet file, or .tar shards"
@@ -69,7 +69,9 @@ class Input(NamedTuple):
         if all((Path(folder) / name).is_dir() for name in ("Datasets", "Step_2")):
             folder = str(Path(folder) / "Datasets")
         shards = sorted(str(path) for path in Path(folder).iterdir() if tars.is_shard(path.name))
-        if any(found.fault is None for found in folders.pictures_in(folder)):
+        files = told.text_files(folder)
+        texts_alone = not shards and any(file.name == told.MANIFEST for file in files)
+        if texts_alone or any(found.fault is None for found in folders.pictures_in(folder)):
             _refuse_names(columns, "a folder of pictures has no columns", ("text", "image", "id"))
             if shards:
                 said = f"{folder}: its pictures are scored, and none of its {len(shards)} shards; "
@@ -100,7 +102,7 @@ class Input(NamedTuple):
         if self.kind == "table":
             return _of_table(self.places[0], self.columns)
         if self.kind == "folder":
-            return _of_folder(self.places[0])
+            return _of_folder(self.places[0], self.columns.text is None)
         digest = hashlib.sha256()
         for shard in tqdm(self.places, "looking at shards", unit=" shards", delay=2):
             digest.update(f"{shard}\0{_state_of(shard)}\n".encode())
@@ -147,17 +149,27 @@ def _of_table(address: str, columns: Columns) -> tuple[str, int]:
     return hashlib.sha256(os.fsencode(made_from)).hexdigest()[:16], n
 
 
-def _of_folder(folder: str) -> tuple[str, int]:
+def _of_folder(folder: str, reads_texts: bool) -> tuple[str, int]:
     digest, n = hashlib.sha256(), 0
-    for texts in folders.text_files(folder):
-        digest.update(fingerprint(texts).encode())
+    files = told.text_files(folder)
+    for file in files:
+        digest.update(fingerprint(file).encode())
+    memes = told.Memes(files if reads_texts else [])
     for found in folders.pictures_in(folder):
-        n += 1
+        of_it = 1 if found.fault else max(len(memes.of(os.fsdecode(found.path))), 1)
+        n += of_it
         path = os.path.join(os.fsencode(folder), found.path)
         digest.update(found.path + f"\0{_date_of(path)}\n".encode())
+        if of_it > 1:
+            digest.update(f"{of_it} memes".encode())
         if found.text_beside:
             beside = os.path.splitext(path)[0] + found.text_beside.encode()
             digest.update(_date_of(beside).encode())
+    for meme in memes.others():
+        n += 1
+        picture = meme.row(folder).picture
+        digest.update(f"{n} {picture and _date_of(picture)}\n".encode())
+    memes.warn()
     return digest.hexdigest()[:16], n
 
 
@@ -166,6 +178,8 @@ def _date_of(path: Any) -> str:
         status = os.stat(path)
     except OSError as error:  # a dangling link is a row, and rejected as one
         return str(error.errno)
+    except ValueError:  # no file can have this name
+        return "none"
     return f"{status.st_size} {status.st_mtime_ns}"
 
 

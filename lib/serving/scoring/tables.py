@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-import json
 import lzma
 import math
 import posixpath
@@ -18,6 +17,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lib.serving.scoring.json_lines import json_objects
 from lib.serving.scoring.rows import NOT_READ, USUAL_NAMES, Columns, Row, file_of, is_address
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -99,7 +99,7 @@ def _missing(row: Mapping[str, str], found: Columns) -> dict[str, None]:
 
 
 def _json_lines(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:
-    objects = _objects(stream)
+    objects = (row for _, row in json_objects(address, stream))
     # Objects may leave a key out: what columns there are, the first thousand of them tell.
     first = list(islice(objects, 1000))
     names = dict.fromkeys(name for row in first if isinstance(row, dict) for name in row)
@@ -109,19 +109,6 @@ def _json_lines(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Ro
             yield _row(address, row, found, number)
         else:
             yield Row(str(number), fault=row)
-
-
-def _objects(stream: BinaryIO) -> Iterator[dict[str, Any] | str]:
-    """The object of each line that is not blank, or the reason why it is none."""
-    for number, line in enumerate(stream, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield f"line {number}: not JSON: {error}"
-            continue
-        yield row if isinstance(row, dict) else f"line {number}: not a JSON object"
 
 
 def _parquet(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:
