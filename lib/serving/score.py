@@ -19,8 +19,9 @@ from lib.modeling.device import default_device
 from lib.serving.engines.kept import engine_folder
 from lib.serving.scoring.inputs import Input, Task
 from lib.serving.scoring.output import Counts, Output, companions
+from lib.serving.scoring.places import is_address
 from lib.serving.scoring.pools import Cluster, run_tasks, workers_of
-from lib.serving.scoring.rows import BLOCK, USUAL, Columns, is_address
+from lib.serving.scoring.rows import BLOCK, USUAL, Columns
 from lib.serving.scoring.tasks import BATCH, Model
 
 DECISION_FILES = ("calibration.json", "thresholds.json", "decision.json")

@@ -221,6 +221,61 @@ def test_a_shard_s_texts_have_the_names_that_a_table_s_have(tmp_path):
     assert [row.text for row in rows] == ["monday", "sunday"]
 
 
+def test_a_shard_s_text_is_the_first_field_that_has_words(tmp_path):
+    members = {
+        "a__json": b'{"text": null, "ocr": "monday again"}',
+        "b__json": b'{"text": " ", "ocr_text": "sunday"}',
+        "c__json": b'{"text": "", "ocr": null}',
+        "d__json": b'{"text": null}',
+    }
+    rows = tars.shard_rows(shard_of(tmp_path / "s.tar", **members), tars.Part(), USUAL)
+    assert [row.text for row in rows] == ["monday again", "sunday", "", None]
+
+
+def test_a_field_of_texts_that_no_meme_of_a_shard_has_is_said(tmp_path, recwarn):
+    shard = shard_of(tmp_path / "s.tar", a__jpg=b"", a__json=b'{"id": 1, "said": "monday"}')
+    Input.of([shard], Columns(text="said")).described()
+    Input.of([shard], Columns(text="none")).described()
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"s\.tar.* 'sait' in a .json; they have id, said.*--text"):
+        Input.of([shard], Columns(text="sait")).described()
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+def test_a_shard_whose_members_are_not_in_order_is_refused(tmp_path, suffix):
+    pictures = {f"{place:03d}__jpg": b"" for place in range(BLOCK + 5)}
+    texts = {name.replace("jpg", "txt"): b"monday" for name in pictures}
+    shard = shard_of(tmp_path / "s.tar", **pictures, **texts)
+    if suffix == ".tgz":
+        (tmp_path / "s.tgz").write_bytes(gzip.compress(Path(shard).read_bytes()))
+        shard = str(tmp_path / "s.tgz")
+    said = rf"s\{suffix}: the members of '000' do not follow each other.*--sort=name"
+    with pytest.raises(ValueError, match=said):
+        rows_in(shard)
+
+
+def test_a_meme_that_a_shard_holds_twice_is_two_rows(tmp_path):
+    shard = shard_of(tmp_path / "s.tar", a__jpg=b"", a__txt=b"1", b__txt=b"2")
+    with tarfile.open(shard, "a") as tar:
+        for name in ("a.jpg", "a.txt"):
+            tar.addfile(tarfile.TarInfo(name))
+    assert [row.id for row in rows_in(shard)] == ["a", "b", "a"]
+
+
+def test_a_path_of_this_machine_may_hold_colons(memes, tmp_path):
+    place = tmp_path / "a::b"
+    place.mkdir()
+    shard = foreign_shard(memes, place / "s.tar")
+    (place / "memes.csv").write_text("text,image\nmonday,a.jpg\n")
+    (place / "memes.csv.gz").write_bytes(gzip.compress((place / "memes.csv").read_bytes()))
+    assert [len(rows_in(place / name)) for name in ("s.tar", "memes.csv", "memes.csv.gz")] == [
+        N,
+        1,
+        1,
+    ]
+    assert len(rows_in(shard)) == N
+
+
 def test_a_column_that_an_input_cannot_have_is_refused(memes, tmp_path):
     shard = foreign_shard(memes, tmp_path / "s.tar")
     for place, columns in (

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from lib.artifacts import fingerprint
 from lib.serving.scoring import folders, tables, tars, told
-from lib.serving.scoring.rows import NOT_READ, Columns, Row, blocks_of, is_address
+from lib.serving.scoring.places import is_address, named_errors
+from lib.serving.scoring.rows import NOT_READ, Columns, Row, blocks_of
 
 KINDS = "a folder of pictures, a .csv, .tsv, .jsonl or .parquet file, or .tar shards"
 
@@ -103,6 +104,8 @@ class Input(NamedTuple):
             return _of_table(self.places[0], self.columns)
         if self.kind == "folder":
             return _of_folder(self.places[0], self.columns.text is None)
+        if self.columns.text not in (None, NOT_READ):
+            tars.warn_of_text(self.places[0], self.columns.text)
         digest = hashlib.sha256()
         for shard in tqdm(self.places, "looking at shards", unit=" shards", delay=2):
             digest.update(f"{shard}\0{_state_of(shard)}\n".encode())
@@ -187,5 +190,6 @@ def _state_of(address: str) -> str:
     """What tells whether the file at an address has changed."""
     if not is_address(address):
         return _date_of(address)
-    system, path = fsspec.url_to_fs(address)
-    return str(system.ukey(path))
+    with named_errors(address):
+        system, path = fsspec.url_to_fs(address)
+        return str(system.ukey(path))

@@ -49,19 +49,3 @@ def blocks_of(items: Iterable[Item], size: int = BLOCK) -> Iterator[list[Item]]:
     items = iter(items)
     while block := list(islice(items, size)):
         yield block
-
-
-def is_address(place: str) -> bool:
-    """Whether a place is an address for fsspec instead of a path of this machine."""
-    return "://" in place
-
-
-def file_of(place: str) -> str:
-    """The file that a place names: of an address what stands before a query, or in an archive.
-
-    >>> file_of("https://host/s.tar?signed=1"), file_of("zip://memes.csv::s3://all.zip")
-    ('https://host/s.tar', 'zip://memes.csv')
-    """
-    if not is_address(place):
-        return place
-    return next(part for part in place.split("::") if is_address(part)).partition("?")[0]

@@ -13,12 +13,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.serving.scoring.json_lines import json_objects
-from lib.serving.scoring.rows import NOT_READ, USUAL_NAMES, Columns, Row, file_of, is_address
+from lib.serving.scoring.places import file_of, is_address, opened
+from lib.serving.scoring.rows import NOT_READ, USUAL_NAMES, Columns, Row
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".jsonl", ".ndjson", ".parquet")
@@ -36,7 +36,7 @@ def table_rows(address: str, columns: Columns) -> Iterator[Row]:
     read = {".parquet": _parquet}.get(suffix, _json_lines if "json" in suffix else _delimited)
     compression = "infer" if suffix != ".parquet" else None
     try:
-        with fsspec.open(address, "rb", compression=compression) as stream:
+        with opened(address, compression) as stream:
             yield from read(address, stream, columns)
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{address} is not a sound compressed file: {error}") from None

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import fsspec
 import pyarrow as pa
 import torch
 
@@ -15,7 +14,8 @@ from lib.data.text import packed
 from lib.serving.classifier import MemeClassifier
 from lib.serving.memes import Meme, read_meme
 from lib.serving.scoring.inputs import Task
-from lib.serving.scoring.rows import Row, blocks_of, is_address
+from lib.serving.scoring.places import is_address, opened
+from lib.serving.scoring.rows import Row, blocks_of
 
 BATCH = 16
 
@@ -113,7 +113,7 @@ def _read(row: Row) -> Meme:
         raise ValueError(row.fault)
     picture = row.picture
     if isinstance(picture, str) and is_address(picture):
-        with fsspec.open(picture, "rb") as file:
+        with opened(picture) as file:
             picture = file.read()
     return read_meme(row.text, picture)
 
