@@ -887,6 +887,7 @@ def scored_root(run):
         ("a.csv", 'text,image\n"open,a.jpg\n' + "x" * (1 << 26), "quote left open"),
         ("a.parquet", "no parquet", "not a sound Parquet file"),
         ("a.csv.gz", "no gzip", "a.csv.gz is not a sound compressed file"),
+        ("a.csv.bz2", "no bzip2", "a.csv.bz2 is not a sound compressed file"),
         ("a.csv", "text,image,text\nhi,a.jpg,ho\n", "several columns 'text'"),
         ("a.xlsx", "", "cannot be scored; give a folder"),
         ("empty/a.txt", "", "no pictures and no .tar"),
@@ -901,6 +902,57 @@ def test_an_input_that_is_none_is_named(scored, tmp_path, name, content, said):
     asked = place.parent if place.parent.name == "empty" else place
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         scored(asked)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_a_table_that_is_not_in_utf_8_is_refused(tmp_path, suffix, encoding):
+    file = tmp_path / f"memes{suffix}"
+    file.write_text("text,image\nmonday,a.jpg\n", encoding=encoding)
+    with pytest.raises(ValueError, match=rf"memes\{suffix} is not in UTF-8.*save it as UTF-8"):
+        Input.of([str(file)], USUAL).described()
+
+
+def test_a_blank_behind_each_comma_belongs_to_no_cell(tmp_path):
+    file = tmp_path / "memes.csv"
+    file.write_text('text, image, id\nmonday, a.jpg, 1\n"so, it is", "b.jpg", 2\n')
+    assert [row[:2] for row in rows_in(file)] == [("1", "a.jpg"), ("2", "b.jpg")]
+    file.write_text("text,image\n , a.jpg\n")
+    assert [(row.text, row.image) for row in rows_in(file)] == [(" ", " a.jpg")]
+
+
+@pytest.mark.parametrize("image", ["data:image/png;base64,", "DATA:image/png;base64,//9j://", ""])
+def test_a_picture_that_stands_in_the_table_is_not_written_to_the_rejected(scored, memes, image):
+    row = {"text": "monday", "image": f"{image}{'iVBORw0KGgo/' * 2000}"}
+    (memes / "within.jsonl").write_text(json.dumps(row) + "\n")
+    scored(memes / "within.jsonl")
+    told = scored.rejected.iloc[0]
+    assert len(told["image"]) < 50 and len(told["reason"]) < 200
+    assert re.search("data: URL|24,000 characters", told["reason"])
+    assert "expected a file's path" in told["reason"]
+
+
+def test_two_columns_of_one_name_are_refused_in_parquet_too(tmp_path):
+    table = pa.table([["a"], ["b"], ["x.jpg"]], names=["text", "text", "image"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet has several columns 'text'"):
+        Input.of([str(tmp_path / "a.parquet")], USUAL).described()
+
+
+def test_a_value_of_a_parquet_file_that_is_out_of_range_costs_its_row_alone(tmp_path):
+    ids = pa.array([0, 10**16, 1000], pa.timestamp("ms"))
+    table = pa.table({"id": ids, "text": ["a", "b", "c"], "image": ["a.jpg"] * 3})
+    pq.write_table(table, tmp_path / "a.parquet")
+    first, second, third = rows_in(tmp_path / "a.parquet")
+    assert (first.id, third.id) == ("1970-01-01 00:00:00", "1970-01-01 00:00:01")
+    assert second.id == "1" and "cannot be read" in second.fault
+
+
+def test_bytes_that_are_no_text_cost_their_row_alone_in_categories_too(tmp_path):
+    raw = pa.array([b"monday \xff", b"again"], pa.binary()).view(pa.string())
+    table = pa.table({"text": raw.dictionary_encode(), "image": ["a.jpg", "b.jpg"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert [row.text for row in rows_in(tmp_path / "a.parquet")] == ["monday \udcff", "again"]
 
 
 def test_columns_that_are_not_read_may_have_one_name(scored, tmp_path):

@@ -8,6 +8,9 @@ from typing import NamedTuple, TypeVar
 # like length are made within it, so that answers do not depend on who judges which block.
 BLOCK = 64
 
+# Characters of a name or a reason in the output, so that neither holds a picture.
+MOST_WORDS = 2000
+
 Item = TypeVar("Item")
 
 

@@ -11,14 +11,14 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib.serving.scoring.json_lines import json_objects
+from lib.serving.scoring.json_lines import json_objects, refuse_wide
 from lib.serving.scoring.places import file_of, is_address, opened
-from lib.serving.scoring.rows import NOT_READ, USUAL_NAMES, Columns, Row
+from lib.serving.scoring.rows import MOST_WORDS, NOT_READ, USUAL_NAMES, Columns, Row
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".jsonl", ".ndjson", ".parquet")
@@ -40,6 +40,11 @@ def table_rows(address: str, columns: Columns) -> Iterator[Row]:
             yield from read(address, stream, columns)
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{address} is not a sound compressed file: {error}") from None
+    except OSError as error:
+        # What bz2 raises has no type of its own.
+        if str(error) != "Invalid data stream":
+            raise
+        raise ValueError(f"{address} is not a sound compressed file: {error}") from None
 
 
 def suffix_of(address: str) -> str:
@@ -54,12 +59,10 @@ def _delimited(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row
     # Bytes that are no UTF-8 become lone surrogates, of which the row's own check complains.
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     csv.field_size_limit(MOST_CELL)
-    reader = csv.reader(text, delimiter=DELIMITERS[suffix_of(address)])
     try:
+        reader = _reader(address, text)
         header = [name.strip() for name in next(reader, [])]
         found = _found(address, header, columns)
-        if twice := [name for name in found if name is not None and header.count(name) > 1]:
-            raise ValueError(f"{address} has several columns '{twice[0]}'; name each otherwise")
         number, last = 0, reader.line_num
         for values in reader:
             begins, last = last + 1, reader.line_num
@@ -81,6 +84,19 @@ def _delimited(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row
         raise ValueError(
             f"{address}: line {reader.line_num}: {error}; is a quote left open?"
         ) from None
+
+
+def _reader(address: str, text: TextIO) -> Any:
+    """Reads the rows, header and all; without the blank behind each delimiter if the header has it.
+
+    Raises ValueError for a file in UTF-16 or UTF-32.
+    """
+    delimiter = DELIMITERS[suffix_of(address)]
+    first = text.readline()
+    refuse_wide(address, first.encode(errors="surrogateescape"))
+    _, *others = next(csv.reader([first], delimiter=delimiter), None) or [""]
+    blank = bool(others) and all(name.startswith(" ") for name in others)
+    return csv.reader(chain([first], text), delimiter=delimiter, skipinitialspace=blank)
 
 
 def _swallowed(values: Sequence[str], delimiter: str, begins: int, last: int) -> str | None:
@@ -118,9 +134,12 @@ def _parquet(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:
         wanted = list({name for name in found if name is not None})
         for batch in file.iter_batches(256, columns=wanted, use_threads=False):
             for row in _rows_of(batch):
-                # What pandas leaves where there is no value.
-                plain = {name: None if _is_nan(value) else value for name, value in row.items()}
-                yield _row(address, plain, found, number)
+                if isinstance(row, str):
+                    yield Row(str(number), fault=row)
+                else:
+                    # What pandas leaves where there is no value.
+                    plain = {name: None if _is_nan(value) else value for name, value in row.items()}
+                    yield _row(address, plain, found, number)
                 number += 1
     except (pa.ArrowException, OSError) as error:
         # With a number it is the system's or the network's, and says nothing of the file.
@@ -129,22 +148,27 @@ def _parquet(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:
         raise ValueError(f"{address} is not a sound Parquet file: {error}") from None
 
 
-def _rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+def _rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
+    """The values of each row, or the reason why they cannot be had."""
     try:
         yield from batch.to_pylist()
+    except (ValueError, OverflowError):
+        for number in range(len(batch)):
+            try:
+                yield {name: _value(batch[name][number]) for name in batch.schema.names}
+            except (ValueError, OverflowError) as error:
+                yield f"a value of this row cannot be read: {error}"
+
+
+def _value(found: pa.Scalar) -> Any:
+    plain = found.value if isinstance(found, pa.DictionaryScalar) else found
+    try:
+        return found.as_py()
     except UnicodeDecodeError:
-        # Some other program's strings: their bytes, so that the row's own check complains of them.
-        strings = {
-            name: column.cast(pa.binary()).to_pylist()
-            for name, column in zip(batch.schema.names, batch.columns, strict=True)
-            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        }
-        others = batch.drop_columns(list(strings)).to_pylist()
-        for number, row in enumerate(others):
-            yield row | {
-                name: values[number] and values[number].decode(errors="surrogateescape")
-                for name, values in strings.items()
-            }
+        if not isinstance(plain, pa.StringScalar | pa.LargeStringScalar):
+            raise
+        # Some other program's string: its bytes, so that the row's own check complains of them.
+        return plain.as_buffer().to_pybytes().decode(errors="surrogateescape")
 
 
 def _found(address: str, names: Sequence[str], columns: Columns) -> Columns:
@@ -174,6 +198,8 @@ def _found(address: str, names: Sequence[str], columns: Columns) -> Columns:
         )
     if found["image"] is None and found["text"] is None:
         raise ValueError(f"{address}: neither a column of texts nor one of pictures is to be read")
+    if twice := [name for name in found.values() if name and names.count(name) > 1]:
+        raise ValueError(f"{address} has several columns '{twice[0]}'; name each otherwise")
     return Columns(**found)
 
 
@@ -188,6 +214,10 @@ def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> R
     given: dict[str, Any] = {part: row.get(name) for part, name in names if name}
     id_ = str(number) if given.get("id") is None else str(given["id"])
     image, text = given.get("image"), given.get("text")
+    name = image.get("path") if isinstance(image, Mapping) else image
+    if isinstance(name, str) and (kind := _no_name(name)):
+        fault = f"the picture is {kind}, expected a file's path; bytes can stand in a Parquet file"
+        return Row(id_, f"{name[:20]}…", fault=fault)
     if isinstance(image, Mapping):  # as the library `datasets` writes pictures
         content, name = image.get("bytes"), image.get("path")
         if not isinstance(content, bytes | None) or not isinstance(name, str | None):
@@ -201,6 +231,15 @@ def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> R
     if image is not None and not isinstance(image, str):
         return Row(id_, fault=f"the picture is {type(image).__name__}, expected a file's path")
     return Row(id_, image, image and _place(address, image), text)
+
+
+def _no_name(image: str) -> str | None:
+    """What a picture is given by, where that is no name that the output could hold."""
+    if image[:5].lower() == "data:":
+        return "a data: URL"
+    if len(image) > MOST_WORDS and not is_address(image):
+        return f"a text of {len(image):,} characters"
+    return None
 
 
 def _is_nan(value: Any) -> bool:

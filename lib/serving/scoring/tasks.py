@@ -15,7 +15,7 @@ from lib.serving.classifier import MemeClassifier
 from lib.serving.memes import Meme, read_meme
 from lib.serving.scoring.inputs import Task
 from lib.serving.scoring.places import is_address, opened
-from lib.serving.scoring.rows import Row, blocks_of
+from lib.serving.scoring.rows import MOST_WORDS, Row, blocks_of
 
 BATCH = 16
 
@@ -142,5 +142,6 @@ def _reason(error: Exception) -> str:
 
 
 def _written(text: str) -> str:
-    """The text as it can be written: what is no Unicode in it is spelt out."""
-    return text.encode("utf-8", errors="backslashreplace").decode()
+    """The text as it can be written: what is no Unicode in it is spelt out, and its end cut off."""
+    words = text.encode("utf-8", errors="backslashreplace").decode()
+    return words if len(words) <= MOST_WORDS else f"{words[:MOST_WORDS]}…"
