@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +18,24 @@ from lib.decisions.bundle import DecisionBundle
 from lib.modeling.device import default_device
 from lib.serving.engines.kept import engine_folder
 from lib.serving.scoring.inputs import Input, Task
-from lib.serving.scoring.output import Counts, Output, companions
+from lib.serving.scoring.output import Counts, Output, companions, made_from
 from lib.serving.scoring.places import is_address
 from lib.serving.scoring.pools import Cluster, run_tasks, workers_of
 from lib.serving.scoring.rows import BLOCK, USUAL, Columns
 from lib.serving.scoring.tasks import BATCH, Model
 
 DECISION_FILES = ("calibration.json", "thresholds.json", "decision.json")
+# How scores differ from those that are asked for, by what they are made from; of what has no values
+# here there are fingerprints, which tell nobody anything.
+_OTHER = {
+    "input": "from another input",
+    "columns": "with other columns ({before[columns]}, now {now[columns]})",
+    "mode": "in another mode ({before[mode]}, now {now[mode]})",
+    "models": "by other models",
+    "decision": "by another decision",
+    "engine": "by another engine ({before[engine]}, now {now[engine]})",
+    "block": "in batches of another size",
+}
 
 
 def score(
@@ -75,20 +86,42 @@ def score(
         return counts
     if output.file.exists() and not overwrite:
         raise ValueError(
-            f"{out} was not made from this input by these models; to replace it say --overwrite, "
-            "or give another --out"
+            f"{out} {_difference(output)}; to replace it say --overwrite, or give another --out"
         )
     if source.in_memory:
         workers, cluster = 1, None
     with output.claimed():
         if output.drop_others():
-            _say(f"{output.folder} is of another input or other models: starting anew")
+            said = "another input, other columns, models, decision or engine: starting anew"
+            _say(f"{output.folder} is of {said}")
         if overwrite:
             output.drop_rejected()
         n_parts = _run(source, output, model, workers, cluster, total)
         counts = output.finish(n_parts, decision.judged_by, source.kind == "shards")
         output.remove_parts()
     return counts
+
+
+def _difference(output: Output) -> str:
+    """What tells a file of scores from those that were asked for."""
+    try:
+        before = made_from(output.file)
+    except ValueError:
+        before = {}
+    if not before:
+        return "was not made from this input by these models"
+    now = json.loads(output.job)
+    others = [words for name, words in _OTHER.items() if before.get(name) != now[name]]
+    if not others:
+        return "is of this input, but a file that belongs to it is missing or of another"
+    before["columns"], now["columns"] = (_named(job.get("columns")) for job in (before, now))
+    return f"was made {', '.join(others)}".format(before=before, now=now)
+
+
+def _named(columns: Mapping[str, str | None] | None) -> str:
+    """Columns as they are asked for."""
+    asked = [f"--{part}-column {name}" for part, name in (columns or {}).items() if name]
+    return " ".join(asked) or "the usual ones"
 
 
 def _absolute(place: str) -> str:
