@@ -774,10 +774,25 @@ def test_a_place_where_no_scores_can_lie_is_refused_and_kept(full_root, memes, t
 def test_other_columns_are_another_job_and_overwrite_scores_again(scored, memes):
     (memes / "two.csv").write_text("image,text,other\npics/001.jpg,monday,again and again\n")
     first = scored(memes / "two.csv")
-    with pytest.raises(ValueError, match="--overwrite"):
+    differs = r"other columns \(the usual ones, now --text-column other\); .*--overwrite"
+    with pytest.raises(ValueError, match=differs):
         scored(memes / "two.csv", columns=Columns(text="other"))
     again = scored(memes / "two.csv", columns=Columns(text="other"), overwrite=True)
     assert first["text_length"].tolist() != again["text_length"].tolist()
+
+
+def test_scores_of_another_engine_or_input_say_which(scored, memes, tmp_path, monkeypatch):
+    (memes / "one.csv").write_text("image,text\npics/001.jpg,monday\n")
+    scored(memes / "one.csv")
+    with monkeypatch.context() as patched:
+        patched.setattr(program, "_engine", lambda settings, model: "int8 on cpu")
+        with pytest.raises(ValueError, match=r"another engine \(.+ on cpu, now int8 on cpu\); "):
+            scored(memes / "one.csv")
+    with pytest.raises(ValueError, match=r"was made from another input; "):
+        scored(memes / "memes.csv")
+    (tmp_path / "scores.histograms.json").unlink()
+    with pytest.raises(ValueError, match=r"is of this input, but a file .* is missing"):
+        scored(memes / "one.csv")
 
 
 def test_a_table_in_another_folder_is_of_other_pictures(scored, tmp_path):
@@ -1014,6 +1029,16 @@ def test_the_program_says_errors_in_one_line(full_root, memes, tmp_path, capsys)
     assert capsys.readouterr().err.startswith("error: ")
 
 
+def test_an_address_that_cannot_be_read_says_why(scored, memes, full_root, tmp_path, capsys):
+    (memes / "away.csv").write_text("image,text\nhttp://127.0.0.1:9/x.png,monday\n")
+    scored(memes / "away.csv")
+    assert scored.rejected["reason"].item() == "http://127.0.0.1:9/x.png: Connection refused"
+    options = ["--out", str(tmp_path / "s.parquet"), "--root", str(full_root.root), "--mode=full"]
+    with pytest.raises(SystemExit):
+        program.main(["memory://gone/s.tar", *options])
+    assert "error: memory://gone/s.tar: not found" in capsys.readouterr().err
+
+
 def many(memes, n):
     """A table that repeats the memes."""
     rows = pd.read_csv(memes / "memes.csv")
@@ -1181,6 +1206,18 @@ def test_a_row_whose_picture_is_none_costs_no_other(scored, memes, image):
     (memes / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert len(scored(memes / "odd.jsonl")) == 1
     assert "picture" in scored.rejected["reason"].item()
+
+
+def test_pictures_of_a_folder_that_are_not_taken_are_counted(tmp_path):
+    (tmp_path / "below").mkdir()
+    for name in ("a.jpe", "b.jfif", "below/c.HEIC", "d.heic", "e.svg", "f.ico", "note.md", "g"):
+        (tmp_path / name).touch()
+    source = Input.of([str(tmp_path)], USUAL)
+    with pytest.warns(UserWarning, match=r"left out are 2 \.heic, 1 \.\w+, 1 \.\w+; "):
+        assert source.described()[1] == 2
+    assert [row.id for row in rows_in(tmp_path)] == ["a.jpe", "b.jfif"]
+    with pytest.raises(ValueError, match=r"no pictures and .*; not taken are 1 \.heic"):
+        Input.of([str(tmp_path / "below")], USUAL)
 
 
 def test_a_folder_that_is_a_link_is_looked_into_once(tmp_path):

@@ -1,18 +1,26 @@
 """Pictures in a folder and those below it, with their texts where there are any."""
 
+import functools
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from lib.serving.scoring import tars
 from lib.serving.scoring.rows import Row
 from lib.serving.scoring.told import Memes, text_files
 
 PICTURES = tuple(f".{suffix}".encode() for suffix in tars.PICTURES)
+# Endings of what is called a picture and is none here, beside those that Pillow knows.
+_OTHERS = (
+    *(".heic", ".heif", ".hif", ".jxl", ".svg", ".svgz", ".pdf", ".eps", ".ai"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
 # The second as some cameras and old systems write it.
 TEXTS = (b".txt", b".TXT")
 
@@ -66,18 +74,24 @@ def _picture_alone(folder: str, name: str, beside: str | None, text: str | None)
     return Row(name, name, picture, text)
 
 
-def pictures_in(folder: str) -> Iterator[Found]:
-    """The pictures below a folder in a fixed order."""
-    return _pictures_below(os.fsencode(folder), b"")
+def pictures_in(folder: str, left_out: Counter[str] | None = None) -> Iterator[Found]:
+    """The pictures below a folder in a fixed order, told by their endings.
+
+    In `left_out` the files are counted, by their endings, that are pictures by name only.
+    """
+    left_out = Counter() if left_out is None else left_out
+    return _pictures_below(os.fsencode(folder), b"", left_out)
 
 
-def _pictures_below(folder: bytes, inside: bytes, above: tuple[bytes, ...] = ()) -> Iterator[Found]:
+def _pictures_below(
+    folder: bytes, inside: bytes, left_out: Counter[str], above: tuple[bytes, ...] = ()
+) -> Iterator[Found]:
     here = os.path.realpath(os.path.join(folder, inside))
     if here in above:
         # A link back to where it lies: its pictures have their turn already.
         return
     try:
-        files, folders = _names(here)
+        files, folders = _names(here, left_out)
     except OSError as error:
         if not inside:
             raise
@@ -90,7 +104,15 @@ def _pictures_below(folder: bytes, inside: bytes, above: tuple[bytes, ...] = ())
             if name.lower().endswith(PICTURES):
                 yield Found(os.path.join(inside, name), suffix)
     for name in folders:
-        yield from _pictures_below(folder, os.path.join(inside, name), (*above, here))
+        yield from _pictures_below(folder, os.path.join(inside, name), left_out, (*above, here))
+
+
+@functools.cache
+def _left_out() -> frozenset[str]:
+    """The endings of pictures that are not taken."""
+    known = Image.registered_extensions()
+    pictures = (end for end, kind in known.items() if "image/" in Image.MIME.get(kind, ""))
+    return frozenset((*pictures, *_OTHERS))
 
 
 def _beside(names: list[bytes], texts: pa.Array) -> list[str | None]:
@@ -108,8 +130,8 @@ def _beside(names: list[bytes], texts: pa.Array) -> list[str | None]:
     return found
 
 
-def _names(folder: bytes) -> tuple[pa.Array, list[bytes]]:
-    """The sorted names of the files and of the folders in a folder.
+def _names(folder: bytes, left_out: Counter[str]) -> tuple[pa.Array, list[bytes]]:
+    """The sorted names of the files and of the folders in a folder; `left_out` is added to.
 
     Those of files are an array of Arrow, a fifth of a list's size: a folder may hold millions.
     """
@@ -122,6 +144,8 @@ def _names(folder: bytes) -> tuple[pa.Array, list[bytes]]:
                 folders.append(entry.name)
             elif entry.name.lower().endswith((*PICTURES, b".txt")):
                 names.append(entry.name)
+            elif (ending := os.fsdecode(os.path.splitext(entry.name)[1]).lower()) in _left_out():
+                left_out[ending] += 1
             if len(names) == 65_536:
                 chunks.append(pa.array(names, pa.binary()))
                 names.clear()

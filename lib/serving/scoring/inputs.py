@@ -3,6 +3,7 @@
 import hashlib
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,7 +73,9 @@ class Input(NamedTuple):
         shards = sorted(str(path) for path in Path(folder).iterdir() if tars.is_shard(path.name))
         files = told.text_files(folder)
         texts_alone = not shards and any(file.name == told.MANIFEST for file in files)
-        if texts_alone or any(found.fault is None for found in folders.pictures_in(folder)):
+        left_out = Counter[str]()
+        pictures = folders.pictures_in(folder, left_out)
+        if texts_alone or any(found.fault is None for found in pictures):
             _refuse_names(columns, "a folder of pictures has no columns", ("text", "image", "id"))
             if shards:
                 said = f"{folder}: its pictures are scored, and none of its {len(shards)} shards; "
@@ -80,7 +83,8 @@ class Input(NamedTuple):
             return cls("folder", [folder], columns)
         if not shards:
             suffixes = " or ".join(tars.SUFFIXES)
-            raise ValueError(f"{folder} holds no pictures and no {suffixes} shards")
+            others = f"; not taken are {_counted(left_out)}" if left_out else ""
+            raise ValueError(f"{folder} holds no pictures and no {suffixes} shards{others}")
         return cls._shards(shards, columns)
 
     @classmethod
@@ -158,7 +162,8 @@ def _of_folder(folder: str, reads_texts: bool) -> tuple[str, int]:
     for file in files:
         digest.update(fingerprint(file).encode())
     memes = told.Memes(files if reads_texts else [])
-    for found in folders.pictures_in(folder):
+    left_out = Counter[str]()
+    for found in folders.pictures_in(folder, left_out):
         of_it = 1 if found.fault else max(len(memes.of(os.fsdecode(found.path))), 1)
         n += of_it
         path = os.path.join(os.fsencode(folder), found.path)
@@ -173,7 +178,15 @@ def _of_folder(folder: str, reads_texts: bool) -> tuple[str, int]:
         picture = meme.row(folder).picture
         digest.update(f"{n} {picture and _date_of(picture)}\n".encode())
     memes.warn()
+    if left_out:
+        said = f"{folder}: left out are {_counted(left_out)}; to have them judged save them as PNG"
+        warnings.warn(said, stacklevel=2)
     return digest.hexdigest()[:16], n
+
+
+def _counted(left_out: Counter[str]) -> str:
+    """How many files of each ending there are."""
+    return ", ".join(f"{n:,} {ending}" for ending, n in left_out.most_common())
 
 
 def _date_of(path: Any) -> str:

@@ -16,7 +16,10 @@ from lib.serving.scoring.places import file_of, is_address, opened
 from lib.serving.scoring.rows import BLOCK, NOT_READ, USUAL_NAMES, Columns, Row
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
-PICTURES = ("jpg", "jpeg", "jfif", "mpo", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
+PICTURES = (
+    *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng"),
+    *("webp", "gif", "bmp", "tif", "tiff", "avif"),
+)
 # What a tar file that is cut off or garbled raises; other faults of reading are the network's.
 BROKEN = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 # So many keys are remembered: where members are scattered the first ones come again too.
