@@ -615,6 +615,21 @@ def test_memes_of_text_alone_and_those_that_share_a_picture_are_judged(scored, t
     assert set(table["text_from"]) == {"given"}
 
 
+def test_memes_of_one_picture_are_in_the_order_of_the_manifest(tmp_path):
+    rows = [{"id": k, "image": "a.jpg", "text": f"text {k}"} for k in range(3)]
+    data = data_folder(tmp_path, rows, ["a.jpg"])
+    (data / "Datasets/ocr.jsonl").write_text('{"id": 2, "text": "older"}\n')
+    assert [row.text for row in rows_in(data)] == ["text 0", "text 1", "text 2"]
+
+
+def test_a_data_folder_whose_pictures_are_a_link_has_its_texts(tmp_path):
+    rows = [{"id": 1, "image": "a.jpg", "text": "monday"}]
+    data = data_folder(tmp_path / "data", rows, ["a.jpg"])
+    (data / "Datasets").rename(tmp_path / "elsewhere")
+    (data / "Datasets").symlink_to(tmp_path / "elsewhere")
+    assert [row.text for row in rows_in(data)] == ["monday"]
+
+
 def test_a_data_folder_of_texts_alone_is_scored(tmp_path):
     data = data_folder(tmp_path, [{"id": "t", "text": "monday"}])
     assert [row.text for row in rows_in(data)] == ["monday"]

@@ -47,10 +47,12 @@ class Told(NamedTuple):
 
 def text_files(folder: str) -> list[Path]:
     """The files that hold texts of the folder's pictures: what is there of them."""
-    names = ["ocr.jsonl"]
-    if Path(folder).name == "Datasets":
-        names += [f"../Step_2/{name}" for name in (MANIFEST, "ocr.jsonl", ASR)]
-    return [file for file in (Path(folder) / name for name in names) if file.is_file()]
+    place = Path(folder)
+    files = [place / "ocr.jsonl"]
+    if place.name == "Datasets":
+        # Not "..", which of a link leads to where its target lies.
+        files += [place.parent / "Step_2" / name for name in (MANIFEST, "ocr.jsonl", ASR)]
+    return [file for file in files if file.is_file()]
 
 
 class Memes:
@@ -111,14 +113,17 @@ class Memes:
                             f"{file}: field id: {id_!r} stands on line {number} and before; give "
                             "every row an id of its own"
                         )
-                    first_in[id_] = file
+                    # Behind those before it, so that memes are in the manifest's order.
+                    first_in.pop(id_, None)
                 first_in.setdefault(id_, file)
                 words = {names[field]: _word(row.get(field)) for field in names}
                 meme = found.setdefault(id_, {})
                 meme |= {name: word for name, word in words.items() if word is not None}
-        for id_, meme in found.items():
+        # Taken out one by one: there may be millions.
+        for id_, file in first_in.items():
+            meme = found.pop(id_)
             text = _packed(meme) if "ocr" in meme or "asr" in meme else None
-            yield Told(id_, first_in[id_], meme.get("image") or None, text)
+            yield Told(id_, file, meme.get("image") or None, text)
 
     def _lines(self, file: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
         with file.open("rb") as stream:
