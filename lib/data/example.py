@@ -14,8 +14,9 @@ class Example:
 
     `image` is a file, a picklable function that draws the picture (generated memes), or None for a
     meme of which there is no picture. `asr` is a transcript of its sound.
-    `labels` follow `label_taxonomy.json`. Examples that share `group` never straddle two splits;
-    `split` is the publisher's own, None where there is none.
+    `labels` follow `label_taxonomy.json`. Examples of a data set that share `group` never straddle
+    two splits, with `group_spans` those of all data sets; `split` is the publisher's own, None
+    where there is none.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Example:
     split: str | None = None
     extra: Mapping[str, Any] | None = None
     asr: str = ""
+    group_spans: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ KINDS = ("group", "text", "picture")
 class Item:
     """What splitting needs to know of an example.
 
-    Equal groups (within a data set), equal texts and near pictures tie it to others. `picture` is
-    a 64-bit perceptual hash.
+    Equal groups, equal texts and near pictures tie it to others. A group is one of its data set
+    alone, unless `group_spans` says that its name means the same in all. `picture` is a 64-bit
+    perceptual hash.
     """
 
     id: str
@@ -29,6 +30,13 @@ class Item:
     picture: int | None = None
     group: str | None = None
     split: str | None = None
+    group_spans: bool = False
+
+    def group_key(self) -> tuple[str | None, str] | None:
+        """What the items of its group have in common, None without a group."""
+        if self.group is None:
+            return None
+        return None if self.group_spans else self.dataset, self.group
 
 
 def normalise_text(text: str) -> str:
@@ -48,7 +56,7 @@ class Ties:
     def __init__(self, items: Sequence[Item]) -> None:
         self.n = len(items)
         self.codes = {
-            "group": _codes(i.group if i.group is None else (i.dataset, i.group) for i in items),
+            "group": _codes(item.group_key() for item in items),
             "text": _codes(normalise_text(item.text) or None for item in items),
             "picture": _codes(item.picture for item in items),
         }

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from lib.data.example import Rejected
+from lib.data.packing.pack import pack
 from lib.data.readers.manifest import read_manifest
 from lib.data.readers.registry import READERS
 
@@ -51,6 +52,19 @@ def test_fields_of_ones_own_are_packed_with_the_meme(tmp_path):
 def test_an_empty_group_is_none(tmp_path):
     found = read_manifest(lay_out(tmp_path, [row("a", group=""), row("b", group="g")]))
     assert [example.group for example in found] == [None, "g"]
+
+
+def test_a_group_of_two_data_sets_leaks_into_no_other_split(tmp_path):
+    splits = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
+    rows = [
+        {"id": f"m{i}", "dataset": "a" if split == "train" else "b", "text": f"text {i}"}
+        | {"labels": {"abuse_hate": i % 2}, "split": split}
+        for i, split in enumerate(splits)
+    ]
+    for place in (1, 11):
+        rows[place]["group"] = "author7"
+    (leak,) = pack(read_manifest(lay_out(tmp_path, rows)), tmp_path / "out", mode="full")["dropped"]
+    assert (leak["id"], leak["shares"], leak["with"]) == ("m1", "group", "m11")
 
 
 def test_a_cell_that_pandas_left_empty_is_no_text_and_no_group(tmp_path):

@@ -104,3 +104,14 @@ def test_memes_without_text_or_picture_are_tied_to_nothing():
     assert ties.first_tied("picture", np.array([0]), np.array([1, 2])).tolist() == [-1]
     assert ties.duplicated("text").tolist() == ties.duplicated("picture").tolist() == [-1] * 3
     assert len(Ties([]).components) == 0
+
+
+def test_a_group_that_spans_data_sets_ties_across_them_and_to_no_other():
+    items = [
+        item("a", group="7", group_spans=True),
+        item("b", group="7", group_spans=True, dataset="other"),
+        item("c", group="7"),
+        item("d", group_spans=True),
+        item("e", group_spans=True),
+    ]
+    assert groups_of(items, Ties(items)) == {"a": "a", "b": "a", "c": "c", "d": "d", "e": "e"}

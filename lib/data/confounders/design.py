@@ -22,6 +22,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -226,7 +227,7 @@ def _example(
     picture: Picture,
     captions: bool,
     concept: str,
-    common: Mapping[str, str],
+    common: Mapping[str, Any],
 ) -> Example:
     hateful = _LABEL_OF_CELL[phrase.kind, picture.polarity]
     return Example(

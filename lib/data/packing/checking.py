@@ -45,6 +45,7 @@ class Found:
                 picture=self.hashes[example.id],
                 group=example.group,
                 split=example.split,
+                group_spans=example.group_spans,
             )
             for example in self.good
         ]
