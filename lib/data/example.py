@@ -1,4 +1,4 @@
-"""What every reader yields: an example to pack, or a row that was rejected."""
+"""What every reader yields: an example to pack, or a row that was rejected; and lost texts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,3 +43,12 @@ class Rejected:
     where: str
     reason: str
     id: str = ""
+
+
+@dataclass(frozen=True)
+class Unmatched:
+    """The ids of a file of texts that no meme has, of how many there are in it."""
+
+    file: str
+    ids: tuple[str, ...]
+    of: int

@@ -1,24 +1,25 @@
 """Which examples a run reads: a public data set's, a user's own, or generated ones."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lib.config import Settings
 from lib.data.confounders.design import generate
 from lib.data.corrections import Correction, corrections_for
-from lib.data.example import Example, Rejected
+from lib.data.example import Example, Rejected, Unmatched
 from lib.data.readers.manifest import MANIFEST, read_manifest
 from lib.data.readers.registry import READERS
 
 
-def examples_for(settings: Settings) -> Iterable[Example | Rejected | Correction]:
+def examples_for(settings: Settings) -> Iterable[Example | Rejected | Unmatched | Correction]:
     """The examples that `settings` ask for, read as they are consumed.
 
     `settings.dataset` names readers of `lib.data.readers`, separated by commas; each finds its
     files in `settings.data` (default `Datasets/` under the root) or the subfolder of its name.
     "manifest" is the user's own `Datasets/` and `Step_2/`, "confounders" the generated memes,
-    "auto" the manifest if `settings.data` is given or the root has one, else the generated.
+    "auto" the manifest if `settings.data` is given or the root has one, else the generated. Behind
+    a manifest's memes come the ids of its texts that match none.
     Last come the corrections in `Step_2/` of the root and of `settings.data`.
     Raises ValueError for an unknown name, for data that would not be read and for a broken
     correction, and FileNotFoundError if the data are not there.
@@ -44,7 +45,7 @@ def _holds_memes(data: Path | None) -> bool:
     return not beside or (data / MANIFEST).is_file()
 
 
-def _from_source(name: str, settings: Settings) -> Iterable[Example | Rejected]:
+def _from_source(name: str, settings: Settings) -> Iterable[Example | Rejected | Unmatched]:
     if name == "confounders":
         return generate(
             settings.n_memes, settings.seed, settings.captions, splits=settings.mode == "full"
@@ -56,7 +57,7 @@ def _from_source(name: str, settings: Settings) -> Iterable[Example | Rejected]:
                 f"{folder / MANIFEST} does not exist; if {folder} holds a public data set, name it "
                 f"in the setting dataset: {', '.join(sorted(READERS))}"
             )
-        return read_manifest(folder)
+        return _with_unmatched(folder)
     if name not in READERS:
         known = ["auto", "confounders", "manifest", *sorted(READERS)]
         raise ValueError(f"setting dataset: there is no {name!r}; known: {', '.join(known)}")
@@ -64,3 +65,7 @@ def _from_source(name: str, settings: Settings) -> Iterable[Example | Rejected]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} does not exist; set data to the folder of {name}")
     return READERS[name](folder / name if (folder / name).is_dir() else folder)
+
+
+def _with_unmatched(folder: Path) -> Iterator[Example | Rejected | Unmatched]:
+    yield from (yield from read_manifest(folder))

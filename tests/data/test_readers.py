@@ -5,10 +5,12 @@ from collections import Counter
 import pytest
 from PIL import Image
 
+from lib.config import Settings
 from lib.data.example import Rejected
 from lib.data.packing.pack import pack
 from lib.data.readers.manifest import read_manifest
 from lib.data.readers.registry import READERS
+from lib.data.sources import examples_for
 
 
 def lay_out(root, rows, ocr=None, asr=None):
@@ -128,6 +130,36 @@ def test_texts_of_ids_that_no_row_has_are_warned_of(tmp_path):
     ) as met:
         (example,) = read_manifest(data)
     assert (example.ocr, example.asr, len(met)) == ("seen", "spoken", 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*stand in no usable row")
+def test_texts_of_ids_that_no_row_has_are_counted_in_the_statistics(tmp_path):
+    rows = [{"id": f"{i}.0", "dataset": "own", "labels": {"abuse_hate": i % 2}} for i in range(3)]
+    data = lay_out(tmp_path, rows, ocr={"0": "lost", "1.0": "read"}, asr={"2.0": "spoken"})
+    stats = pack(examples_for(Settings(root=data)), tmp_path / "out")
+    assert stats["unmatched_texts"] == {"ocr.jsonl": {"count": 1, "of": 2, "ids": ["0"]}}
+    (data / "Step_2/ocr.jsonl").write_text('{"id": "1.0", "text": "read"}')
+    stats = pack(examples_for(Settings(root=data)), tmp_path / "out")
+    assert stats["unmatched_texts"] == {}
+
+
+@pytest.mark.parametrize(
+    ("bad", "id_"),
+    [
+        (row("m16", split="dev"), "m16"),
+        (row(16, split="dev"), "16"),
+        (row(["m16"]), ""),
+        ("[1]", ""),
+        ('{"id": "m16"', ""),
+    ],
+)
+def test_a_rejected_row_keeps_its_id(tmp_path, bad, id_):
+    (rejected,) = [
+        found
+        for found in read_manifest(lay_out(tmp_path, [row("a"), bad]))
+        if isinstance(found, Rejected)
+    ]
+    assert (rejected.where, rejected.id) == ("data_manifest.jsonl:2", id_)
 
 
 def test_manifest_without_ocr_file(tmp_path):

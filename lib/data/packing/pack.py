@@ -11,7 +11,7 @@ from lib.artifacts import guard_overwrite, read_json, write_json
 from lib.commands import again
 from lib.config import PILOT_SIZE, SHARD_SIZE
 from lib.data.corrections import Correction, corrected
-from lib.data.example import Example, Rejected
+from lib.data.example import Example, Rejected, Unmatched
 from lib.data.packing.checking import Found, collect, refuse_if_too_bad
 from lib.data.packing.finished import is_finished, job_of, note_finished
 from lib.data.packing.statistics import statistics_of
@@ -23,7 +23,7 @@ from lib.data.ties import Ties, find_duplicates, groups_of
 
 
 def pack(
-    examples: Iterable[Example | Rejected | Correction],
+    examples: Iterable[Example | Rejected | Unmatched | Correction],
     out_dir: str | Path,
     *,
     mode: str = "pilot",
@@ -41,7 +41,8 @@ def pack(
     train; in mode "full" the splits of `lib.data.splits`. `limit` counts good examples. A bad one
     (rejected row, missing or broken picture, label outside the taxonomy, contradictory labels for
     one id) is skipped and listed in the returned stats; unlabelled ones are left out and counted.
-    Corrections among the rows change labels of train and val once the splits are made.
+    Corrections among the rows change labels of train and val once the splits are made, and texts
+    that no meme has are counted.
     `out_dir` changes only once all shards are written; after a kill the same call goes on with the
     shards that are missing, and after the end it only looks whether all is there.
     `ray` is the address of a cluster whose workers read the pictures, "local" to start one here.
@@ -55,7 +56,8 @@ def pack(
     mapped = ordered_map(1) if mode == "pilot" else ordered_map(workers, ray)
     given = list(examples)
     corrections = [row for row in given if isinstance(row, Correction)]
-    rows = [row for row in given if not isinstance(row, Correction)]
+    unmatched = [row for row in given if isinstance(row, Unmatched)]
+    rows = [row for row in given if isinstance(row, Example | Rejected)]
     job = job_of(
         rows,
         mode=mode,
@@ -63,6 +65,7 @@ def pack(
         limit=limit,
         shard_size=shard_size,
         corrections=[[c.id, c.label, c.reason] for c in corrections],
+        unmatched=[[texts.file, texts.ids, texts.of] for texts in unmatched],
     )
     shards, stats_file = out_dir / "shards", out_dir / f"stats_{mode}.json"
     taxonomy = Path(taxonomy or out_dir / "label_taxonomy.json")
@@ -76,6 +79,10 @@ def pack(
         if corrections:
             known = (row.id for row in rows)
             packed, report["corrections"] = corrected(packed, corrections, splits, known)
+        report["unmatched_texts"] = {
+            texts.file: {"count": len(texts.ids), "of": texts.of, "ids": list(texts.ids)}
+            for texts in unmatched
+        }
         plan = plan_shards(packed, splits, None if mode == "pilot" else seed, shard_size)
         made_from = _origin(packed, mode, seed)
         # Before the guard: it shall see a full run's shards where a kill has left them parked.

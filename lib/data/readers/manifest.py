@@ -6,13 +6,13 @@
 import codecs
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lib.data.example import Example, Rejected
+from lib.data.example import Example, Rejected, Unmatched
 from lib.data.readers.registry import UNIFIED
 
 MANIFEST = Path("Step_2/data_manifest.jsonl")
@@ -44,7 +44,9 @@ class _TextRow(BaseModel):
 _Row = TypeVar("_Row", _ManifestRow, _TextRow)
 
 
-def read_manifest(data_dir: str | Path) -> Iterator[Example | Rejected]:
+def read_manifest(
+    data_dir: str | Path,
+) -> Generator[Example | Rejected, None, list[Unmatched]]:
     """Read a user's own `Datasets/`, `Step_2/data_manifest.jsonl` and `Step_2/ocr.jsonl`.
 
     The overlaid text is the OCR line's; without one (or without `ocr.jsonl`) the manifest's own
@@ -52,7 +54,7 @@ def read_manifest(data_dir: str | Path) -> Iterator[Example | Rejected]:
     there is no picture. Rows that share `group` never straddle two splits. Labels hold `abuse_hate`
     or the own fields of a data set that `UNIFIED` maps. Fields of other names are packed as they
     are. A row that breaks this is yielded as `Rejected` with file, line, field and reason; texts of
-    ids that no row has are warned of.
+    ids that no row has are warned of, and returned to whoever yields from this.
     `null`, and the NaN that pandas writes for an empty cell, count as if the field were not there.
     Raises FileNotFoundError without a manifest, and ValueError if an id occurs twice or a file is
     in UTF-16 or UTF-32: then no row can be trusted.
@@ -64,25 +66,28 @@ def read_manifest(data_dir: str | Path) -> Iterator[Example | Rejected]:
         )
     texts: dict[Path, dict[str, str]] = {OCR: {}, ASR: {}}
     for file, found in texts.items():
-        for where, row in _read_rows(data_dir / file, _TextRow):
-            if not isinstance(row, _TextRow):
-                yield Rejected(where, row)
+        for _, row in _read_rows(data_dir / file, _TextRow):
+            if isinstance(row, Rejected):
+                yield row
             elif row.text is not None:
                 found[row.id] = row.text
     seen = set()
     for where, meme in _read_rows(data_dir / MANIFEST, _ManifestRow):
-        if isinstance(meme, _ManifestRow):
+        if isinstance(meme, Rejected):
+            yield meme
+        else:
             seen.add(meme.id)
             yield _example(meme, where, data_dir / "Datasets", texts[OCR], texts[ASR])
-        else:
-            yield Rejected(where, meme)
+    unmatched = []
     for file, found in texts.items():
         if lost := sorted(found.keys() - seen):
+            unmatched.append(Unmatched(file.name, tuple(lost), len(found)))
             warnings.warn(
                 f"{file}: {len(lost)} of {len(found)} ids stand in no usable row of "
                 f"{MANIFEST.name}, {lost[0]!r} first; their texts are not packed",
                 stacklevel=2,
             )
+    return unmatched
 
 
 def ids_in(path: str | Path) -> set[str]:
@@ -130,8 +135,8 @@ def _example(
     )
 
 
-def _read_rows(path: Path, schema: type[_Row]) -> Iterator[tuple[str, _Row | str]]:
-    """Yield where each JSON line stands and its row, or the reason it is none.
+def _read_rows(path: Path, schema: type[_Row]) -> Iterator[tuple[str, _Row | Rejected]]:
+    """Yield where each JSON line stands and its row, or why it is none.
 
     Without the file there are none.
     """
@@ -146,14 +151,15 @@ def _read_rows(path: Path, schema: type[_Row]) -> Iterator[tuple[str, _Row | str
                 continue
             where = f"{path.name}:{number}"
             try:
-                row = schema.model_validate(json.loads(line, parse_constant=_cell))
+                content = json.loads(line, parse_constant=_cell)
+                row = schema.model_validate(content)
             except ValidationError as error:
                 problem = error.errors(include_url=False)[0]
                 field = ".".join(map(str, problem["loc"])) or "row"
-                yield where, f"field {field}: {problem['msg']}"
+                yield where, Rejected(where, f"field {field}: {problem['msg']}", _id_of(content))
                 continue
             except (ValueError, RecursionError) as error:
-                yield where, f"not a line of JSON: {error}"
+                yield where, Rejected(where, f"not a line of JSON: {error}")
                 continue
             if row.id in lines_of:
                 raise ValueError(
@@ -162,6 +168,12 @@ def _read_rows(path: Path, schema: type[_Row]) -> Iterator[tuple[str, _Row | str
                 )
             lines_of[row.id] = number
             yield where, row
+
+
+def _id_of(content: Any) -> str:
+    """The id in a line that breaks the form, "" where it has none."""
+    found = content.get("id") if isinstance(content, dict) else None
+    return str(found) if isinstance(found, str | int | float) else ""
 
 
 def _refuse_wide(path: Path, start: bytes) -> None:
