@@ -20,6 +20,7 @@ from lib.config import ROOT, Settings
 from lib.data.processes import alone
 from lib.kernels import BatchKernels
 from lib.last_run import keep_state, read_by, unchanged
+from lib.notebook_warnings import warnings_in
 from lib.settings_files import BACKBONES, read_parameters
 
 NOTEBOOKS = {
@@ -45,8 +46,8 @@ def run_steps(
     """Execute the notebooks of steps `first` to `last` with papermill, one progress line each.
 
     `parameters` are settings by name. The executed copies go to `runs/<mode>/` under the root, and
-    the settings beside them. `command` is what a message advises to go on with, behind it
-    `--from` and a step; by default it spells the parameters out.
+    the settings beside them; what they warn of is repeated on stderr. `command` is what a message
+    advises to go on with, behind it `--from` and a step; by default it spells the parameters out.
     Raises ValueError for a bad setting before anything runs, and StepFailed at the first failure.
     """
     settings = Settings.checked(parameters, "settings")
@@ -102,9 +103,17 @@ def _execute(step: int, parameters: Mapping[str, Any], folder: Path, mode: str) 
     except CellTimeoutError:
         said = f": a cell ran for longer than {CELL_TIMEOUT_S[mode]} s and was ended"
         raise _failed(step, executed, said) from None
+    _repeat_warnings(executed)
+
+
+def _repeat_warnings(executed: Path) -> None:
+    for warning in warnings_in(executed):
+        print(f"warning of {executed.name}: {warning}", file=sys.stderr)
 
 
 def _failed(step: int, executed: Path, said: str) -> StepFailed:
+    # What a step warned of before it failed may be the cause.
+    _repeat_warnings(executed)
     return StepFailed(
         f"Step {step} failed: {NOTEBOOKS[step]}{said}\n"
         f"The executed copy is {executed}. After mending it go on with: {again(step)}"

@@ -292,6 +292,17 @@ def test_a_clean_run_reports_no_interrupt(notebooks, capfd, monkeypatch):
     assert "KeyboardInterrupt" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("then", ["", "\nraise ValueError('too late')"])
+def test_what_a_notebook_warns_of_is_repeated_on_the_console(notebooks, capsys, then):
+    notebook = nbformat.read(NOTEBOOKS[3], as_version=4)
+    notebook.cells[1].source = "import warnings\nwarnings.warn('all texts are lost')" + then
+    nbformat.write(notebook, NOTEBOOKS[3])
+    assert main(["--root", str(notebooks / "root"), "--to", "3"]) == int(bool(then))
+    said = capsys.readouterr().err
+    assert said.count("all texts are lost") == 1
+    assert "\nwarning of writes.ipynb: all texts are lost\n" in said
+
+
 def test_a_second_run_in_the_same_root_is_refused(monkeypatch, tmp_path, capsys):
     def second(*_):
         assert main(["--mode", "pilot", "--root", str(tmp_path), "--from", "3"]) == 2
