@@ -10,9 +10,6 @@ from lib.data.readers.registry import READERS
 from lib.data.shard_index import verify_shards
 from lib.data.sources import examples_for
 
-# The settings saved for the steps to come; what else was saved before stays.
-PACKING = ("seed", "workers", "data", "dataset", "n_memes", "captions", "shard_size")
-
 
 def main(arguments: list[str] | None = None) -> int:
     given = vars(_parser().parse_args(arguments))
@@ -22,9 +19,14 @@ def main(arguments: list[str] | None = None) -> int:
     if names := given.pop("dataset"):
         given["dataset"] = ",".join(names)
     if given["mode"] is None:
-        given["mode"] = "full" if set(names or ()) & set(READERS) else "pilot"
+        # Names may be divided by commas, blanks or both.
+        named = {name.strip() for name in given.get("dataset", "").split(",")}
+        given["mode"] = "full" if named & set(READERS) else "pilot"
+    given = {name: value for name, value in given.items() if value is not None}
     try:
-        settings = Settings.checked(given, "command line")
+        place = {name: given[name] for name in ("mode", "root") if name in given}
+        saved = Settings.checked(place, "command line").saved_beside(given)
+        settings = Settings.checked(saved | given, "command line")
         settings.guide()
         stats = pack(
             examples_for(settings),
@@ -38,8 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
             shard_size=settings.shard_size,
             taxonomy=settings.taxonomy,
         )
-        packed = settings.model_dump(mode="json", include={"mode", "root", *PACKING})
-        Settings.checked(settings.saved() | packed, "command line").save()
+        settings.save()
     except (ValueError, OSError, ImportError) as error:
         print(f"pack_examples: {error}", file=sys.stderr)
         return 1
@@ -77,8 +78,8 @@ def verify(root: Path | None, mode: str | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Pack memes into Step_3/shards/ with their splits, taxonomy and statistics. "
-        "Without --data and --dataset: the manifest under the root if there is one, else "
-        "generated memes."
+        "What is not given is as in the last run of this mode and root. Where neither data nor dataset "
+        "ever was: the manifest under the root if there is one, else generated memes."
     )
     parser.add_argument(
         "--mode",
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--n", dest="n_memes", type=int, help="how many memes to generate")
     parser.add_argument("--limit", type=int, help="pack at most this many good examples")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="of generation, of the split, and of the order")
     parser.add_argument("--workers", type=int, help="processes that read and draw pictures")
     parser.add_argument(
         "--ray",

@@ -303,6 +303,19 @@ class Settings(Layout):
         self.checked({"mode": self.mode} | found, f"{self.settings_file} ({MEND})")
         return found
 
+    def saved_beside(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What of `saved` counts beside settings that are given now.
+
+        Raises what `saved` raises.
+        """
+        saved = self.saved()
+        # Generated memes are read from no folder: what of the two was given last counts.
+        if "data" in given and saved.get("dataset") == "confounders":
+            del saved["dataset"]
+        if given.get("dataset") == "confounders":
+            saved.pop("data", None)
+        return {name: value for name, value in saved.items() if name not in given}
+
     def guide(self) -> None:
         """Let messages advise commands for this mode and root, where none was given."""
         default = Layout().root

@@ -203,13 +203,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
             raise
         return parameters
     place: dict[str, Any] = {name: given[name] for name in ("mode", "root") if name in given}
-    saved = Settings.checked(place, "options").saved()
-    # Generated memes are read from no folder: what of the two was given last counts.
-    if "data" in given and saved.get("dataset") == "confounders":
-        del saved["dataset"]
-    if given.get("dataset") == "confounders":
-        saved.pop("data", None)
-    return saved | given
+    return Settings.checked(place, "options").saved_beside(given) | given
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -107,7 +107,16 @@ def test_generates_memes_without_data_from_any_folder(tmp_path):
     assert (stats["datasets"], stats["examples"]) == (["confounders"], 12)
 
 
-def test_a_public_data_set_is_packed_whole_in_its_own_splits(main, tmp_path):
+@pytest.mark.parametrize(
+    "named",
+    [
+        ["hateful_memes"],
+        ["hateful_memes", "hateful_memes"],
+        ["hateful_memes,hateful_memes"],
+        ["hateful_memes, hateful_memes"],
+    ],
+)
+def test_a_public_data_set_is_packed_whole_in_its_own_splits(main, tmp_path, named):
     names = [("train", 60), ("dev_seen", 4), ("test_seen", 6)]
     rng = np.random.default_rng(0)
     for split, n in names:
@@ -120,7 +129,7 @@ def test_a_public_data_set_is_packed_whole_in_its_own_splits(main, tmp_path):
             Image.fromarray(noise).save(tmp_path / row["img"])
             row["label"] = i % 2
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    arguments = ("--dataset", "hateful_memes", "--data", tmp_path, "--workers", 1)
+    arguments = ("--dataset", *named, "--data", tmp_path, "--workers", 1)
     code, done = main(*arguments, "--root", tmp_path / "root")
     assert code == 0, done.err
     stats = json.loads((tmp_path / "root/Step_3/full/stats_full.json").read_text())
@@ -181,6 +190,25 @@ def test_packing_leaves_the_settings_of_other_steps_as_they_were(main, tmp_path)
     assert main("--n", 12, "--root", tmp_path)[0] == 0
     saved = Settings(root=tmp_path).saved()
     assert (saved["text_epochs"], saved["n_memes"]) == (3, 12)
+
+
+def test_what_is_not_given_is_that_of_the_last_run(main, own_data, tmp_path):
+    Settings(root=tmp_path, data=own_data, seed=3, shard_size=20, text_epochs=2).save()
+    before = Settings(root=tmp_path).saved()
+    assert main("--root", tmp_path)[0] == 0
+    stats = json.loads((tmp_path / "Step_3/stats_pilot.json").read_text())
+    assert (stats["datasets"], stats["seed"]) == (["photos"], 3)
+    assert stats["splits"]["train"]["shards"] == 2
+    assert Settings(root=tmp_path).saved() == before
+    assert main("--n", 12, "--dataset", "confounders", "--root", tmp_path)[0] == 0
+    assert Settings(root=tmp_path).saved() == before | {
+        "data": None,
+        "dataset": "confounders",
+        "n_memes": 12,
+    }
+    assert main("--data", own_data, "--seed", 0, "--root", tmp_path)[0] == 0
+    stats = json.loads((tmp_path / "Step_3/stats_pilot.json").read_text())
+    assert (stats["datasets"], stats["seed"]) == (["photos"], 0)
 
 
 def test_what_is_advised_is_of_the_mode_and_root_that_were_given(main, tmp_path):
