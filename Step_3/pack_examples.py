@@ -78,8 +78,8 @@ def verify(root: Path | None, mode: str | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Pack memes into Step_3/shards/ with their splits, taxonomy and statistics. "
-        "What is not given is as in the last run of this mode and root. Where neither data nor dataset "
-        "ever was: the manifest under the root if there is one, else generated memes."
+        "What is not given is as in the last run of this mode and root. Without data and dataset of "
+        "one: the manifest under the root if there is one, else generated memes."
     )
     parser.add_argument(
         "--mode",

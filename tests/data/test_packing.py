@@ -17,6 +17,7 @@ import webdataset
 from PIL import Image
 
 from lib.config import Settings
+from lib.data.corrections import Correction
 from lib.data.example import Example, Rejected
 from lib.data.packing import checking, writing
 from lib.data.packing import pack as packing
@@ -216,6 +217,26 @@ def test_nothing_to_train_on_is_refused_before_it_is_packed(tmp_path, split):
     with pytest.raises(ValueError, match=rf"no meme is left to train on.*all 20 .* into {split}"):
         pack(memes(20, split=split), tmp_path, mode="full")
     assert not (tmp_path / "shards").exists()
+
+
+@pytest.mark.parametrize(("split", "lacks"), [("train", 0), ("train", 1), ("val", 0), ("val", 1)])
+def test_a_split_of_one_label_is_refused_before_a_full_run_is_packed(tmp_path, split, lacks):
+    splits = ["train"] * 12 + ["val"] * 4 + ["test"] * 4
+    of_one = {"labels": {"abuse_hate": 1 - lacks}}
+    examples = [meme(i, split=s, **(of_one if s == split else {})) for i, s in enumerate(splits)]
+    words = rf"{split} has no meme of abuse_hate {lacks} .*only \d+ of {1 - lacks}; write {split}"
+    with pytest.raises(ValueError, match=words):
+        pack(examples, tmp_path, mode="full")
+    assert not (tmp_path / "shards").exists()
+    assert pack(examples, tmp_path, mode="pilot")["examples"] == 20
+
+
+def test_corrections_that_leave_val_one_label_are_refused(tmp_path):
+    splits = ["train"] * 8 + ["val"] * 2 + ["test"] * 2
+    examples = [meme(i, split=split) for i, split in enumerate(splits)]
+    correction = Correction("m9", 0, "", "corrections.csv:2")
+    with pytest.raises(ValueError, match="val has no meme of abuse_hate 1"):
+        pack([*examples, correction], tmp_path, mode="full")
 
 
 def test_leaks_are_dropped_and_reported(tmp_path):

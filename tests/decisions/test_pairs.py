@@ -131,7 +131,7 @@ def test_pictures_of_other_sets_are_the_same_where_they_look_alike(tmp_path):
         *(meme(0, picture(0, "one"), 1), meme(1, picture(0, "two"), 0), meme(2, picture(1), 0)),
         *(meme(3, picture(2), 1), meme(4, picture(2), 1), meme(5, None, 0)),
     ]
-    pack(examples, tmp_path / "Step_3", mode="full", seed=0, workers=0)
+    pack(examples, tmp_path / "Step_3", mode="pilot", seed=0, workers=0)
     memes = MemeShards(sorted((tmp_path / "Step_3" / "shards").glob("*/shard-*.tar")))
     keys = dict(zip(memes.ids, picture_keys(memes).tolist(), strict=True))
     assert keys["m0"] == keys["m1"] >= 0

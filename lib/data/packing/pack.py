@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,9 +48,9 @@ def pack(
     shards that are missing, and after the end it only looks whether all is there.
     `ray` is the address of a cluster whose workers read the pictures, "local" to start one here.
     `taxonomy` is another place for `label_taxonomy.json`, which both modes share.
-    Raises ValueError if more than 5% are bad (two rows always pass, of fewer than ten one), or if
-    none is good, FileExistsError if a full run made `out_dir` from other data, OSError if the disk
-    is full.
+    Raises ValueError if more than 5% are bad (two rows always pass, of fewer than ten one), if
+    none is good, or if a full run's train or val lacks a label, FileExistsError if a full run made
+    `out_dir` from other data, OSError if the disk is full.
     """
     out_dir, limit = Path(out_dir), _checked_limit(mode, limit)
     # A pilot is done before workers have started
@@ -79,6 +80,8 @@ def pack(
         if corrections:
             known = (row.id for row in rows)
             packed, report["corrections"] = corrected(packed, corrections, splits, known)
+        if mode == "full":
+            _refuse_one_label(packed, splits)
         report["unmatched_texts"] = {
             texts.file: {"count": len(texts.ids), "of": texts.of, "ids": list(texts.ids)}
             for texts in unmatched
@@ -140,6 +143,19 @@ def _refuse_without_train(splits: Mapping[str, str]) -> None:
             f"no meme is left to train on: the field split puts all {len(splits)} of them into "
             f"{there}; leave it out of some rows, or write train there"
         )
+
+
+def _refuse_one_label(packed: Iterable[Example], splits: Mapping[str, str]) -> None:
+    """Raise ValueError where train or val, which all models need both labels of, has one alone."""
+    counts = Counter((splits[example.id], example.labels["abuse_hate"]) for example in packed)
+    for split, use in (("train", "learn from"), ("val", "choose a threshold on")):
+        for label in (0, 1):
+            if not counts[split, label]:
+                raise ValueError(
+                    f"{split} has no meme of abuse_hate {label} to {use}, only "
+                    f"{counts[split, 1 - label]} of {1 - label}; write {split} into the field "
+                    "split of memes of both labels, or give more memes"
+                )
 
 
 @contextlib.contextmanager
