@@ -40,6 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
             shard_size=settings.shard_size,
             taxonomy=settings.taxonomy,
         )
+        if settings.slice_by:
+            # Here, since it loads torch, which the workers of packing need not.
+            from lib.decisions.error_analysis import check_slice_by
+
+            check_slice_by(settings)
         settings.save()
     except (ValueError, OSError, ImportError) as error:
         print(f"pack_examples: {error}", file=sys.stderr)
@@ -78,8 +83,8 @@ def verify(root: Path | None, mode: str | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Pack memes into Step_3/shards/ with their splits, taxonomy and statistics. "
-        "What is not given is as in the last run of this mode and root. Without data and dataset of "
-        "one: the manifest under the root if there is one, else generated memes."
+        "What is not given is as in the last run of this mode and root. Without --data and "
+        "--dataset of one: the manifest under the root if there is one, else generated memes."
     )
     parser.add_argument(
         "--mode",

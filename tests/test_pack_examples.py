@@ -211,6 +211,14 @@ def test_what_is_not_given_is_that_of_the_last_run(main, own_data, tmp_path):
     assert (stats["datasets"], stats["seed"]) == (["photos"], 0)
 
 
+def test_a_misspelt_field_of_slices_is_told_behind_the_packing(main, tmp_path):
+    Settings(root=tmp_path, slice_by=["phrasng"]).save()
+    code, done = main("--n", 12, "--root", tmp_path)
+    assert code == 1 and "slice_by: no meme has a field 'phrasng'; known: " in done.err
+    Settings(root=tmp_path, slice_by=["phrasing"]).save()
+    assert main("--n", 12, "--root", tmp_path)[0] == 0
+
+
 def test_what_is_advised_is_of_the_mode_and_root_that_were_given(main, tmp_path):
     code, done = main("--verify", "--mode", "full", "--root", tmp_path)
     assert code == 1

@@ -6,7 +6,7 @@ some numbers a slice.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +42,12 @@ MADE_BY_MODELS = (
     *(f"{model}_{kind}" for model in MODELS for kind in ("prob", "pred")),
     *("error_type", "models_agree", "fusion_only_correct", "fusion_only_wrong"),
     *("in_review_band", "decision", "confidence", "agreement"),
+)
+
+# The columns of the error table, in their order.
+COLUMNS = (
+    *("index", "id", "text", "label", *MADE_BY_MODELS),
+    *("group", "dataset", "language", "target_type", "text_words", "ocr_missing"),
 )
 
 # Predictions, texts and labels of so many memes are some 50 MB.
@@ -104,6 +110,19 @@ def write_errors(
     write_csv(settings.artifact(7, "slices.csv"), for_spreadsheets(by_slice))
     write_csv(settings.artifact(7, "fairness.csv"), for_spreadsheets(by_target))
     return Errors(counts, surest, by_slice, by_target)
+
+
+def check_slice_by(settings: Settings) -> None:
+    """Raise ValueError where `write_errors` would, of the memes packed, for a field of `slice_by`.
+
+    Raises FileNotFoundError where nothing is packed.
+    """
+    if not settings.slice_by:
+        return
+    known = _fields((*COLUMNS, *NEAREST_COLUMNS), ())
+    for meta, _ in _memes(shard_paths(settings.shards, settings.report_split)):
+        known |= _fields((), (meta,))
+    _refuse_unknown(settings.slice_by, known)
 
 
 def error_table(
@@ -206,10 +225,10 @@ def _columns(near: pd.DataFrame | None, n: int) -> pd.DataFrame:
     return pd.DataFrame(index=range(n), columns=list(NEAREST_COLUMNS)) if near is None else near
 
 
-def _fields(table: pd.DataFrame, metas: Sequence[Mapping[str, Any]]) -> set[str]:
-    """What `slice_by` may name."""
+def _fields(columns: Iterable[Any], metas: Sequence[Mapping[str, Any]]) -> set[str]:
+    """What `slice_by` may name: columns of the table, packed fields and labels."""
     labels = (meta.get("labels") or {} for meta in metas)
-    return set(SLICES).union(map(str, table), *metas, *labels)
+    return set(SLICES).union(map(str, columns), *metas, *labels)
 
 
 def _refuse_unknown(slice_by: Sequence[str], known: set[str]) -> None:

@@ -201,6 +201,19 @@ def test_errors_are_sliced_by_fields_that_are_named_and_unknown_ones_are_refused
     assert named.artifact(7, "errors.csv").read_bytes() == before
 
 
+def test_a_field_that_no_packed_meme_has_is_refused_before_there_are_predictions(packed):
+    settings = Settings(mode="full", root=packed.parent)
+    fields = ["phrasing", "offensive", "text length", "concept", "text_words", "nearest_1_label"]
+    error_analysis.check_slice_by(settings.model_copy(update={"slice_by": fields}))
+    wrong = settings.model_copy(update={"slice_by": ["phrasing", "phrasng"]})
+    with pytest.raises(ValueError, match=r"no meme has a field 'phrasng'; known: .*phrasing"):
+        error_analysis.check_slice_by(wrong)
+
+
+def test_the_columns_that_slices_may_name_are_those_of_the_table(table):
+    assert list(table) == list(error_analysis.COLUMNS)
+
+
 def test_without_models_or_features_the_nearest_memes_are_empty_and_it_says_so(predicted):
     with pytest.warns(UserWarning, match="nearest training memes are left out: .*config.json"):
         write_errors(predicted, bundle())
