@@ -8,7 +8,8 @@ make that model look better than it is.
 import csv
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,24 +97,28 @@ def corrected(
     corrections: Sequence[Correction],
     splits: Mapping[str, str],
     known: Iterable[str],
+    unlabelled: Collection[str],
 ) -> tuple[list[Example], dict[str, Any]]:
     """The examples with their labels corrected, and what became of each correction.
 
-    `splits` is the split of each example's id; `known` are all ids that the source has. A corrected
-    example says `corrected_from` and `correction_reason` in its `extra`. The report lists what was
-    "applied", "unchanged" (the label was that already), "flagged" (of test, or of test by its
-    publisher: never changed), "not_packed" and "unknown". Of flagged and unknown ids a warning
-    tells.
+    `splits` is the split of each example's id; `known` are all ids that the source has, and
+    `unlabelled` those left out because their label is null. A corrected example says
+    `corrected_from` and `correction_reason` in its `extra`. The report lists what was "applied",
+    "unchanged" (the label was that already), "flagged" (of test, or of test by its
+    publisher: never changed), "unlabelled", "not_packed" (for another reason) and "unknown". Of
+    flagged, unlabelled and unknown ids a warning tells, one for each file.
     """
     places = {example.id: place for place, example in enumerate(examples)}
     changed, ids = list(examples), set(known)
     report: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("applied", "unchanged", "flagged", "not_packed", "unknown")
+        name: []
+        for name in ("applied", "unchanged", "flagged", "unlabelled", "not_packed", "unknown")
     }
+    without_label = set(unlabelled)
     for correction in corrections:
         row = {"id": correction.id, "label": correction.label, "reason": correction.reason}
         if correction.id not in places:
-            report["not_packed" if correction.id in ids else "unknown"].append(row)
+            report[_fate_outside(correction.id, ids, without_label)].append(row)
             continue
         example = examples[places[correction.id]]
         row |= {"label_before": example.labels["abuse_hate"], "split": splits[example.id]}
@@ -123,6 +128,13 @@ def corrected(
             changed[places[example.id]] = _with(example, correction)
     _warn(report, corrections)
     return changed, report
+
+
+def _fate_outside(id_: str, known: Collection[str], unlabelled: Collection[str]) -> str:
+    """What becomes of a correction of what is not packed."""
+    if id_ in unlabelled:
+        return "unlabelled"
+    return "not_packed" if id_ in known else "unknown"
 
 
 def _fate(example: Example, correction: Correction, split: str) -> str:
@@ -149,14 +161,16 @@ def _warn(
 ) -> None:
     told = {
         "flagged": "of test, whose labels are never changed; they stand in the statistics",
+        "unlabelled": "of memes whose label is null, which are not packed; write the label there",
         "unknown": "of no meme in the data, and changed nothing; look for a misspelt id",
     }
-    file = corrections[0].where.rpartition(":")[0]
-    for fate, words in told.items():
-        if ids := [row["id"] for row in report[fate]]:
-            more = ", …" if len(ids) > 5 else ""
-            warnings.warn(
-                f"{file}: {len(ids)} of {len(corrections)} corrections are {words}: "
-                f"{', '.join(ids[:5])}{more}",
-                stacklevel=4,
-            )
+    file_of = {correction.id: correction.where.rpartition(":")[0] for correction in corrections}
+    for file, n in Counter(file_of.values()).items():
+        for fate, words in told.items():
+            if ids := [row["id"] for row in report[fate] if file_of[row["id"]] == file]:
+                more = ", …" if len(ids) > 5 else ""
+                warnings.warn(
+                    f"{file}: {len(ids)} of {n} corrections are {words}: "
+                    f"{', '.join(ids[:5])}{more}",
+                    stacklevel=4,
+                )

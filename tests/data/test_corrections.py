@@ -90,6 +90,24 @@ def test_ids_that_no_meme_has_are_told_and_nothing_is_lost(tmp_path):
     assert [row["id"] for row in stats["corrections"]["applied"]] == ["m0"]
 
 
+def test_a_correction_of_a_meme_without_a_label_is_told(tmp_path):
+    corrections = written(tmp_path, "m0,1,an insult", "m99,1,an insult")
+    examples = [*memes(), replace(memes(1)[0], id="m99", labels={"abuse_hate": None})]
+    with pytest.warns(UserWarning, match="1 of 2 corrections .* whose label is null.*m99"):
+        stats = pack([*examples, *corrections], tmp_path / "out", mode="full")
+    assert [row["id"] for row in stats["corrections"]["unlabelled"]] == ["m99"]
+    assert stats["corrections"]["not_packed"] == []
+
+
+def test_a_warning_names_the_file_that_the_corrections_stand_in(tmp_path):
+    written(tmp_path / "root", "m0,1,an insult", "m1,0,a joke")
+    written(tmp_path / "data", "mm3,1,typo")
+    corrections = read_corrections([tmp_path / "root", tmp_path / "data"])
+    with pytest.warns(UserWarning, match=r"data/.*corrections\.csv: 1 of 1 .*no meme.*mm3") as met:
+        pack([*memes(), *corrections], tmp_path / "out", mode="full")
+    assert len(met) == 1
+
+
 @pytest.mark.filterwarnings("ignore:.*of test, whose labels are never changed")
 def test_the_splits_are_those_of_the_labels_as_published(tmp_path):
     unassigned = [replace(meme, split=None) for meme in memes(60)]

@@ -79,7 +79,9 @@ def pack(
         packed = [replace(e, group=groups[e.id]) for e in found.good if e.id in groups]
         if corrections:
             known = (row.id for row in rows)
-            packed, report["corrections"] = corrected(packed, corrections, splits, known)
+            packed, report["corrections"] = corrected(
+                packed, corrections, splits, known, found.unlabelled
+            )
         if mode == "full":
             _refuse_one_label(packed, splits)
         report["unmatched_texts"] = {
