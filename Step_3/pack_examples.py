@@ -40,12 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
             shard_size=settings.shard_size,
             taxonomy=settings.taxonomy,
         )
+        settings.save()
         if settings.slice_by:
             # Here, since it loads torch, which the workers of packing need not.
             from lib.decisions.error_analysis import check_slice_by
 
             check_slice_by(settings)
-        settings.save()
     except (ValueError, OSError, ImportError) as error:
         print(f"pack_examples: {error}", file=sys.stderr)
         return 1

@@ -15,7 +15,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from lib import commands
 from lib.layout import ROOT, Layout
@@ -285,7 +284,7 @@ class Settings(Layout):
             return cls(**values)
         except ValidationError as error:
             faults = error.errors()
-            said = f"{origin}: {'; '.join(map(_said, faults))}"
+            said = f"{origin}: {'; '.join(_said(dict(fault)) for fault in faults)}"
             if any(fault["loc"] for fault in faults):
                 said += f". Known settings: {', '.join(sorted(cls.model_fields))}"
             raise ValueError(said) from None
@@ -332,9 +331,8 @@ class Settings(Layout):
         return "test" if self.mode == "full" else "train"
 
 
-def _said(fault: ErrorDetails) -> str:
+def _said(fault: Mapping[str, Any]) -> str:
     """A fault of pydantic's in one phrase; one of several settings together stands for itself."""
-    message = fault["msg"].removeprefix("Value error, ")
     if not fault["loc"]:
-        return message
-    return f"{'.'.join(map(str, fault['loc']))}={fault['input']!r}: {message}"
+        return fault["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(map(str, fault['loc']))}={fault['input']!r}: {fault['msg']}"

@@ -7,18 +7,16 @@ import nbformat
 
 from lib.layout import ROOT
 
-# A progress bar may stand before it, on the same line; below it stands a line of the source.
-_WARNING = re.compile(
-    r"[^\r\n]*/(?:ipykernel_\d+/\d+|lib/(?P<module>[^\r\n:]+))\.py:\d+: UserWarning: "
-    r"(?P<said>[^\r\n]+)"
-)
+# Where a warning points to, behind a progress bar if one stands on the same line.
+_PLACE = re.compile(r"/(?:ipykernel_\d+/\d+|lib/(?P<module>[^:]+))\.py:\d+$")
 
 
 def warnings_in(notebook: Path) -> list[str]:
     """What this project's code has warned of in a notebook, each message once, in its order."""
     cells = nbformat.read(notebook, as_version=4).cells
-    found = (said for cell in cells for said in _WARNING.finditer(_stderr(cell)))
-    return list(dict.fromkeys(match["said"] for match in found if _is_own(match["module"])))
+    lines = (line for cell in cells for line in re.split(r"[\r\n]+", _stderr(cell)))
+    found = (line.partition(": UserWarning: ") for line in lines)
+    return list(dict.fromkeys(said for place, _, said in found if said and _is_own(place)))
 
 
 def _stderr(cell: nbformat.NotebookNode) -> str:
@@ -26,6 +24,9 @@ def _stderr(cell: nbformat.NotebookNode) -> str:
     return "".join(output.text for output in outputs if output.get("name") == "stderr")
 
 
-def _is_own(module: str | None) -> bool:
-    """Whether a warning points to a cell (None) or to a module of this project, by its path."""
-    return module is None or (ROOT / "lib" / f"{module}.py").is_file()
+def _is_own(place: str) -> bool:
+    """Whether a warning points to a cell or to a module of this project."""
+    # No path is longer than this, and no bar needs to be looked through.
+    if (match := _PLACE.search(place[-4096:])) is None:
+        return False
+    return match["module"] is None or (ROOT / "lib" / f"{match['module']}.py").is_file()

@@ -32,6 +32,10 @@ def test_a_warning_behind_a_progress_bar_is_found(told):
     assert told(f"{bar}{OWN}:7: UserWarning: lost\n  x\n{bar}\n") == ["lost"]
 
 
+def test_a_line_of_a_million_characters_takes_no_time(told):
+    assert told("a/" * 500_000 + f"{OWN}:7: UserWarning: lost\n  x\n") == ["lost"]
+
+
 @pytest.mark.parametrize(
     "text",
     [

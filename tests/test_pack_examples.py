@@ -215,6 +215,7 @@ def test_a_misspelt_field_of_slices_is_told_behind_the_packing(main, tmp_path):
     Settings(root=tmp_path, slice_by=["phrasng"]).save()
     code, done = main("--n", 12, "--root", tmp_path)
     assert code == 1 and "slice_by: no meme has a field 'phrasng'; known: " in done.err
+    assert Settings(root=tmp_path).saved()["n_memes"] == 12
     Settings(root=tmp_path, slice_by=["phrasing"]).save()
     assert main("--n", 12, "--root", tmp_path)[0] == 0
 

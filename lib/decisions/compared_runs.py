@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from lib.artifacts import as_written, fingerprint
 from lib.calibration import best_threshold, fit_temperature, prob_hate
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
+from lib.data.near_duplicates import MAX_DISTANCE
+from lib.data.pictures import picture_hash
 from lib.decisions.bundle import DecisionBundle, objective_of
 from lib.decisions.policy import CHOSEN, Policy
 from lib.modeling.prediction_table import (
@@ -113,8 +116,9 @@ def paired(a: Run, b: Run, overlap: bool = False) -> tuple[Run, Run]:
 def _refuse_other_memes(a: Run, b: Run) -> None:
     """Raise ValueError where neither text nor picture of an id is the same in both runs.
 
-    Another text alone is no other meme: it may have been read or packed anew. Of those that have
-    one the first are looked at; nothing is known of runs without shards.
+    Another text alone is no other meme: it may have been read or packed anew, and pictures whose
+    hashes are near are the same. Of those that have another text the first are looked at; nothing
+    is known of runs without shards.
     """
     shards = [found for run in (a, b) if (found := _shards_of(run))]
     if len(shards) < 2:
@@ -125,7 +129,7 @@ def _refuse_other_memes(a: Run, b: Run) -> None:
     other = [
         n
         for n in looked_at
-        if len({memes[rows[n]]["image"].tobytes() for memes, rows in shards}) == 2
+        if not _look_alike(*(memes[rows[n]]["image"] for memes, rows in shards))
     ]
     if other:
         raise ValueError(
@@ -133,6 +137,13 @@ def _refuse_other_memes(a: Run, b: Run) -> None:
             f"differ {len(other)} have another picture too, the first is "
             f"'{a.frame['id'][other[0]]}'; give two runs on the same data"
         )
+
+
+def _look_alike(one: Image.Image, two: Image.Image) -> bool:
+    a, b = picture_hash(one), picture_hash(two)
+    if a is None or b is None:  # flat ones, which have nothing but their colour
+        return one.tobytes() == two.tobytes()
+    return (a ^ b).bit_count() <= MAX_DISTANCE
 
 
 def memes_of(run: Run) -> tuple[list[str], list[Mapping[str, Any]]] | None:

@@ -1,5 +1,6 @@
 """Temperature scaling beside its rivals: which would have calibrated better, and by how much."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -67,14 +68,26 @@ def _logistic(x: np.ndarray, labels: np.ndarray, held: np.ndarray) -> np.ndarray
 
 
 def _parted(x: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether a logistic curve in the k inputs x (n, k), whose sum is the margin, errs nowhere.
+    """Whether a logistic curve in the k inputs x (n, k), whose sum is the margin, has no bound.
 
     Platt's cuts the margins once, and beta's at two places at most, as ln p and -ln(1 - p) lie on a
-    bent line. Equal margins do not help: the curve's slope still has no bound.
+    bent line. A cut may lie on equal margins of both labels, if others remain to be parted.
     """
-    margins = x.sum(axis=1)
-    orders = (np.lexsort((side, margins)) for side in (labels, -labels))
-    return min(np.count_nonzero(np.diff(labels[order])) for order in orders) <= x.shape[1]
+    margins, place = np.unique(x.sum(axis=1), return_inverse=True)
+    has = [np.bincount(place[labels == label], minlength=len(margins)) > 0 for label in (0, 1)]
+    if (has[0] & has[1]).all():
+        return False
+    # The fewest cuts so far, by the label on whose side the last margin leaves off.
+    fewest = (0.0, 0.0)
+    for only_0, only_1 in zip(~has[1], ~has[0], strict=True):
+        stay = (min(fewest[0], fewest[1] + 1), min(fewest[1], fewest[0] + 1))
+        if only_0 or only_1:
+            fewest = (stay[0] if only_0 else math.inf, stay[1] if only_1 else math.inf)
+        else:
+            fewest = (stay[1] + 1, stay[0] + 1)
+        if min(fewest) > x.shape[1]:
+            return False
+    return True
 
 
 def _log_odds_parts(margins: np.ndarray) -> np.ndarray:

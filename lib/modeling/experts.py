@@ -74,8 +74,10 @@ def train_expert(name: str, settings: Settings) -> Expert:
     history = [_epoch_log(entry) for entry in entries]
     if trainer.is_world_process_zero():
         _save(inputs, trainer, folder, origin, job, history)
-        shutil.rmtree(checkpoints)
+    # Another process may still load its best epoch from them.
     trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        shutil.rmtree(checkpoints)
     return Expert(folder, history)
 
 

@@ -428,9 +428,11 @@ def test_an_id_that_stands_for_another_meme_is_refused(
     packed_roots, other_texts, monkeypatch, capsys
 ):
     # Generated memes are numbered alike, whatever they are.
-    colours = iter(range(256))
+    rng = np.random.default_rng(0)
     monkeypatch.setattr(
-        MemeShards, "__getitem__", lambda *_: {"image": Image.new("RGB", (4, 4), next(colours))}
+        MemeShards,
+        "__getitem__",
+        lambda *_: {"image": Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8))},
     )
     assert main([*map(str, packed_roots)]) == 2
     assert "have another picture too, the first is" in one_line(capsys)

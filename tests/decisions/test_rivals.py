@@ -81,6 +81,22 @@ def test_where_no_logistic_fit_is_finite_it_is_that_of_smoothed_labels(name, lab
     assert found == pytest.approx(expit(x @ best.x), abs=1e-4)
 
 
+def test_a_cut_through_equal_margins_of_both_labels_parts_the_others():
+    margins = np.array([-3, -1, -1, 0, 0.5, 1, 1, 3] * 3)
+    labels = np.array([0, 0, 1, 1, 1, 0, 1, 0] * 3)
+    found = CALIBRATORS["beta"](margins, labels, margins)
+    assert 0.01 < found.min() < found.max() < 0.99
+
+
+@pytest.mark.parametrize("name", ["Platt", "beta"])
+@pytest.mark.parametrize("values", [[0.3], [-0.3, 0.3]])
+def test_rates_of_margins_that_all_have_both_labels_are_as_counted(name, values):
+    margins = np.repeat(values, 20)
+    labels = np.tile(np.r_[np.ones(16, int), np.zeros(4, int)], len(values))
+    found = CALIBRATORS[name](margins, labels, np.array(values))
+    assert found == pytest.approx(np.full(len(values), 0.8), abs=1e-3)
+
+
 def test_isotonic_is_the_rate_of_each_score_where_rates_ascend():
     margins = np.repeat([-1.0, 1.0], 10)
     labels = np.array([1] * 2 + [0] * 8 + [1] * 7 + [0] * 3)

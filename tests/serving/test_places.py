@@ -23,6 +23,7 @@ class _Server(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def address(tmp_path):
+    pytest.importorskip("aiohttp", reason="what fsspec reads http with is not installed")
     (tmp_path / "there.txt").write_text("monday")
     handler = functools.partial(_Server, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -53,6 +54,8 @@ def test_an_address_says_what_the_server_answers(address, name, said):
     ],
 )
 def test_an_address_where_nothing_answers_says_so(place, said):
+    if place.startswith("http"):
+        pytest.importorskip("aiohttp", reason="what fsspec reads http with is not installed")
     with pytest.raises(FileNotFoundError) as raised, opened(place):
         pass
     assert str(raised.value) == f"{place}: {said}"
@@ -61,3 +64,12 @@ def test_an_address_where_nothing_answers_says_so(place, said):
 def test_an_error_of_who_reads_stays_as_it_is(address):
     with pytest.raises(OSError, match=r"^mine$"), opened(f"{address}/there.txt"):
         raise OSError("mine")
+
+
+def test_a_library_that_an_address_needs_is_named(monkeypatch):
+    def lacking(*_, **__):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.open", lacking)
+    with pytest.raises(OSError, match=r"^s3://a/b\.tar: Install s3fs"), opened("s3://a/b.tar"):
+        pass

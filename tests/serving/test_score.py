@@ -254,6 +254,18 @@ def test_a_shard_whose_members_are_not_in_order_is_refused(tmp_path, suffix):
         rows_in(shard)
 
 
+def test_what_a_mac_packs_beside_each_file_is_no_member(tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name in ("d/._a.jpg", "d/a.jpg", "d/._a.txt", "d/a.txt", "d/._b.jpg", "d/b.jpg"):
+            tar.addfile(tarfile.TarInfo(name))
+    assert [row.id for row in rows_in(tmp_path / "s.tar")] == ["d/a", "d/b"]
+
+
+def test_an_empty_shard_has_no_field_of_texts_to_be_missed(tmp_path, recwarn):
+    tars.warn_of_text(shard_of(tmp_path / "s.tar"), "said")
+    assert not recwarn.list
+
+
 def test_a_meme_that_a_shard_holds_twice_is_two_rows(tmp_path):
     shard = shard_of(tmp_path / "s.tar", a__jpg=b"", a__txt=b"1", b__txt=b"2")
     with tarfile.open(shard, "a") as tar:
@@ -603,6 +615,19 @@ def test_the_text_beside_a_picture_of_several_memes_is_none_of_theirs(tmp_path):
     data = data_folder(tmp_path, rows, ["a.jpg"])
     (data / "Datasets/a.txt").write_text("beside")
     assert [row.text for row in rows_in(data)] == ["text 0", "text 1"]
+
+
+def test_the_text_beside_a_picture_is_that_of_memes_without_one(tmp_path):
+    rows = [{"id": "told", "image": "a.jpg", "text": "own"}, {"id": "bare", "image": "a.jpg"}]
+    data = data_folder(tmp_path, rows, ["a.jpg"])
+    (data / "Datasets/a.txt").write_text("beside")
+    assert [(row.id, row.text) for row in rows_in(data)] == [("told", "own"), ("bare", "beside")]
+
+
+def test_a_data_folder_without_a_meme_is_refused(tmp_path):
+    data = data_folder(tmp_path, [])
+    with pytest.raises(ValueError, match="holds no pictures, and its manifest no meme"):
+        Input.of([str(data)], USUAL).described()
 
 
 def test_memes_of_text_alone_and_those_that_share_a_picture_are_judged(scored, tmp_path):
@@ -962,6 +987,13 @@ def test_a_picture_that_stands_in_the_table_is_not_written_to_the_rejected(score
     assert "expected a file's path" in told["reason"]
 
 
+def test_bytes_in_a_parquet_file_are_taken_whatever_path_stands_beside_them(tmp_path):
+    pictures = [{"bytes": b"P6", "path": f"data:{'x' * 3000}"}]
+    pq.write_table(pa.table({"text": ["a"], "image": pictures}), tmp_path / "a.parquet")
+    (row,) = rows_in(tmp_path / "a.parquet")
+    assert (row.picture, row.fault) == (b"P6", None)
+
+
 def test_two_columns_of_one_name_are_refused_in_parquet_too(tmp_path):
     table = pa.table([["a"], ["b"], ["x.jpg"]], names=["text", "text", "image"])
     pq.write_table(table, tmp_path / "a.parquet")
@@ -1044,10 +1076,14 @@ def test_the_program_says_errors_in_one_line(full_root, memes, tmp_path, capsys)
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_an_address_that_cannot_be_read_says_why(scored, memes, full_root, tmp_path, capsys):
+def test_a_picture_at_an_address_that_does_not_answer_says_so(scored, memes):
+    pytest.importorskip("aiohttp", reason="what fsspec reads http with is not installed")
     (memes / "away.csv").write_text("image,text\nhttp://127.0.0.1:9/x.png,monday\n")
     scored(memes / "away.csv")
     assert scored.rejected["reason"].item() == "http://127.0.0.1:9/x.png: Connection refused"
+
+
+def test_an_address_that_cannot_be_read_says_why(full_root, tmp_path, capsys):
     options = ["--out", str(tmp_path / "s.parquet"), "--root", str(full_root.root), "--mode=full"]
     with pytest.raises(SystemExit):
         program.main(["memory://gone/s.tar", *options])

@@ -53,17 +53,20 @@ def folder_rows(folder: str, reads_texts: bool = True) -> Iterator[Row]:
         name = os.fsdecode(found.path)
         if found.fault:
             yield Row(name, name, fault=found.fault)
-        elif len(told := memes.of(name)) > 1:
-            picture = os.path.join(folder, name)
-            yield from (Row(meme.id, name, picture, meme.text) for meme in told)
+            continue
+        told, beside = memes.of(name), found.text_beside if reads_texts else None
+        if len(told) > 1:
+            # What lies beside a picture of several is no more than the text of those without one.
+            for meme in told:
+                own = None if meme.text is not None else beside
+                yield _picture(folder, name, own, meme.text)._replace(id=meme.id)
         else:
-            text = told[0].text if told else None
-            yield _picture_alone(folder, name, found.text_beside if reads_texts else None, text)
+            yield _picture(folder, name, beside, told[0].text if told else None)
     yield from (meme.row(folder) for meme in memes.others())
 
 
-def _picture_alone(folder: str, name: str, beside: str | None, text: str | None) -> Row:
-    """The row of a picture that one meme has; the text that lies beside it comes first."""
+def _picture(folder: str, name: str, beside: str | None, text: str | None) -> Row:
+    """The row of a picture, by its path as id; the text that lies beside it comes first."""
     picture = os.path.join(folder, name)
     if beside:
         file = Path(picture).with_suffix(beside)

@@ -178,6 +178,8 @@ def _of_folder(folder: str, reads_texts: bool) -> tuple[str, int]:
         picture = meme.row(folder).picture
         digest.update(f"{n} {picture and _date_of(picture)}\n".encode())
     memes.warn()
+    if not n:
+        raise ValueError(f"{folder} holds no pictures, and its manifest no meme")
     if left_out:
         said = f"{folder}: left out are {_counted(left_out)}; to have them judged save them as PNG"
         warnings.warn(said, stacklevel=2)

@@ -33,7 +33,8 @@ def opened(place: str, compression: str | None = None) -> Iterator[BinaryIO]:
     Raises OSError naming the place and what is wrong with it.
     """
     if is_address(place):
-        file = fsspec.open(place, "rb", compression=compression)
+        with named_errors(place):
+            file = fsspec.open(place, "rb", compression=compression)
     else:
         # In a path `fsspec.open` would take "::" for the way into an archive.
         unpacked = get_compression(place, compression)
@@ -46,9 +47,14 @@ def opened(place: str, compression: str | None = None) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def named_errors(place: str) -> Iterator[None]:
-    """Give the errors of an address their reason: fsspec often says no more than the address."""
+    """Give the errors of an address their reason: fsspec often says no more than the address.
+
+    Raises OSError also where a library is missing that the address needs.
+    """
     try:
         yield
+    except ImportError as error:
+        raise OSError(f"{place}: {error}") from error
     except OSError as error:
         if not is_address(place) or error.errno is not None:
             raise

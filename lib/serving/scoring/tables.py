@@ -215,7 +215,8 @@ def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> R
     id_ = str(number) if given.get("id") is None else str(given["id"])
     image, text = given.get("image"), given.get("text")
     name = image.get("path") if isinstance(image, Mapping) else image
-    if isinstance(name, str) and (kind := _no_name(name)):
+    in_bytes = isinstance(image, Mapping) and isinstance(image.get("bytes"), bytes)
+    if isinstance(name, str) and not in_bytes and (kind := _no_name(name)):
         fault = f"the picture is {kind}, expected a file's path; bytes can stand in a Parquet file"
         return Row(id_, f"{name[:20]}…", fault=fault)
     if isinstance(image, Mapping):  # as the library `datasets` writes pictures

@@ -108,15 +108,16 @@ def warn_of_text(shard: str, field: str) -> None:
 
     Raises what `shard_rows` does.
     """
-    seen: dict[str, None] = {}
+    seen, n = dict[str, None](), 0
     with contextlib.suppress(*BROKEN), _opened(shard) as tar:
         for _, members in islice(_samples(shard, tar), BLOCK):
+            n += 1
             with contextlib.suppress(ValueError, RecursionError):
                 name = _member(members, "json")
                 seen |= dict.fromkeys(_fields(members[name]) if name else {})
-    if field not in seen:
+    if n and field not in seen:
         warnings.warn(
-            f"{shard}: of its first {BLOCK} memes none has the field '{field}' in a .json; they "
+            f"{shard}: of its first {n} memes none has the field '{field}' in a .json; they "
             f"have {', '.join(seen) or 'none'}: texts without one are read off the pictures. Name "
             "theirs with --text-column",
             stacklevel=2,
@@ -144,12 +145,13 @@ def _members(shard: str, tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.Ta
         # Else the archive would keep every header it has met.
         kept.members.clear()
         key, suffix = base_plus_ext(member.name)
-        if (member.isfile() or _is_link(member)) and key is not None:
+        hidden = member.name.rpartition("/")[2].startswith(".")  # as a Mac packs beside each file
+        if (member.isfile() or _is_link(member)) and key is not None and not hidden:
             key = key.removeprefix("./")
             if key != last and suffix not in met.get(key, {suffix}):
                 raise ValueError(
                     f"{shard}: the members of '{key}' do not follow each other: '.{suffix}' comes "
-                    "after another meme's; pack it in the order of names (tar --sort=name)"
+                    "after another meme's; pack it in the order of names (GNU tar: --sort=name)"
                 )
             if key in met or len(met) < _MOST_MET:
                 met.setdefault(key, set()).add(suffix)

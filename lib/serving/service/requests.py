@@ -193,6 +193,7 @@ def _from_json(item: Any, place: str) -> Sent | Fault:
 
 
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "a string", bool: "true or false"}.get(
-        type(value), "nothing" if value is None else "a number"
-    )
+    if value is None:
+        return "nothing"
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false"}
+    return next((said for kind, said in kinds.items() if isinstance(value, kind)), "a number")

@@ -211,6 +211,15 @@ def test_a_meme_of_a_batch_with_a_field_twice_fails_alone(client):
     assert 0 < good["prob_hate"] < 1
 
 
+def test_an_object_with_a_name_twice_is_called_an_object(client):
+    for path, body in (
+        ("/predict", b'{"image": {"a": 1, "a": 2}}'),
+        ("/predict_batch", b'{"a":1,"a":2}'),
+    ):
+        found = client.post(path, content=body, headers=HEADERS)
+        assert found.status_code == 422 and "an object" in found.json()["error"]
+
+
 def test_a_balancer_may_ask_for_the_head_alone(client):
     for path in ("/healthz", "/readyz"):
         found = client.head(path)

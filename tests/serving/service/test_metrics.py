@@ -67,6 +67,19 @@ def test_processes_of_two_models_that_answer_in_turn_each_keep_their_counts(tmp_
     assert Histograms.read(file).models == {"mm_fusion": "new"}
 
 
+def test_counts_of_no_known_models_do_not_cost_those_put_aside(tmp_path):
+    file = tmp_path / "histograms.json"
+    old, new, nobody = (
+        KeptHistograms(file, models) for models in ({"mm_fusion": "old"}, {"mm_fusion": "new"}, {})
+    )
+    counted(old, 2)
+    counted(new, 1)
+    file.unlink()
+    counted(nobody, 5)
+    counted(old, 1)
+    assert Histograms.read(file).n == 2 + 5 + 1
+
+
 @pytest.mark.parametrize("written", [False, True])
 def test_a_turn_that_is_killed_halfway_counts_nothing_twice(tmp_path, monkeypatch, written):
     file = tmp_path / "histograms.json"
