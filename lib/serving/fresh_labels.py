@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import expit, logit
 from scipy.stats import binom, fisher_exact
@@ -137,10 +138,16 @@ def _joined(
         raise ValueError(f"{labels} needs a column prob_hate, row or id beside label")
     _require_file(scores, "say where the scores of these labels are with --scores")
     _refuse_other_scores(scores, models)
-    names = pq.read_schema(scores).names
+    schema = pq.read_schema(scores)
     for name in (key, "prob_hate"):
-        if name not in names:
-            raise ValueError(f"{scores} has no column '{name}'; it has {', '.join(names)}")
+        if name not in schema.names:
+            raise ValueError(f"{scores} has no column '{name}'; it has {', '.join(schema.names)}")
+    kind = schema.field("id").type if key == "id" else None
+    if kind is not None and pa.types.is_primitive(kind):
+        raise ValueError(
+            f"{scores}: column id holds {kind} and no words, as another program has saved it; join "
+            "by row, or score anew"
+        )
     frame = frame.assign(**{key: _keys(labels, key, frame[key])})
     wanted = frame[key].tolist()
     found = pq.read_table(scores, columns=[key, "prob_hate"], filters=[(key, "in", wanted)])

@@ -374,6 +374,17 @@ def test_scores_that_do_not_say_their_models_are_taken_with_a_warning(run, decis
     pd.testing.assert_frame_equal(anew, told)
 
 
+def test_scores_whose_ids_another_program_made_numbers_are_refused(run, decision):
+    scores = pd.read_parquet(run / "s.parquet")
+    scores.assign(id=range(len(scores))).to_parquet(run / "numbers.parquet")
+    (run / "l.csv").write_text("id,label\n0,1\n")
+    with (
+        pytest.warns(UserWarning, match="does not say which models"),
+        pytest.raises(ValueError, match=r"numbers\.parquet: column id holds int64 and no words"),
+    ):
+        read_labels(run / "l.csv", run / "numbers.parquet", decision.judged_by)
+
+
 def test_a_folder_in_place_of_labels_or_scores_is_called_one(tmp_path, decision):
     with pytest.raises(FileNotFoundError, match="is a folder; give a CSV"):
         read_labels(tmp_path, tmp_path / "s.parquet", decision.fingerprints)
