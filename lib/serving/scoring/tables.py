@@ -214,23 +214,22 @@ def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> R
     given: dict[str, Any] = {part: row.get(name) for part, name in names if name}
     id_ = str(number) if given.get("id") is None else str(given["id"])
     image, text = given.get("image"), given.get("text")
-    name = image.get("path") if isinstance(image, Mapping) else image
-    in_bytes = isinstance(image, Mapping) and isinstance(image.get("bytes"), bytes)
-    if isinstance(name, str) and not in_bytes and (kind := _no_name(name)):
-        fault = f"the picture is {kind}, expected a file's path; bytes can stand in a Parquet file"
-        return Row(id_, f"{name[:20]}…", fault=fault)
     if isinstance(image, Mapping):  # as the library `datasets` writes pictures
         content, name = image.get("bytes"), image.get("path")
         if not isinstance(content, bytes | None) or not isinstance(name, str | None):
             fault = "the picture's 'bytes' and 'path' are no bytes and no file's path"
             return Row(id_, fault=fault)
         # Bytes that are none are an empty file and no missing picture.
-        picture = (name and _place(address, name)) if content is None else content
-        return Row(id_, name, picture, text)
+        if content is not None:
+            return Row(id_, name, content, text)
+        image = name
     if isinstance(image, bytes):
         return Row(id_, None, image, text)
     if image is not None and not isinstance(image, str):
         return Row(id_, fault=f"the picture is {type(image).__name__}, expected a file's path")
+    if image is not None and (kind := _no_name(image)):
+        fault = f"the picture is {kind}, expected a file's path; bytes can stand in a Parquet file"
+        return Row(id_, f"{image[:20]}…", fault=fault)
     return Row(id_, image, image and _place(address, image), text)
 
 

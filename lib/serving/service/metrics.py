@@ -93,11 +93,11 @@ def _add(new: Histograms, file: Path) -> None:
     if found is not None and found.models not in ({}, new.models):
         file.replace(_aside(file, found.models))
         found = None
-    if found is None or not found.models:
-        for earlier in (found, _read(own)):
-            new = new if earlier is None else earlier + new
-        found = None
-    (new if found is None else found + new).write(file)
+    # A file of these models holds what was put aside already.
+    waiting = None if found is not None and found.models else _read(own)
+    for earlier in (found, waiting):
+        new = new if earlier is None else earlier + new
+    new.write(file)
     # Last: what a kill before this leaves aside is an older state, which the next turn replaces.
     with contextlib.suppress(OSError):
         own.unlink(missing_ok=True)
