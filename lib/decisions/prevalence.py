@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.metrics import brier_score_loss, log_loss, roc_curve
 
 from lib.calibration import prob_hate
@@ -75,6 +76,33 @@ def at_prevalence(
     return found
 
 
+def precision_by_prevalence(
+    frame: pd.DataFrame,
+    decision: DecisionBundle,
+    prevalences: ArrayLike,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Precision of the frozen decisions on `frame`, were hate of these shares (K,); 3K rows.
+
+    By Bayes' rule, from the shares flagged of the hateful memes, r, and of the harmless ones, q:
+    prevalence r / (prevalence r + (1 - prevalence) q), which is 0 where nothing is flagged. `low`
+    and `high` are the ends of its 95% interval, as those of `at_prevalence`. A frame of one class
+    has NaN throughout.
+    """
+    share = np.asarray(prevalences, dtype=float)
+    labels, groups, tables = frame["label"].to_numpy(), groups_of(frame), []
+    for model in MODELS:
+        prob = prob_hate(logits_of(frame, model), decision.temperatures[model])
+        hate = prob >= decision.thresholds[model]
+        r, q = (rate[:, None] for rate in _flagged(hate, labels, groups, n_resamples, seed))
+        found = _precision(share * r, (1 - share) * q)
+        ends = interval_of(found[0], found[1:], 0.95)
+        columns = {"prevalence": share, "precision": ends.point, "low": ends.low, "high": ends.high}
+        tables.append(pd.DataFrame({"model": model} | columns))
+    return pd.concat(tables, ignore_index=True)
+
+
 def _shifted_cut(threshold: float, of: float, prevalence: float) -> float:
     # One above every score is so whatever the prevalence.
     return threshold if threshold > 1 else float(shifted(threshold, of, prevalence))
@@ -95,10 +123,7 @@ def _decisions(
     seed: int,
 ) -> dict[str, Any]:
     """The figures of decisions (N,), and their intervals over resampled groups (N,)."""
-    hateful = labels == 1
-    cells = np.column_stack([hate & hateful, hateful, hate & ~hateful, ~hateful])
-    caught, of_hateful, mistaken, of_harmless = resampled_sums(cells, groups, n_resamples, seed).T
-    r, q = ratio(caught, of_hateful), ratio(mistaken, of_harmless)
+    r, q = _flagged(hate, labels, groups, n_resamples, seed)
     tp, fp = prevalence * r, (1 - prevalence) * q
     fn, tn = prevalence - tp, 1 - prevalence - fp
     figures = {
@@ -111,6 +136,20 @@ def _decisions(
     ends = {name: interval_of(v[0], v[1:], 0.95) for name, v in figures.items()}
     found: dict[str, Any] = {name: end.point for name, end in ends.items()}
     return found | {"intervals": {name: [end.low, end.high] for name, end in ends.items()}}
+
+
+def _flagged(
+    hate: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    n_resamples: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The share flagged of the hateful memes and of the harmless ones, (1 + n_resamples,) each."""
+    hateful = labels == 1
+    cells = np.column_stack([hate & hateful, hateful, hate & ~hateful, ~hateful])
+    caught, of_hateful, mistaken, of_harmless = resampled_sums(cells, groups, n_resamples, seed).T
+    return ratio(caught, of_hateful), ratio(mistaken, of_harmless)
 
 
 def _retuned(

@@ -1,7 +1,7 @@
 """The notebooks' whole figures, composed of single plots."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -111,6 +111,19 @@ def reliability_figure(frame: pd.DataFrame, decision: DecisionBundle) -> Figure:
         f"{_fitted_elsewhere(frame, decision, 'T')}"
     )
     return figure
+
+
+def figure_of_reported(
+    report: Mapping[str, Any], draw: Callable[..., Figure], *shown: Any
+) -> Figure | None:
+    """`draw(*shown)`, a figure of the reported split that was drawn of what was fitted on already.
+
+    Where both are the same memes, as in a pilot, it would be the same again: a sentence says so.
+    """
+    if report["reported_on"] != report["fitted_on"]:
+        return draw(*shown)
+    print(f"{report['reported_on']} is what was fitted on: this figure stands above.")
+    return None
 
 
 def threshold_figure(frame: pd.DataFrame, decision: DecisionBundle) -> Figure:

@@ -17,7 +17,13 @@ from lib.calibration.ranking import ABOVE_ALL
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibrated
-from lib.decisions.prevalence import NOT_REACHED, _retuned, at_prevalence, shifted
+from lib.decisions.prevalence import (
+    NOT_REACHED,
+    _retuned,
+    at_prevalence,
+    precision_by_prevalence,
+    shifted,
+)
 
 SHARE = st.floats(0.001, 0.999)
 
@@ -59,6 +65,24 @@ def test_weighted_figures_are_those_of_a_sample_in_which_hate_is_as_rare(val, de
         assert frozen["f1"] == pytest.approx(f1_score(rare["label"], hate))
         assert frozen["macro_f1"] == pytest.approx(f1_score(rare["label"], hate, average="macro"))
         assert frozen["flagged_share"] == pytest.approx(hate.mean())
+
+
+def test_precision_by_prevalence_is_that_of_the_table_at_each_share(val, decision):
+    shares = [0.02, 0.3]
+    curve = precision_by_prevalence(val, decision, shares).set_index(["model", "prevalence"])
+    assert len(curve) == len(MODELS) * len(shares)
+    for share in shares:
+        found = at_prevalence(val, val, decision, share)
+        for model in MODELS:
+            row, frozen = curve.loc[(model, share)], found[model]["frozen"]
+            assert row["precision"] == pytest.approx(frozen["precision"])
+            assert [row["low"], row["high"]] == pytest.approx(frozen["intervals"]["precision"])
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_precision_by_prevalence_of_one_class_does_not_exist(val, decision, label):
+    curve = precision_by_prevalence(val[val["label"] == label], decision, [0.1])
+    assert curve[["precision", "low", "high"]].isna().all(axis=None)
 
 
 def test_at_the_datas_own_prevalence_nothing_changes(val, decision):

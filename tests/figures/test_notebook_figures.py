@@ -13,6 +13,7 @@ from lib.decisions.calibration_tables import calibrated
 from lib.decisions.evaluation import evaluate
 from lib.decisions.report import decision_report
 from lib.figures.notebook_figures import (
+    figure_of_reported,
     meme_sheet,
     predictions_figure,
     reliability_figure,
@@ -145,6 +146,17 @@ def test_figures_say_what_they_are_of_and_what_was_fitted_elsewhere(val, logits_
         assert "(" not in figure(val, decision).get_suptitle()
         said = figure(test, decision).get_suptitle()
         assert said.startswith("test, n = 60") and said.endswith(what)
+
+
+def test_the_reported_split_is_drawn_unless_it_was_already(val, logits_frame, decision, capsys):
+    report = {"fitted_on": "val calibrate", "reported_on": "test"}
+    test = logits_frame(40, "test")
+    figure = figure_of_reported(report, reliability_figure, test, decision)
+    assert figure.get_suptitle().startswith("test, n = 40")
+    assert not capsys.readouterr().out
+    pilot = {"fitted_on": "train", "reported_on": "train"}
+    assert figure_of_reported(pilot, reliability_figure, val, decision) is None
+    assert "train is what was fitted on" in capsys.readouterr().out
 
 
 def test_the_report_of_a_decision_is_drawn_like_step_6s(
