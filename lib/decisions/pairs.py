@@ -28,6 +28,7 @@ from lib.data.datasets import MemeShards
 from lib.data.near_duplicates import near_groups
 from lib.data.pictures import picture_hash
 from lib.data.text import words_of
+from lib.decisions.resampled_counts import rates
 from lib.modeling.prediction_table import FEWEST_GROUPS, logits_of
 
 KINDS = ("same text", "same picture")
@@ -108,7 +109,10 @@ def pair_accuracy(
 
 
 def _interval(sums: np.ndarray, seed: int, n_resamples: int = 1000) -> Interval:
-    """Won pairs over all pairs from both (G, 2) of each group, which are resampled."""
+    """Won pairs over all pairs from both (G, 2) of each group, which are resampled.
+
+    Where all are won, or none, the interval is that of `rates`.
+    """
     if not len(sums):
         return Interval(np.nan, np.nan, np.nan)
     point = float(sums[:, 0].sum() / sums[:, 1].sum())
@@ -116,8 +120,8 @@ def _interval(sums: np.ndarray, seed: int, n_resamples: int = 1000) -> Interval:
         return Interval(point, np.nan, np.nan)
     rng = np.random.Generator(np.random.SFC64(seed))
     drawn = [counts @ sums for counts in draw_units(len(sums), n_resamples, rng)]
-    won, pairs = np.concatenate(drawn).T
-    return interval_of(point, won / pairs, 0.95)
+    won, pairs = np.concatenate([sums.sum(axis=0, keepdims=True), *drawn]).T
+    return interval_of(point, rates(won, pairs, len(sums), seed=seed)[1:], 0.95)
 
 
 def _row(frame: pd.DataFrame, score: np.ndarray, key: np.ndarray, seed: int) -> dict[str, Any]:

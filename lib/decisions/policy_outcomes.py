@@ -8,11 +8,12 @@ from numpy.typing import ArrayLike
 from scipy.special import logit
 
 from lib.calibration import bootstrap_ci, prob_hate, sweep_thresholds
+from lib.calibration.intervals import units_of
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.policy import CHOSEN, SIDES, Policy, counted, sample_of, target_of
 from lib.decisions.policy_certificates import clopper_pearson
-from lib.decisions.resampled_counts import ends_of, ratio, resampled_sums
+from lib.decisions.resampled_counts import ends_of, rates, ratio, resampled_sums
 from lib.modeling.prediction_table import groups_of, logits_of
 
 DECISIONS = ("block", "review", "allow")
@@ -91,8 +92,9 @@ def workload(
     per * (1 - prevalence) * s0, `memes` both together, and `wrong` the harmless among the blocked
     and the hateful among the allowed, 0 where a person decides. `wrong_share` = wrong / memes, NaN
     where there are none. `_low` and `_high` are the ends of the 95% intervals of `memes`, `wrong`
-    and `wrong_share` over resampled groups, with the prevalence as given. What a class brings is
-    NaN where `frame` has none of it, unless the stated prevalence needs none.
+    and `wrong_share` over resampled groups, with the prevalence as given; shares of none or of all
+    memes of a class have those of `rates`. What a class brings is NaN
+    where `frame` has none of it, unless the stated prevalence needs none.
     """
     prob = prob_hate(logits_of(frame, CHOSEN), decision.temperatures[CHOSEN])
     decided, hate = decision.policy.decide(prob), frame["label"].to_numpy() == 1
@@ -100,9 +102,11 @@ def workload(
     got = np.column_stack([decided == name for name in DECISIONS])
     cells = np.column_stack([got & hate[:, None], got & ~hate[:, None]])
     sums = resampled_sums(cells, groups_of(frame), seed=seed)
+    units, could = units_of(groups_of(frame), len(frame)), _could(decision.policy)
+    # Each class draws what no resample shows of its decisions by numbers of its own.
     hateful, harmless = (
-        _expected(sums[:, :3], per * share),
-        _expected(sums[:, 3:], per - per * share),
+        _expected(sums[:, at : at + 3], memes, len(np.unique(units[kind])), could, seed + at)
+        for at, memes, kind in ((0, per * share, hate), (3, per - per * share, ~hate))
     )
     memes = hateful + harmless
     none = np.zeros(len(sums))
@@ -239,9 +243,27 @@ def _against(
     return {"holds": observed >= target, "met": met}
 
 
-def _expected(got: np.ndarray, memes: float) -> np.ndarray:
-    """How many of so many memes of a class get each decision that `got` (R, 3) of them got."""
-    return np.zeros(got.shape) if memes == 0 else memes * ratio(got, got.sum(axis=1, keepdims=True))
+def _could(policy: Policy) -> list[bool]:
+    """Whether there are scores for which the policy decides so, for each of `DECISIONS`."""
+    low, high = policy.ends
+    return [policy.block is not None, low < high, policy.allow is not None]
+
+
+def _expected(
+    got: np.ndarray, memes: float, n_groups: int, could: list[bool], seed: int
+) -> np.ndarray:
+    """How many of so many memes of a class get each decision that `got` (R, 3) of them got.
+
+    What the policy never decides is none, and the only decision that it could make is all.
+    """
+    if memes == 0:
+        return np.zeros(got.shape)
+    there = got.sum(axis=1)
+    shares = [
+        rates(of, there, n_groups, k, seed) if could[k] and sum(could) > 1 else ratio(of, there)
+        for k, of in enumerate(got.T)
+    ]
+    return memes * np.column_stack(shares)
 
 
 def _f1(right: ArrayLike, fp: ArrayLike, fn: ArrayLike) -> np.ndarray:

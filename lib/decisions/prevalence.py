@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import brier_score_loss, log_loss, roc_curve
 
 from lib.calibration import prob_hate
-from lib.calibration.intervals import interval_of
+from lib.calibration.intervals import interval_of, units_of
 from lib.calibration.ranking import ABOVE_ALL, midway
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
-from lib.decisions.resampled_counts import ratio, resampled_sums
+from lib.decisions.resampled_counts import rates, ratio, resampled_sums
 from lib.modeling.prediction_table import groups_of, logits_of
 
 # How far two computations of one share may lie apart; counts of memes differ by far more.
@@ -145,11 +145,20 @@ def _flagged(
     n_resamples: int,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The share flagged of the hateful memes and of the harmless ones, (1 + n_resamples,) each."""
+    """The share flagged of the hateful memes and of the harmless ones, (1 + n_resamples,) each.
+
+    A share of none or of all is spread as `rates` says, unless no meme is flagged or each is.
+    """
     hateful = labels == 1
     cells = np.column_stack([hate & hateful, hateful, hate & ~hateful, ~hateful])
-    caught, of_hateful, mistaken, of_harmless = resampled_sums(cells, groups, n_resamples, seed).T
-    return ratio(caught, of_hateful), ratio(mistaken, of_harmless)
+    sums, units = resampled_sums(cells, groups, n_resamples, seed), units_of(groups, len(labels))
+    if hate.all() or not hate.any():  # a threshold beside all scores says so of any meme
+        return ratio(*sums[:, :2].T), ratio(*sums[:, 2:].T)
+    caught, of_hateful, mistaken, of_harmless = sums.T
+    hateful_units, harmless_units = (len(np.unique(units[labels == label])) for label in (1, 0))
+    r = rates(caught, of_hateful, hateful_units, 0, seed)
+    q = rates(mistaken, of_harmless, harmless_units, 1, seed)
+    return r, q
 
 
 def _retuned(

@@ -42,6 +42,26 @@ def resampled_cells(
     return _drawn(kinds, np.concatenate([alone, times]), n_resamples, seed)
 
 
+def rates(
+    hits: np.ndarray, there: np.ndarray, n_groups: int, column: int = 0, seed: int = 0
+) -> np.ndarray:
+    """hits / there of sums (1 + n_resamples,), the sample's first; NaN where `there` is 0.
+
+    A rate of 0 or 1 is so in each resample, too, as if it were certain. What else it may be is then
+    drawn from Jeffreys' posterior on `n_groups` independent memes, that of 0 from
+    Beta(1/2, n_groups + 1/2) (Brown, Cai and DasGupta 2001): the half beyond its median, while the
+    other draws stay, so that an interval begins at the rate itself. `column` tells rates of the
+    same resamples apart, which are drawn independently.
+    """
+    found = ratio(hits, there)
+    if found[0] not in (0, 1):
+        return found
+    rng = np.random.Generator(np.random.SFC64([seed, column]))
+    drawn = rng.beta(0.5, n_groups + 0.5, len(found) - 1)
+    away = np.where(drawn > np.median(drawn), drawn, 0)
+    return np.concatenate([found[:1], np.abs(found[0] - away)])
+
+
 def ends_of(values: Mapping[str, np.ndarray], level: float = 0.95) -> dict[str, float]:
     """`<name>_low` and `<name>_high` for each name: the interval of its values, the sample's first.
 

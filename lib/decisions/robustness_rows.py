@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from lib.calibration import bootstrap_difference
+from lib.calibration.intervals import units_of
 from lib.config import MODELS
-from lib.decisions.resampled_counts import ends_of, ratio, resampled_sums
+from lib.decisions.resampled_counts import ends_of, rates, ratio, resampled_sums
 from lib.modeling.prediction_table import groups_of
 
 METRICS = ("macro_f1", "auroc", "ece")
@@ -39,12 +40,24 @@ def rows_of_models(
         row["flips"] = int((new["hate"] != old["hate"]).sum())
         blocked = old["decision"] == "block"
         cells = np.column_stack([blocked & (new["decision"] == "allow"), blocked])
-        allowed, there = resampled_sums(cells, groups_of(memes), seed=seed).T
-        share = ratio(allowed, there)
+        allows = any((side["decision"] == "allow").any() for side in (new, old))
+        share = _allowed(cells, groups_of(memes), allows, seed)
         row |= {"block_to_allow": share[0]} | ends_of({"block_to_allow": share})
         row["decided_by"] = old["decided_by"]
         rows.append(row)
     return rows
+
+
+def _allowed(cells: np.ndarray, groups: np.ndarray | None, allows: bool, seed: int) -> np.ndarray:
+    """The share of the blocked that is allowed, from whether each meme is both and blocked (N, 2).
+
+    The sample's first, then that of each resample; none where nothing is ever allowed.
+    """
+    allowed, there = resampled_sums(cells, groups, seed=seed).T
+    if not allows:
+        return ratio(allowed, there)
+    blocked = units_of(groups, len(cells))[cells[:, 1]]
+    return rates(allowed, there, len(np.unique(blocked)), seed=seed)
 
 
 def _change_ends(

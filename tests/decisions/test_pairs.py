@@ -48,6 +48,17 @@ def test_pair_accuracy_is_the_share_of_pairs_that_are_won(data):
     assert found.point == pytest.approx(np.mean(won)) if won else np.isnan(found.point)
 
 
+@pytest.mark.parametrize("won", [0, 1])
+def test_pairs_all_won_do_not_promise_that_all_are(won):
+    key, labels = np.repeat(np.arange(200), 2), np.tile([0, 1], 200)
+    found, _, _ = pair_accuracy(np.where(labels == won, 1.0, 0.0), labels, key, key)
+    assert found.point == won
+    assert max(found.low, 1 - found.high) == pytest.approx(1 - 0.0125, abs=0.002)
+    assert won in (found.low, found.high)
+    ties, _, _ = pair_accuracy(np.zeros(400), labels, key, key)
+    assert (ties.point, ties.low, ties.high) == (0.5, 0.5, 0.5)
+
+
 def test_the_interval_resamples_groups():
     rng = np.random.default_rng(0)
     key = np.repeat(np.arange(200), 2)

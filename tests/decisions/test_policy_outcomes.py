@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
@@ -99,6 +100,23 @@ def test_the_workload_follows_the_stated_share_of_hate(test_split, decision):
     assert table["hateful"].sum() == pytest.approx(200)
     assert table["wrong"]["block"] == pytest.approx(9800 * blocked[~hate].mean())
     assert table["wrong_share"]["block"] > 0.2
+
+
+def test_no_wrong_decision_among_few_memes_is_no_promise_but_none_by_the_policy_is(
+    test_split, decision
+):
+    blocked, allowed, hate = decided(test_split)
+    right = test_split[~(blocked & ~hate) & ~(allowed & hate)]
+    table = workload(right, decision).set_index("decision")
+    assert table["wrong"].tolist() == table["wrong_low"].tolist() == [0, 0, 0]
+    n = int((right["label"] == 0).sum())
+    end = stats.beta(0.5, n + 0.5).ppf(0.975) * 10_000 * n / len(right)
+    assert table.loc["block", "wrong_high"] == pytest.approx(end, rel=0.2)
+    assert table.loc["review", "wrong_high"] == 0
+    alone = replace(decision, policy=replace(decision.policy, allow=None, block=None))
+    table = workload(right, alone).set_index("decision")
+    for name, memes in {"block": 0, "review": 10_000, "allow": 0}.items():
+        assert table.loc[name, ["memes", "memes_low", "memes_high"]].tolist() == [memes] * 3
 
 
 def test_one_class_says_nothing_of_the_other(test_split, decision):

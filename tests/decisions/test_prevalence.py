@@ -79,6 +79,41 @@ def test_precision_by_prevalence_is_that_of_the_table_at_each_share(val, decisio
             assert [row["low"], row["high"]] == pytest.approx(frozen["intervals"]["precision"])
 
 
+def seen_of(harmless, mistaken, n_hateful=400):
+    """Predictions of fusion of so many harmless memes, of which so many are flagged, and hateful
+    ones, of which four in five are."""
+    label = np.repeat([0, 1], [harmless, n_hateful])
+    flagged = np.r_[np.arange(harmless) < mistaken, np.arange(n_hateful) < 0.8 * n_hateful]
+    ids = [f"m{row}" for row in range(len(label))]
+    columns = {"id": ids, "split": "test", "part": "", "group": ids, "label": label}
+    for model in MODELS:
+        columns |= {f"{model}_logit_0": 0.0, f"{model}_logit_1": np.where(flagged, 9.0, -9.0)}
+    return pd.DataFrame(columns)
+
+
+def test_no_false_alarm_among_a_few_memes_does_not_promise_that_there_are_none(decision):
+    """Where 2% are hate, the truth is covered whether or not a sample shows any false alarm."""
+    fixed = replace(
+        decision,
+        temperatures=dict.fromkeys(MODELS, 1.0),
+        thresholds=dict.fromkeys(MODELS, 0.5),
+    )
+    rng, truth, covered = np.random.default_rng(0), 0.02 * 0.8 / (0.02 * 0.8 + 0.98 * 0.003), 0
+    for mistaken in rng.binomial(300, 0.003, 100):
+        curve = precision_by_prevalence(seen_of(300, mistaken), fixed, [0.02], n_resamples=300)
+        covered += bool(curve["low"][0] <= truth <= curve["high"][0])
+    assert covered >= 90
+    none = precision_by_prevalence(seen_of(300, 0), fixed, [0.02]).iloc[0]
+    assert none["precision"] == none["high"] == 1
+    assert none["low"] < 0.75
+
+
+def test_a_threshold_above_all_scores_flags_nothing_for_certain(val, decision):
+    never = replace(decision, thresholds=dict.fromkeys(MODELS, ABOVE_ALL))
+    curve = precision_by_prevalence(val, never, [0.1])
+    assert (curve[["precision", "low", "high"]] == 0).all(axis=None)
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_precision_by_prevalence_of_one_class_does_not_exist(val, decision, label):
     curve = precision_by_prevalence(val[val["label"] == label], decision, [0.1])

@@ -2,8 +2,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from lib.decisions.resampled_counts import ends_of, ratio, resampled_cells, resampled_sums
+from lib.decisions.resampled_counts import (
+    ends_of,
+    rates,
+    ratio,
+    resampled_cells,
+    resampled_sums,
+)
 
 
 def test_the_sample_s_own_sums_come_first():
@@ -50,3 +57,28 @@ def test_what_the_sample_lacks_has_no_interval():
     assert np.isnan(list(ends_of({"f1": values}).values())).all()
     assert ends_of({"f1": np.array([0.5, 0.4, np.nan, 0.7])}) == {"f1_low": 0.4, "f1_high": 0.7}
     assert np.isnan(ratio(np.array([1, 1]), np.array([2, 0]))).tolist() == [False, True]
+
+
+def sums_of(hits, n, n_resamples=20_000):
+    hit = np.arange(n) < hits
+    return resampled_sums(np.column_stack([hit, np.ones(n, int)]), n_resamples=n_resamples).T
+
+
+@given(st.integers(3, 2000))
+def test_a_rate_that_no_resample_moves_has_the_end_of_jeffreys(n):
+    end = stats.beta(0.5, n + 0.5).ppf(0.975)
+    of_none, of_all = (ends_of({"r": rates(*sums_of(hits, n), n)}) for hits in (0, n))
+    assert of_none["r_low"] == 0 and of_none["r_high"] == pytest.approx(end, rel=0.1)
+    assert of_all["r_high"] == 1 and of_all["r_low"] == pytest.approx(1 - end, rel=0.1)
+
+
+def test_other_rates_are_those_of_the_resamples_and_nothing_has_none():
+    hits, there = sums_of(3, 10, 50)
+    assert rates(hits, there, 10).tolist() == (hits / there).tolist()
+    assert np.isnan(rates(np.zeros(4), np.zeros(4), 0)).all()
+
+
+def test_two_such_rates_are_drawn_independently():
+    one, other = (rates(*sums_of(0, 50), 50, column) for column in (0, 1))
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.05
+    assert one.tolist() == rates(*sums_of(0, 50), 50, 0).tolist()

@@ -203,6 +203,8 @@ def test_blocked_memes_that_are_allowed_now_are_counted(parts, monkeypatch):
     assert row["block_to_allow_low"].item() <= expected <= row["block_to_allow_high"].item()
     assert row["block_to_allow_low"].item() < row["block_to_allow_high"].item()
     assert row["decided_by"].tolist() == ["policy"]
+    none = table[(table["perturbation"] == "none") & (table["model"] == "mm_fusion")].iloc[0]
+    assert none["block_to_allow"] == none["block_to_allow_low"] == 0 < none["block_to_allow_high"]
 
 
 def test_a_policy_that_blocks_nothing_leaves_it_to_the_threshold(parts, monkeypatch):
