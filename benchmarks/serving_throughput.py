@@ -4,7 +4,8 @@
 
 `MemeClassifier.predict_batch` on picture files of mixed size against the two plain
 `transformers.pipeline`s that a user would write for the same two experts; and `predict` on one meme
-against the sum of the encoder passes that its head needs. The sides take turns. Measure an engine
+after the other, of all these sizes, against the sum of the encoder passes that its head needs. The
+sides take turns. Measure an engine
 first (`make engines`). Writes results/serving_throughput.csv: medians, ratios, peak memory, and the
 share of memes decided as in float32.
 """
@@ -31,6 +32,8 @@ from lib.serving.memes import read_meme
 
 RESULTS = Path(__file__).parent / "results/serving_throughput.csv"
 SIDES = (240, 384, 640, 1024)
+# Memes that are judged one by one.
+ALONE = 16
 
 
 def main() -> None:
@@ -52,9 +55,9 @@ def main() -> None:
             )
         ]
         batch = in_turn(batch_sides(kept, exact, settings, texts, files), options.repeats)
-        alone = in_turn(single_sides(kept, texts[0], files[0]), 20 * options.repeats)
+        alone = in_turn(single_sides(kept, texts[:ALONE], files[:ALONE]), 3 * options.repeats)
     rows = [row("batch", batch, "two transformers.pipeline", options.memes)]
-    rows += [row("one meme", alone, "its encoder passes", 1)]
+    rows += [row("one meme", alone, "its encoder passes", len(files[:ALONE]))]
     table = pd.concat(rows, ignore_index=True).assign(
         mode=options.mode,
         decided_as_float32=sum(same) / len(same),
@@ -93,19 +96,27 @@ def batch_sides(kept, exact, settings: Settings, texts: list[str], files: list[s
     }
 
 
-def single_sides(kept, text: str, file: str) -> dict:
-    meme, encoders = read_meme(text, file), kept.model.encoders
-    tokens = kept.model.head.reads_tokens
-    prepared = {
-        name: source.prepare([meme.text if source.modality == "text" else meme.image])
-        for name, source in encoders.sources.items()
-    }
+def single_sides(kept, texts: list[str], files: list[str]) -> dict:
+    encoders, tokens = kept.model.encoders, kept.model.head.reads_tokens
+    memes = [read_meme(text, file) for text, file in zip(texts, files, strict=True)]
+    prepared = [
+        {
+            name: source.prepare([meme.text if source.modality == "text" else meme.image])
+            for name, source in encoders.sources.items()
+        }
+        for meme in memes
+    ]
 
     @torch.inference_mode()
     def passes() -> None:
-        encoders.encode_prepared(prepared, tokens)
+        for inputs in prepared:
+            encoders.encode_prepared(inputs, tokens)
 
-    return {"its encoder passes": passes, "predict": lambda: kept.predict(text, file)}
+    def predict() -> None:
+        for text, file in zip(texts, files, strict=True):
+            kept.predict(text, file)
+
+    return {"its encoder passes": passes, "predict": predict}
 
 
 def in_turn(sides: dict, repeats: int) -> dict[str, float]:

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 
 from lib.artifacts import write_csv
 from lib.calibration import (
-    bootstrap_ci,
     bootstrap_difference,
     classification_metrics,
     cross_fit,
@@ -20,6 +19,7 @@ from lib.calibration import (
 from lib.calibration.calibration_error import N_BINS, bin_of
 from lib.config import MODELS, Settings
 from lib.decisions.bundle import DecisionBundle
+from lib.decisions.metric_intervals import metric_interval
 from lib.modeling.prediction_table import groups_of, logits_of, resampled
 
 
@@ -138,7 +138,7 @@ def cross_fitted(
             row: dict[str, Any] = {"model": model, "estimate": kind}
             decided = hate.astype(float)
             for metric, x in (("f1", decided), ("macro_f1", decided), ("brier", p), ("ece", p)):
-                found = bootstrap_ci(x, labels, metric, n_resamples=n_resamples, **options)
+                found = metric_interval(x, labels, metric, n_resamples=n_resamples, **options)
                 row |= {metric: found.point, f"{metric}_low": found.low}
                 row[f"{metric}_high"] = found.high
             rows.append(row | {"resampled": resampled(frame)})
@@ -162,7 +162,7 @@ def model_choice(
         "seed": settings.seed,
         "groups": groups_of(frame),
     }
-    found = {m: bootstrap_ci(hate[m], labels, "macro_f1", **options) for m in MODELS}
+    found = {m: metric_interval(hate[m], labels, "macro_f1", **options) for m in MODELS}
     order = sorted(MODELS, key=lambda m: (-found[m].point, -MODELS.index(m)))
     rows = []
     for model in order:

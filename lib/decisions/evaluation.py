@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lib.artifacts import read_json
-from lib.calibration import bootstrap_ci, classification_metrics, constant_baselines, prob_hate
+from lib.calibration import classification_metrics, constant_baselines, prob_hate
 from lib.commands import again
 from lib.config import MODELS, Settings
 from lib.data.confounders.design import bounds
@@ -18,6 +18,7 @@ from lib.data.example import Example
 from lib.data.sources import examples_for
 from lib.data.val_parts import CALIBRATE, val_parts
 from lib.decisions.bundle import DecisionBundle
+from lib.decisions.metric_intervals import metric_interval
 from lib.modeling.encoders import Encoders
 from lib.modeling.features import encode_splits
 from lib.modeling.prediction_table import groups_of, logits_of, resampled
@@ -128,9 +129,8 @@ def _evaluate(
     temperature = decision.temperatures[model] if decision else 1.0
     threshold = decision.thresholds[model] if decision else 0.5
     prob, labels = prob_hate(logits_of(rows, model), temperature), rows["label"]
-    options: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed, "threshold": threshold}
-    options["groups"] = groups_of(rows)
-    intervals = {name: bootstrap_ci(prob, labels, name, **options) for name in WITH_INTERVAL}
+    options = (threshold, groups_of(rows), n_resamples, seed)
+    intervals = {name: metric_interval(prob, labels, name, *options) for name in WITH_INTERVAL}
     fixed = {"temperature": temperature, "threshold": threshold} if decision else {}
     return (
         classification_metrics(prob, labels, threshold)

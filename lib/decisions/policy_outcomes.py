@@ -246,7 +246,7 @@ def _against(
 def _could(policy: Policy) -> list[bool]:
     """Whether there are scores for which the policy decides so, for each of `DECISIONS`."""
     low, high = policy.ends
-    return [policy.block is not None, low < high, policy.allow is not None]
+    return [policy.block is not None, low < high, bool(policy.allow)]
 
 
 def _expected(

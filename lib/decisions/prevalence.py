@@ -8,15 +8,22 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import brier_score_loss, log_loss, roc_curve
 
 from lib.calibration import prob_hate
-from lib.calibration.intervals import interval_of, units_of
+from lib.calibration.intervals import interval_of
 from lib.calibration.ranking import ABOVE_ALL, midway
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
-from lib.decisions.resampled_counts import rates, ratio, resampled_sums
+from lib.decisions.metric_intervals import (
+    beside_all_scores,
+    decision_figures,
+    f1_of,
+    flagged_rates,
+    precision_of,
+)
 from lib.modeling.prediction_table import groups_of, logits_of
 
 # How far two computations of one share may lie apart; counts of memes differ by far more.
 ROUNDING = 1e-12
+FIGURES = ("precision", "recall", "f1", "macro_f1", "flagged_share")
 NOT_REACHED = "floor not reached at this prevalence"
 
 
@@ -66,12 +73,12 @@ def at_prevalence(
             "brier": float(brier_score_loss(labels, prob, sample_weight=weights)),
             "nll": float(log_loss(labels, prob, sample_weight=weights)),
             "frozen": {"threshold": _shifted_cut(threshold, of, prevalence)}
-            | _decisions(plain >= threshold, labels, *resampling),
+            | _decisions(plain >= threshold, labels, *resampling, beside_all_scores(threshold)),
         }
         if cut is None:
             found[model] |= {"retuned": None, "note": NOT_REACHED}
         else:
-            judged = _decisions(prob >= cut, labels, *resampling)
+            judged = _decisions(prob >= cut, labels, *resampling, beside_all_scores(cut))
             found[model]["retuned"] = {"threshold": cut} | judged
     return found
 
@@ -94,9 +101,11 @@ def precision_by_prevalence(
     labels, groups, tables = frame["label"].to_numpy(), groups_of(frame), []
     for model in MODELS:
         prob = prob_hate(logits_of(frame, model), decision.temperatures[model])
-        hate = prob >= decision.thresholds[model]
-        r, q = (rate[:, None] for rate in _flagged(hate, labels, groups, n_resamples, seed))
-        found = _precision(share * r, (1 - share) * q)
+        threshold = decision.thresholds[model]
+        resampling = (groups, n_resamples, seed, beside_all_scores(threshold))
+        flagged = flagged_rates(prob >= threshold, labels, *resampling)
+        r, q = (rate[:, None] for rate in flagged)
+        found = precision_of(share * r, (1 - share) * q)
         ends = interval_of(found[0], found[1:], 0.95)
         columns = {"prevalence": share, "precision": ends.point, "low": ends.low, "high": ends.high}
         tables.append(pd.DataFrame({"model": model} | columns))
@@ -121,44 +130,15 @@ def _decisions(
     prevalence: float,
     n_resamples: int,
     seed: int,
+    certain: bool,
 ) -> dict[str, Any]:
     """The figures of decisions (N,), and their intervals over resampled groups (N,)."""
-    r, q = _flagged(hate, labels, groups, n_resamples, seed)
-    tp, fp = prevalence * r, (1 - prevalence) * q
-    fn, tn = prevalence - tp, 1 - prevalence - fp
-    figures = {
-        "precision": _precision(tp, fp),
-        "recall": r,
-        "f1": _f1(tp, fp, fn),
-        "macro_f1": (_f1(tp, fp, fn) + _f1(tn, fp, fn)) / 2,
-        "flagged_share": tp + fp,
-    }
-    ends = {name: interval_of(v[0], v[1:], 0.95) for name, v in figures.items()}
+    figures = decision_figures(
+        *flagged_rates(hate, labels, groups, n_resamples, seed, certain), prevalence
+    )
+    ends = {name: interval_of(figures[name][0], figures[name][1:], 0.95) for name in FIGURES}
     found: dict[str, Any] = {name: end.point for name, end in ends.items()}
     return found | {"intervals": {name: [end.low, end.high] for name, end in ends.items()}}
-
-
-def _flagged(
-    hate: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray | None,
-    n_resamples: int,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The share flagged of the hateful memes and of the harmless ones, (1 + n_resamples,) each.
-
-    A share of none or of all is spread as `rates` says, unless no meme is flagged or each is.
-    """
-    hateful = labels == 1
-    cells = np.column_stack([hate & hateful, hateful, hate & ~hateful, ~hateful])
-    sums, units = resampled_sums(cells, groups, n_resamples, seed), units_of(groups, len(labels))
-    if hate.all() or not hate.any():  # a threshold beside all scores says so of any meme
-        return ratio(*sums[:, :2].T), ratio(*sums[:, 2:].T)
-    caught, of_hateful, mistaken, of_harmless = sums.T
-    hateful_units, harmless_units = (len(np.unique(units[labels == label])) for label in (1, 0))
-    r = rates(caught, of_hateful, hateful_units, 0, seed)
-    q = rates(mistaken, of_harmless, harmless_units, 1, seed)
-    return r, q
 
 
 def _retuned(
@@ -181,10 +161,10 @@ def _retuned(
     q, r, cuts = roc_curve(labels, prob, drop_intermediate=False)
     tp, fp = prevalence * r, (1 - prevalence) * q
     fn, tn = prevalence - tp, 1 - prevalence - fp
-    precision = _precision(tp, fp)
+    precision = precision_of(tp, fp)
     values = {
-        "f1": _f1(tp, fp, fn),
-        "macro_f1": (_f1(tp, fp, fn) + _f1(tn, fp, fn)) / 2,
+        "f1": f1_of(tp, fp, fn),
+        "macro_f1": (f1_of(tp, fp, fn) + f1_of(tn, fp, fn)) / 2,
         "balanced_accuracy": (r + 1 - q) / 2,
         "cost": -(costs[0] * fp + costs[1] * fn),
         "precision_at_recall": np.where(r >= floor - ROUNDING, precision, -np.inf),
@@ -204,11 +184,3 @@ def _retuned(
 
 def _highest(values: np.ndarray) -> np.ndarray:
     return np.isclose(values, values.max(), rtol=ROUNDING, atol=ROUNDING)
-
-
-def _precision(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
-    return tp / np.maximum(tp + fp, np.finfo(float).tiny)
-
-
-def _f1(right: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
-    return 2 * right / np.maximum(2 * right + fp + fn, np.finfo(float).tiny)

@@ -117,6 +117,9 @@ def test_no_wrong_decision_among_few_memes_is_no_promise_but_none_by_the_policy_
     table = workload(right, alone).set_index("decision")
     for name, memes in {"block": 0, "review": 10_000, "allow": 0}.items():
         assert table.loc[name, ["memes", "memes_low", "memes_high"]].tolist() == [memes] * 3
+    below_all = replace(decision, policy=replace(decision.policy, allow=0.0, block=0.6))
+    allow = workload(right, below_all).set_index("decision").loc["allow"]
+    assert allow[["memes", "memes_high", "wrong_high"]].tolist() == [0, 0, 0]
 
 
 def test_one_class_says_nothing_of_the_other(test_split, decision):

@@ -108,6 +108,14 @@ def test_no_false_alarm_among_a_few_memes_does_not_promise_that_there_are_none(d
     assert none["low"] < 0.75
 
 
+def test_a_threshold_that_no_meme_happens_to_reach_is_not_certain(decision):
+    fixed = replace(decision, thresholds=dict.fromkeys(MODELS, 0.99999))
+    found = at_prevalence(seen_of(300, 0), seen_of(300, 0), fixed, 0.1)["mm_fusion"]["frozen"]
+    assert found["recall"] == found["flagged_share"] == 0
+    assert 0 < found["intervals"]["recall"][1] < 0.02
+    assert found["intervals"]["flagged_share"][1] > 0
+
+
 def test_a_threshold_above_all_scores_flags_nothing_for_certain(val, decision):
     never = replace(decision, thresholds=dict.fromkeys(MODELS, ABOVE_ALL))
     curve = precision_by_prevalence(val, never, [0.1])

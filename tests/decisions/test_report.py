@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
+from lib.calibration import classification_metrics
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.calibration_tables import calibrated, threshold_curves
+from lib.decisions.metric_intervals import metric_interval
 from lib.decisions.report import (
     choice_table,
     decision_report,
@@ -129,10 +131,33 @@ def test_a_target_is_met_missed_or_undecided_on_each_split(report, model_folders
     assert table.loc["test", "value"] == report["mm_fusion"]["test"]["macro_f1"]
 
 
-@pytest.mark.parametrize(("target", "met"), [(0.9, "yes"), (0.001, "no")])
+@pytest.mark.parametrize(("target", "met"), [(0.9, "yes"), (0.001, "within the interval")])
 def test_an_ece_meets_its_target_from_below(report, model_folders, target, met):
     settings = model_folders.model_copy(update={"target_ece": target})
     assert set(target_table(report, settings)["met"]) == {met}
+
+
+@pytest.mark.parametrize(("noise", "met"), [(0.02, "no"), (0.12, "within the interval")])
+def test_an_ece_misses_its_target_only_by_more_than_perfect_probabilities_show(
+    model_folders, noise, met
+):
+    found = {"ece": 0.2, "ece_zero_truth": noise, "intervals": {"ece": [0.15, 0.25]}}
+    settings = model_folders.model_copy(update={"target_ece": 0.05})
+    assert target_table({"mm_fusion": {"test": found}}, settings)["met"].tolist() == [met]
+
+
+def test_perfect_probabilities_hardly_ever_miss_a_target_of_their_ece(model_folders):
+    rng, settings = np.random.default_rng(0), model_folders.model_copy(update={"target_ece": 0.05})
+    missed = 0
+    for _ in range(40):
+        prob = rng.random(200)
+        labels = (rng.random(200) < prob).astype(int)
+        found = classification_metrics(prob, labels)
+        ends = metric_interval(prob, labels, "ece", n_resamples=200)
+        found |= {"intervals": {"ece": [ends.low, ends.high]}}
+        table = target_table({"mm_fusion": {"test": found}}, settings)
+        missed += table["met"].tolist() == ["no"]
+    assert missed <= 2
 
 
 def test_without_targets_the_table_is_empty(report, model_folders):

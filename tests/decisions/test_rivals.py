@@ -174,3 +174,13 @@ def test_a_class_of_one_meme_compares_nothing_and_says_so(logits_frame, model_fo
         table = rivals(frame, model_folders, n_resamples=50)
     assert table.empty
     assert list(table) == list(rivals(logits_frame(60), model_folders, n_resamples=5))
+
+
+def test_a_timid_model_s_small_ece_is_no_verdict(logits_frame, model_folders):
+    """Scores near one half share a bin; what they are worth is for the proper scores to say."""
+    frame = logits_frame(300)
+    columns = [name for name in frame if "_logit_" in name]
+    frame[columns] = frame[columns] / 20
+    table = rivals(frame, model_folders).set_index(["metric", "calibrator"])
+    assert (table.loc["ece", "verdict"] == "").all()
+    assert "worse" in table.loc[("nll", "uncalibrated"), "verdict"].tolist()
