@@ -73,7 +73,7 @@ def choice_figure(table: pd.DataFrame, section: str) -> Figure:
     ax.axvline(0, **ROLES["reference"])
     _rows(ax, [f"over {MODEL_STYLES[row['model']].label}" for row in others])
     ax.set_xlabel(f"macro-F1 of {MODEL_STYLES[best['model']].label} minus the other's")
-    ax.set_title(f"{described(section)}: all of it right of the line is more than luck")
+    ax.set_title(f"{described(section)}: more than luck if both lie right of the line")
     return figure
 
 
