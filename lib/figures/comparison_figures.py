@@ -22,7 +22,8 @@ OFFSETS = dict(zip(MODELS, (-0.22, 0.0, 0.22), strict=True))
 def rivals_figure(table: pd.DataFrame, section: str) -> Figure:
     """What other calibrators have above temperature scaling, with 95% intervals; a panel a metric.
 
-    `table` is that of `lib.decisions.rivals`, of the memes of `section`. Left of 0 is better.
+    `table` is that of `lib.decisions.rivals`, of the memes of `section`. Left of 0 is better, but of ECE,
+    which reads too high for scores that are spread out.
     """
     names = [name for name in CALIBRATORS if name != "temperature"]
     figure, axes = plt.subplots(1, len(METRICS), figsize=(11, 3), sharey=True, layout="constrained")
@@ -36,7 +37,9 @@ def rivals_figure(table: pd.DataFrame, section: str) -> Figure:
         ax.set_xlabel(f"{METRIC_NAMES[metric]} above temperature's")
         ax.locator_params(axis="x", nbins=4)
     _rows(axes[0], names)
-    figure.suptitle(f"{described(section)}, cross-fitted: left of the line is better")
+    figure.suptitle(
+        f"{described(section)}, cross-fitted: left of the line is less than temperature has"
+    )
     share_legend(figure)
     return figure
 
