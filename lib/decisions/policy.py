@@ -137,8 +137,8 @@ def policy_table(policy: Policy) -> pd.DataFrame:
     not certified, `memes_needed` is how many such memes it takes at the least: `needed_at` is the
     cut of the sequence with the least p-value, of equal ones that which leaves most memes to the
     side, k of n memes counted there, and with the fewest of the side `needed` at the rate k / n,
-    memes_needed = ceil(needed * memes / n). Both are missing where no cut keeps the target even at its observed
-    rate.
+    memes_needed = ceil(needed * memes / n). Both are missing where no cut keeps the target even at
+    its observed rate.
     """
     if not policy.certificates:
         return pd.DataFrame()

@@ -22,8 +22,8 @@ OFFSETS = dict(zip(MODELS, (-0.22, 0.0, 0.22), strict=True))
 def rivals_figure(table: pd.DataFrame, section: str) -> Figure:
     """What other calibrators have above temperature scaling, with 95% intervals; a panel a metric.
 
-    `table` is that of `lib.decisions.rivals`, of the memes of `section`. Left of 0 is better, but not
-    of ECE, which reads too high for scores that are spread out.
+    `table` is that of `lib.decisions.rivals`, of the memes of `section`. Left of 0 is better, but
+    not of ECE, which reads too high for scores that are spread out.
     """
     names = [name for name in CALIBRATORS if name != "temperature"]
     figure, axes = plt.subplots(1, len(METRICS), figsize=(11, 3), sharey=True, layout="constrained")
