@@ -90,6 +90,8 @@ class Settings(Layout):
     gradient_accumulation: int = Field(default=1, ge=1)
     gradient_checkpointing: bool = False
     max_length: int = Field(default=128, ge=8)
+    # Pixels a side that a timm backbone of pictures is shown, of the 384 packed; None: its own.
+    vision_size: int | None = Field(default=None, ge=32, le=384)
     # Whether the text models are shown `[OCR]`, `[CAP]` and so on: 21 of a text's 47 tokens.
     text_markers: Literal["keep", "drop"] = "keep"
     # Whether disguised words are undone where a text is tokenised: `lib.data.folding`.

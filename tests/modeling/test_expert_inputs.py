@@ -10,6 +10,7 @@ from lib.data.datasets import MemeShards, shard_paths
 from lib.data.example import Example
 from lib.data.folding import TEXT_FOLDING
 from lib.data.packing.pack import pack
+from lib.modeling.encoders import EXPERTS
 from lib.modeling.expert_inputs import LastLayer, classifier, expert_inputs, text_lengths
 from lib.modeling.experts import expert_job, train_expert
 from lib.modeling.model_files import load_expert
@@ -71,6 +72,29 @@ def test_a_frozen_vision_backbone_learns_its_last_layer_from_the_cache(fresh):
     with torch.no_grad():
         whole = model(pixel_values=pixels).logits[0]
         torch.testing.assert_close(model.classifier(pooled), whole, atol=1e-5, rtol=0)
+
+
+def test_a_convolutional_backbone_is_shown_pictures_of_the_size_that_is_set(fresh):
+    how = {"vision_model": "efficientnet_lite0", "vision_tuning": "top_k", "top_k": 0}
+    settings = fresh(vision_size=64, vision_epochs=1, **how)
+    model, processor = load_expert(train_expert("vision_expert", settings).folder)
+    meme = MemeShards(shard_paths(settings.shards, "train"))[0]
+    pixels = processor(meme["image"], return_tensors="pt")["pixel_values"]
+    assert pixels.shape == (1, 3, 64, 64)
+    # What the last layer learned from is what serving reads.
+    pooled = expert_inputs("vision_expert", settings, evaluate=False).train[0]["pooled"]
+    with torch.no_grad():
+        whole = model(pixel_values=pixels).logits[0]
+        last = model.timm_model.get_classifier()
+        torch.testing.assert_close(last(pooled), whole, atol=1e-4, rtol=0)
+    jobs = [expert_job(name, fresh(vision_size=size)) for name in EXPERTS for size in (None, 64)]
+    # A vision expert of other pictures is another; the text expert sees none.
+    assert jobs[0] == jobs[1] and jobs[2] != jobs[3]
+
+
+def test_a_backbone_of_one_size_refuses_another(fresh):
+    with pytest.raises(ValueError, match="vision_size=64: siglip takes pictures of its own size"):
+        classifier("vision_expert", fresh(vision_size=64))
 
 
 def test_the_last_layer_alone_is_trained_where_memory_is_to_be_saved(fresh):
