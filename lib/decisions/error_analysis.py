@@ -26,6 +26,7 @@ from lib.decisions.fairness import fairness
 from lib.decisions.nearest import COLUMNS as NEAREST_COLUMNS
 from lib.decisions.nearest import nearest_memes
 from lib.decisions.slices import (
+    MADE_BY_MODELS,
     SLICES,
     joined_counts,
     joined_shared,
@@ -36,13 +37,6 @@ from lib.decisions.slices import (
 )
 from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import logits_of, prediction_chunks, shared_groups
-
-# What the models of a run say of a meme, or what follows from it.
-MADE_BY_MODELS = (
-    *(f"{model}_{kind}" for model in MODELS for kind in ("prob", "pred")),
-    *("error_type", "models_agree", "fusion_only_correct", "fusion_only_wrong"),
-    *("in_review_band", "decision", "confidence", "agreement"),
-)
 
 # The columns of the error table, in their order.
 COLUMNS = (

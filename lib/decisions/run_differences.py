@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lib.calibration import bootstrap_difference, classification_metrics
-from lib.decisions.error_analysis import MADE_BY_MODELS
-from lib.decisions.slices import OTHERS, slice_columns, slice_counts, slices
+from lib.decisions.slices import MADE_BY_MODELS, OTHERS, slice_columns, slice_counts, slices
 from lib.modeling.prediction_table import FEWEST_GROUPS, groups_of
 
 # Whether more is better.

@@ -12,9 +12,12 @@ the slice of which f are errors:
     difference    e / n - f / m
     p_value       two-sided Fisher exact test of (e, n - e) against (f, m - f), each side divided by
                   its design effect and rounded
-    p_adjusted    Benjamini and Hochberg (1995), over all values of all slices that are judged
+    p_adjusted    Benjamini and Hochberg (1995), over all values of all slices that are judged,
+                  those of `MADE_BY_MODELS` a family of their own
 
-So of what is called worse than the rest at most one in twenty is expected to be chance.
+So of what is called worse than the rest at most one in twenty is expected to be chance, in either
+family. Of slices made by the models some are always far from their rest; among the others they
+would let more of these pass.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +28,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, fisher_exact, norm
 
+from lib.config import MODELS
 from lib.decisions.design_effect import Rate, effective, rates_of
 from lib.decisions.resampled_counts import ends_of, ratio, resampled_cells
 
@@ -37,6 +41,13 @@ LEVEL = 0.05
 SLICES = (
     *("text length", "ocr_missing", "language", "target_type", "agreement", "dataset"),
     *("in_review_band", "concept"),
+)
+
+# What the models of a run say of a meme, or what follows from it.
+MADE_BY_MODELS = (
+    *(f"{model}_{kind}" for model in MODELS for kind in ("prob", "pred")),
+    *("error_type", "models_agree", "fusion_only_correct", "fusion_only_wrong"),
+    *("in_review_band", "decision", "confidence", "agreement"),
 )
 
 # Words of a text, its markers left out, up to and including each number.
@@ -146,7 +157,7 @@ def slices(
     ]
     found = pd.DataFrame(rows, index=table.index[judged], columns=list(COLUMNS[8:-2]), dtype=float)
     table = pd.concat([table, found], axis=1)
-    table["p_adjusted"] = adjusted(table["p_value"])
+    table["p_adjusted"] = adjusted(table["p_value"], table["slice"])
     worse = (table["difference"] > 0) & (table["p_adjusted"] <= LEVEL)
     compared = np.where(table["difference"].notna(), np.where(worse, WORSE, ""), ALONE)
     table["verdict"] = np.where(judged, compared, "insufficient")
@@ -202,9 +213,15 @@ def fisher(one: tuple[float, float], other: tuple[float, float]) -> float:
     return float(fisher_exact(sides).pvalue)
 
 
-def adjusted(p_values: pd.Series) -> pd.Series:
-    """p-values (N,) after Benjamini and Hochberg (1995); what is NaN stays so."""
-    tested = p_values.dropna()
+def adjusted(p_values: pd.Series, names: pd.Series | None = None) -> pd.Series:
+    """p-values (N,) after Benjamini and Hochberg (1995); what is NaN stays so.
+
+    Those whose slice, of `names` (N,), is one of `MADE_BY_MODELS` are adjusted by themselves.
+    """
+    tested = p_values.astype(float)
+    if names is not None:
+        return tested.groupby(names.isin(MADE_BY_MODELS)).transform(adjusted)
+    tested = tested.dropna()
     found = false_discovery_control(tested) if len(tested) else []
     return pd.Series(found, index=tested.index, dtype=float).reindex(p_values.index)
 

@@ -125,6 +125,23 @@ def test_slices_of_chance_alone_are_seldom_called_worse():
     assert called <= 6
 
 
+def test_slices_made_by_the_models_let_no_more_of_the_others_be_called_worse():
+    """In 40 worlds no field matters, and where the models disagree they are often wrong."""
+    rng, called = np.random.default_rng(2), {}
+    for _ in range(40):
+        agreement = rng.choice([1, 2, 3], 1000, p=[0.1, 0.2, 0.7])
+        wrong = rng.random(1000) < np.array([0.5, 0.3, 0.08])[agreement - 1]
+        metas = [dict(zip("abcd", row, strict=True)) for row in rng.integers(0, 4, (1000, 4))]
+        table = table_of(np.where(wrong, "FN", "TP"))
+        table = table.assign(agreement=agreement, in_review_band=agreement == 1)
+        found = slices([slice_counts(table, metas, "abcd")])
+        worse = found.loc[found["verdict"] == "worse than the rest", "slice"]
+        for name in set(worse):
+            called[name] = called.get(name, 0) + 1
+    assert called.pop("agreement") == called.pop("in_review_band") == 40
+    assert sum(called.values()) <= 2
+
+
 @pytest.mark.parametrize(
     ("words", "value"),
     [
