@@ -14,7 +14,8 @@ are errors, and the m others of its attribute of which f are:
 
 The last row of an attribute and rate, "A over B", is its largest gap, fairlearn's
 `MetricFrame.difference()`, between values of at least 30 such memes. As it is the largest of all
-pairs, its interval holds for all of them together (Bonferroni); so does its p-value.
+pairs, its interval holds for all of them together (Bonferroni); so does its p-value. That the table
+has several such rows only `p_adjusted` knows.
 """
 
 from collections.abc import Sequence
@@ -48,6 +49,9 @@ NO_TARGET = "none"
 # Of each rate: what is wrong, and what is right, among the memes of one label.
 RATES = {"false_positive_rate": ("fp", "tn"), "false_negative_rate": ("fn", "tp")}
 
+# Verdicts on a largest gap.
+APART, NOT_APART = "told apart", "not told apart"
+
 GAP = ("gap", "gap_low", "gap_high")
 COLUMNS = (
     *("attribute", "metric", "value", "n", "errors", "rate", "low", "high"),
@@ -63,8 +67,8 @@ def fairness(
     `counts` and `shared` are the tables of `lib.decisions.slices`. Under 30 memes of the label,
     or under 10 groups where memes share groups, a value is "insufficient" and has numbers of
     memes alone; against such a rest nothing is compared (`ALONE`). A verdict is "higher than the
-    rest" where `p_adjusted` is at most 0.05, and for a largest gap "told apart" or "not told
-    apart" from 0.
+    rest" where `p_adjusted` is at most 0.05, and for a largest gap "told apart" from 0 where
+    the interval is above 0 as well, else "not told apart".
     """
     parts: list[dict[str, Any]] = []
     shared = named_as_in(counts, shared)
@@ -77,9 +81,11 @@ def fairness(
             named = {"attribute": attribute, "metric": metric}
             parts += [named | row for row in _of_rate(known["value"].tolist(), pairs)]
     table = pd.DataFrame(parts, columns=list(COLUMNS))
-    table["p_adjusted"] = adjusted(table["p_value"].astype(float))
-    higher = (table["gap"].astype(float) > 0) & (table["p_adjusted"] <= LEVEL)
+    table["p_adjusted"] = adjusted(table["p_value"], table["attribute"])
+    beyond_chance = table["p_adjusted"] <= LEVEL
+    higher = (table["gap"].astype(float) > 0) & beyond_chance
     table.loc[higher & (table["verdict"] == ""), "verdict"] = "higher than the rest"
+    table.loc[~beyond_chance & (table["verdict"] == APART), "verdict"] = NOT_APART
     return table
 
 
@@ -129,7 +135,7 @@ def _largest(judged: Sequence[tuple[str, Rate]]) -> dict[str, Any]:
         "value": f"{name} over {other}",
         "n": highest.n + lowest.n,
         "errors": highest.errors + lowest.errors,
-        "verdict": "told apart" if gap["gap_low"] > 0 else "not told apart",
+        "verdict": APART if gap["gap_low"] > 0 else NOT_APART,
     }
 
 
