@@ -9,6 +9,10 @@ and e_g errors each, a meme by itself being a group of one, G groups in all:
 n memes say as much as n / design effect independent ones, by which intervals and tests count them.
 Where p is 0 or 1 the variance cannot be seen, and the effect of the value and the others of its
 slice together is taken, for which a group on both sides counts as one on each.
+
+The variance is seen only as far as no group outweighs the others. Groups of unlike sizes say as
+much of it as (sum over g of n_g)^2 / sum over g of n_g^2 of one size (Kish 1965): ten groups, eight
+of 3 memes, one of 60 and one of 100, are 2.5.
 """
 
 from collections.abc import Sequence
@@ -35,8 +39,14 @@ class Rate(NamedTuple):
 
     @property
     def enough(self) -> bool:
-        """Whether no meme shares its group, or there are `FEWEST_GROUPS` and more."""
-        return not len(self.group_n) or self.groups >= FEWEST_GROUPS
+        """Whether no meme shares its group, or there are `enough_groups`."""
+        alone = np.ones(self.n - int(self.group_n.sum()))
+        return not len(self.group_n) or enough_groups(np.concatenate([self.group_n, alone]))
+
+
+def enough_groups(sizes: np.ndarray) -> bool:
+    """Whether groups of these sizes (G,) count as `FEWEST_GROUPS` of one size, rounded up."""
+    return bool(sizes.sum() ** 2 / (sizes**2).sum() > FEWEST_GROUPS - 1)
 
 
 def design_effect(rate: Rate) -> float:

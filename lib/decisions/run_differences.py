@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from lib.calibration import bootstrap_difference, classification_metrics
+from lib.decisions.design_effect import enough_groups
 from lib.decisions.slices import MADE_BY_MODELS, OTHERS, slice_columns, slice_counts, slices
-from lib.modeling.prediction_table import FEWEST_GROUPS, groups_of
+from lib.modeling.prediction_table import groups_of
 
 # Whether more is better.
 METRICS = {
@@ -138,11 +139,11 @@ def slices_of(
         rows = _members(belongs[name], value, listed[name])
         groups = _groups(pair.frame["group"].iloc[rows]) if resampling else None
         # What falls into too few groups would be judged as if its memes were apart.
-        enough_groups = groups is None or groups.max() + 1 >= FEWEST_GROUPS
+        enough_of_them = groups is None or enough_groups(np.bincount(groups))
         changes.append(
             # Accuracy falls as the error rate rises.
             _worse_by(pair, rows, "accuracy", True, together, groups)
-            if judged and enough_groups
+            if judged and enough_of_them
             else dict(zip(ENDS, (math.nan, math.nan, math.nan, "insufficient"), strict=True))
         )
     table = pd.concat([table, pd.DataFrame(changes, columns=list(ENDS))], axis=1)

@@ -140,8 +140,8 @@ def slices(
 
     `shared` are the `shared_counts` of the groups of several memes, without which all memes count
     as independent. Left out is what takes one value only. Under 30 memes, or where memes share
-    groups and these are under 10, a value is "insufficient" and has numbers of memes alone; else it
-    is "worse than the rest" where its error rate is higher and `p_adjusted`
+    groups and these count as under 10 of one size, a value is "insufficient" and has numbers of
+    memes alone; else it is "worse than the rest" where its error rate is higher and `p_adjusted`
     at most 0.05. Where the rest has under 30 memes, or groups too few, the verdict is `ALONE`.
     """
     table = joined_counts(counts)

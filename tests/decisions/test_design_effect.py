@@ -60,6 +60,19 @@ def test_few_groups_are_not_enough_unless_every_meme_is_alone():
     assert rate(alone=(1, 3)).enough
 
 
+def test_groups_of_which_few_outweigh_the_others_are_not_enough():
+    heavy = [(1, 3)] * 8 + [(20, 60), (30, 100)]
+    assert not rate(*heavy).enough
+    assert not rate(*heavy, alone=(2, 30)).enough
+    assert rate(*[(1, 3)] * 60, (5, 20)).enough
+    cells, groups = ["FN", "TP"] * 92, np.repeat(np.arange(10), [n for _, n in heavy])
+    table, _ = table_of(np.array(cells * 2), np.concatenate([groups, groups + 10]).astype(str), [])
+    metas = [{"field": "heavy"}] * 184 + [{"field": "heavy too"}] * 184
+    shared = shared_counts(table, slice_columns(table, metas, ["field"]), numbered(table["group"]))
+    found = slices([slice_counts(table, metas, ["field"])], shared)
+    assert found["verdict"].tolist() == ["insufficient"] * 2
+
+
 def test_a_group_counts_once_for_the_others_whatever_values_it_has():
     cells = {"tp": [4, 4, 4], "fp": [2, 2, 2], "tn": 0, "fn": 0}
     counts = pd.DataFrame({"value": ["a", "b", "c"]} | cells)
