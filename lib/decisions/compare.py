@@ -102,8 +102,8 @@ def faults(
 ) -> list[str]:
     """A line for each metric and slice whose whole interval of `worse_by` is above what is allowed.
 
-    None allows everything; slices under 30 memes have no interval and no line, and precision and
-    recall have none either.
+    And whose verdict is "worse", which asks more of the ECE and of slices. None allows everything;
+    slices under 30 memes have no interval and no line, and precision and recall have none either.
     """
     judged = found.metrics[~found.metrics["metric"].isin(TRADED)]
     allowed = ((metric_worse_by, judged), (slice_worse_by, found.slices))
@@ -112,7 +112,7 @@ def faults(
         f"{row['worse_by']:.4f} ({row['low']:.4f} to {row['high']:.4f}), allowed is {most:g}"
         for most, table in allowed
         if most is not None
-        for row in table[table["low"] > most].to_dict("records")
+        for row in table[(table["low"] > most) & (table["verdict"] == "worse")].to_dict("records")
     ]
 
 
@@ -220,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder for flips.csv, decisions.csv and compare.json",
     )
-    rule = "exit with 1 if a {} wholly above X, {}"
+    rule = "exit with 1 if a {} wholly above X and the verdict worse, {}"
     slice_rule = (
         "slice's error rate in B minus that in A has an interval",
         "at 95%% for all slices together; a slice under 30 memes is not judged",

@@ -67,8 +67,8 @@ def fairness(
     `counts` and `shared` are the tables of `lib.decisions.slices`. Under 30 memes of the label,
     or where memes share groups that count as under 10 of one size, a value is "insufficient" and
     has numbers of memes alone; against such a rest nothing is compared (`ALONE`). A verdict is
-    "higher than the rest" where `p_adjusted` is at most 0.05, and for a largest gap "told apart" from 0 where
-    the interval is above 0 as well, else "not told apart".
+    "higher than the rest" where `p_adjusted` is at most 0.05, and for a largest gap "told apart"
+    from 0 where the interval is above 0 as well, else "not told apart".
     """
     parts: list[dict[str, Any]] = []
     shared = named_as_in(counts, shared)

@@ -7,8 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.signal import convolve
+from scipy.stats import binom
 
 from lib.calibration import bootstrap_difference, classification_metrics
+from lib.calibration.calibration_error import N_BINS, bin_of
 from lib.decisions.design_effect import enough_groups
 from lib.decisions.slices import MADE_BY_MODELS, OTHERS, slice_columns, slice_counts, slices
 from lib.modeling.prediction_table import groups_of
@@ -92,12 +95,43 @@ def metrics_of(
 ) -> pd.DataFrame:
     """A row a metric of `METRICS`: its values in A and B, `worse_by` with its interval, verdict."""
     a, b = values
-    everyone = np.arange(len(pair.frame))
-    return pd.DataFrame(
+    everyone, groups = np.arange(len(pair.frame)), groups_of(pair.frame)
+    table = pd.DataFrame(
         {"metric": name, "a": a[name], "b": b[name]}
-        | _worse_by(pair, everyone, name, more_is_better, options, groups_of(pair.frame))
+        | _worse_by(pair, everyone, name, more_is_better, options, groups)
         for name, more_is_better in METRICS.items()
     )
+    ece = table["metric"] == "ece"
+    if not _exceeds(table[ece].iloc[0], _expected_eces(pair, values, groups)):
+        table.loc[ece, "verdict"] = "not told apart"
+    return table
+
+
+def _exceeds(ece: pd.Series, expected: Sequence[float]) -> bool:
+    """Whether the change of the ECE is more than that of its bias and chance together.
+
+    The scores of a timid model lie in a few bins, where an ECE reads less, however calibrated. So
+    the change must exceed that of the `expected` readings of A and B, in its own direction, by half
+    the width of its interval, which the bias of resamples moves but hardly widens.
+    """
+    excess = ece["worse_by"] - (expected[1] - expected[0])
+    excess = -excess if ece["verdict"] == "better" else excess
+    return bool(excess > (ece["high"] - ece["low"]) / 2)
+
+
+def _expected_eces(
+    pair: Pair, values: Sequence[Mapping[str, float]], groups: np.ndarray | None
+) -> list[float]:
+    """What the ECEs of A and B would read of perfect probabilities, higher for like `groups`."""
+    expected = [value["ece_zero_truth"] for value in values]
+    if groups is None:
+        return expected
+    for run, prob in enumerate(pair.prob):
+        off = prob - pair.labels
+        of_groups = np.bincount(groups * N_BINS + bin_of(prob, N_BINS, "uniform"), off)
+        if off.any():
+            expected[run] *= max(1.0, math.sqrt((of_groups**2).sum() / (off**2).sum()))
+    return expected
 
 
 def calibration_of(metrics: pd.DataFrame, values: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -141,13 +175,46 @@ def slices_of(
         # What falls into too few groups would be judged as if its memes were apart.
         enough_of_them = groups is None or enough_groups(np.bincount(groups))
         changes.append(
-            # Accuracy falls as the error rate rises.
-            _worse_by(pair, rows, "accuracy", True, together, groups)
+            _change(pair, rows, together, groups)
             if judged and enough_of_them
-            else dict(zip(ENDS, (math.nan, math.nan, math.nan, "insufficient"), strict=True))
+            else {"verdict": "insufficient"}
         )
-    table = pd.concat([table, pd.DataFrame(changes, columns=list(ENDS))], axis=1)
+    changed = pd.DataFrame(changes, columns=[*ENDS[:-1], "p_value", "verdict"])
+    table = pd.concat([table, changed], axis=1)
     return table.sort_values("worse_by", ascending=False, kind="stable", ignore_index=True)
+
+
+def _change(
+    pair: Pair, rows: np.ndarray, options: Mapping[str, Any], groups: np.ndarray | None
+) -> dict[str, Any]:
+    """By how much the error rate of `rows` (n,) rises; a verdict needs the p-value as well.
+
+    The ends of an interval of few flips, far out as those of many slices are, lie too near to 0.
+    """
+    # Accuracy falls as the error rate rises.
+    found = _worse_by(pair, rows, "accuracy", True, options, groups)
+    right_a, right_b = (decided[rows] == pair.labels[rows] for decided in pair.decided)
+    broken = right_a.astype(int) - right_b
+    p_value = sign_flips(broken if groups is None else np.bincount(groups, broken).astype(int))
+    if p_value > 1 - options["level"]:
+        found["verdict"] = "not told apart"
+    return found | {"p_value": p_value}
+
+
+def sign_flips(sums: np.ndarray) -> float:
+    """The exact two-sided p-value of group sums (G,), integers, each of either sign alike.
+
+    Of memes by themselves, 1 for broken and -1 for fixed, it is McNemar's exact one.
+    """
+    sizes, times = np.unique(np.abs(sums[sums != 0]), return_counts=True)
+    # The chance of each sum of the positive ones, from 0 to that of all sizes.
+    chance = np.ones(1)
+    for size, n in zip(sizes.tolist(), times.tolist(), strict=True):
+        of_size = np.zeros(size * n + 1)
+        of_size[::size] = binom.pmf(np.arange(n + 1), n, 0.5)
+        chance = convolve(chance, of_size)
+    positive, negative = (int(np.maximum(sign * sums, 0).sum()) for sign in (1, -1))
+    return min(1.0, 2 * float(chance[max(positive, negative) :].sum()))
 
 
 def _members(values: pd.Series, value: str, listed: Sequence[str]) -> np.ndarray:

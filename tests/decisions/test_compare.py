@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.stats import binomtest
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -17,14 +18,22 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from lib.calibration import bootstrap_difference
+from lib.calibration import bootstrap_difference, fit_temperature, prob_hate
 from lib.config import MODELS, Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.decisions.bundle import DecisionBundle
-from lib.decisions.compare import compare, faults, main
+from lib.decisions.compare import Comparison, compare, faults, main
 from lib.decisions.compared_runs import default_modes, memes_of, paired, read_run
 from lib.decisions.error_analysis import error_table
-from lib.decisions.run_differences import METRICS, Pair, slices_of
+from lib.decisions.run_differences import (
+    METRICS,
+    Pair,
+    calibration_of,
+    metrics_of,
+    sign_flips,
+    slices_of,
+    values_of,
+)
 from lib.decisions.slices import SLICES, slice_columns, slice_counts
 from lib.decisions.spreadsheets import as_met
 from lib.modeling.prediction_table import predictions_to_fit, save_predictions
@@ -675,3 +684,85 @@ def test_a_pilot_is_compared_with_a_full_run_on_the_memes_they_share(
     renamed = changed(pilot, id=pilot["id"].str.replace("train", "test"))
     assert main([str(root("c", renamed, "pilot")), str(b), "--mode", "pilot,full"]) == 0
     assert "on 60 memes" in capsys.readouterr().out
+
+
+def flipped(kinds, change, groups=None):
+    """A pair whose B broke the memes where `change` (N,) is 1 and fixed those where it is -1."""
+    n = len(kinds)
+    label = np.arange(n) % 2
+    frame = pd.DataFrame({"label": label, "group": np.arange(n) if groups is None else groups})
+    constant = {"text_words": 5, "ocr_missing": False, "language": "en", "dataset": "x"}
+    table = frame.assign(target_type="none", **constant, kind=kinds)
+    decided = tuple(np.where(change == sign, 1 - label, label) for sign in (-1, 1))
+    return Pair(frame, table, tuple(pred * 0.8 + 0.1 for pred in decided), decided, (0.5, 0.5))
+
+
+def changes(pair):
+    options = {"seed": 0, "n_resamples": 1000}
+    return slices_of(pair, [{}] * len(pair.frame), ["kind"], options)
+
+
+def test_a_handful_of_flips_is_not_worse_where_many_slices_are_judged():
+    kinds = np.repeat(np.arange(20), 60).astype(str)
+    change = np.zeros(1200, int)
+    change[:8], change[60:76] = 1, 1
+    rows = changes(flipped(kinds, change)).set_index("value")
+    assert rows.loc["0", "low"] > 0
+    assert rows.loc["0", "p_value"] == pytest.approx(binomtest(8, 8).pvalue)
+    assert rows.loc[["0", "1", "2"], "verdict"].tolist() == [
+        *("not told apart", "worse", "not told apart")
+    ]
+    found = Comparison({}, pd.DataFrame(), pd.DataFrame({"metric": []}), rows.reset_index())
+    assert [line.split(" is ")[0] for line in faults(found, slice_worse_by=0.0)] == ["kind 1"]
+
+
+@pytest.mark.parametrize("company", [1, 3])
+def test_slices_of_a_candidate_as_good_are_seldom_told_apart(company):
+    """20 slices of 60 groups, ten of which flip, as often for the better as for the worse."""
+    rng, called = np.random.default_rng(2), 0
+    kinds = np.repeat(np.arange(20), 60)
+    for _ in range(30):
+        change = rng.choice([1, -1, 0], 1200, p=[1 / 12, 1 / 12, 5 / 6])
+        memes = [np.repeat(each, company) for each in (kinds.astype(str), change, np.arange(1200))]
+        called += changes(flipped(*memes))["verdict"].isin(["worse", "better"]).any()
+    assert called <= 3
+
+
+def test_the_test_of_flips_is_mcnemars_for_memes_and_counts_groups_by_their_sizes():
+    for broken, fixed in ((0, 0), (1, 0), (6, 0), (12, 5), (300, 240)):
+        sums = np.repeat([1, -1, 0], [broken, fixed, 50])
+        expected = binomtest(broken, broken + fixed).pvalue if broken else 1.0
+        assert sign_flips(sums) == sign_flips(-sums) == pytest.approx(expected)
+    sums = np.array([5, -1, 2, 2, 3, -4])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * len(sums))).reshape(len(sums), -1)
+    as_far = np.abs(np.abs(sums) @ signs) >= abs(sums.sum())
+    assert sign_flips(sums) == pytest.approx(as_far.mean())
+
+
+@pytest.mark.parametrize("company", [1, 4])
+def test_calibration_is_not_lost_by_scores_that_dare_more(company):
+    """A knows nothing and B much, and both are calibrated: A's scores share a bin of the ECE."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(20):
+        z = rng.normal(0, 2, 300)
+        label = np.repeat(rng.random(300) < prob_hate(z), company).astype(int)
+        fit, noise = rng.normal(0, 2, 300), rng.normal(0, 1, 300)
+        of_fit = (rng.random(300) < prob_hate(fit)).astype(int)
+        temperature = fit_temperature(fit, of_fit).temperature
+        timid, daring = (
+            np.repeat(prob_hate(logits, by), company)
+            for logits, by in ((noise, 30.0), (z, temperature))
+        )
+        frame = pd.DataFrame({"label": label, "group": np.repeat(np.arange(300), company)})
+        for prob in ((timid, daring), (daring, timid)):
+            decided = tuple((each >= 0.5).astype(int) for each in prob)
+            pair = Pair(frame, frame, prob, decided, (0.5, 0.5))
+            values = values_of(pair)
+            table = metrics_of(pair, values, {"seed": 0, "n_resamples": 100})
+            found.append(calibration_of(table, values)["verdict"])
+            empty = Comparison({}, pd.DataFrame(), table, pd.DataFrame({"low": [], "verdict": []}))
+            assert any("ece" in line for line in faults(empty, metric_worse_by=0.0)) == (
+                found[-1] == "lost"
+            )
+    assert found.count("lost") <= 2
+    assert found.count("improved") <= 2
