@@ -30,7 +30,8 @@ from scipy.stats import false_discovery_control, fisher_exact, norm
 
 from lib.config import MODELS
 from lib.decisions.design_effect import Rate, effective, rates_of
-from lib.decisions.resampled_counts import ends_of, ratio, resampled_cells
+from lib.decisions.metric_intervals import decision_figures
+from lib.decisions.resampled_counts import ends_of, rates, ratio, resampled_cells
 
 # Below this a slice's error rate says too little to be ranked.
 SLICE_MINIMUM = 30
@@ -285,7 +286,10 @@ def _judged(own: Rate, rest: Rate) -> dict[str, float]:
 def _macro_f1(
     table: pd.DataFrame, shared: pd.DataFrame | None, k: int, seed: int
 ) -> dict[str, float]:
-    """Macro-F1 of row `k` of `joined_counts`, and its interval over groups, NaN without a label."""
+    """Macro-F1 of row `k` of `joined_counts`, and its interval over groups, NaN without a label.
+
+    Where a label is always or never decided rightly, the interval reaches as far as `rates` says.
+    """
     cells = table.loc[k, list(CELLS)].to_numpy(int)
     together = np.empty((0, len(CELLS)), int)
     if shared is not None:
@@ -297,4 +301,23 @@ def _macro_f1(
     both = (tp + fn > 0) & (tn + fp > 0)
     values = ratio(tp, 2 * tp + fp + fn) + ratio(tn, 2 * tn + fp + fn)
     values = np.where(both, values, np.nan)
-    return {"macro_f1": values[0]} | ends_of({"macro_f1": values})
+    found = {"macro_f1": values[0]} | ends_of({"macro_f1": values})
+    if both[0] and 0 in sums[0]:
+        drawn = np.append(values[0], _drawn_macro_f1(sums, cells, together, seed)[1:])
+        ends = ends_of({"macro_f1": drawn})
+        found["macro_f1_low"] = min(found["macro_f1_low"], ends["macro_f1_low"])
+        found["macro_f1_high"] = max(found["macro_f1_high"], ends["macro_f1_high"])
+    return found
+
+
+def _drawn_macro_f1(
+    sums: np.ndarray, cells: np.ndarray, together: np.ndarray, seed: int
+) -> np.ndarray:
+    """Macro-F1 by the rates drawn from resampled cells (R, 4), of a slice with both labels."""
+    tp, fp, tn, fn = sums.T
+    alone = cells - together.sum(axis=0)
+    hateful, harmless = (
+        int(alone[kind].sum() + together[:, kind].any(axis=1).sum()) for kind in ([0, 3], [1, 2])
+    )
+    r, q = rates(tp, tp + fn, hateful, 0, seed), rates(fp, fp + tn, harmless, 1, seed)
+    return decision_figures(r, q, float((tp + fn)[0] / sums[0].sum()))["macro_f1"]

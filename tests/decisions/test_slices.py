@@ -92,6 +92,14 @@ def test_what_takes_one_value_only_is_left_out():
     assert slices([slice_counts(table, [{}] * 40)]).empty
 
 
+def test_a_slice_without_an_error_may_still_have_some():
+    cells = {"tp": [40, 30], "fp": [0, 9], "tn": [40, 30], "fn": [0, 8]}
+    counts = pd.DataFrame({"slice": "topic", "value": ["right", "other"], **cells})
+    found = slices([counts]).set_index("value").loc["right"]
+    assert found["macro_f1"] == found["macro_f1_high"] == 1
+    assert 0.9 < found["macro_f1_low"] < 0.98
+
+
 def test_macro_f1_has_the_interval_of_its_resampled_groups():
     rng = np.random.default_rng(3)
     cells = np.array(["TP", "FP", "TN", "FN"])
