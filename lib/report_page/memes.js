@@ -18,8 +18,11 @@ const link = (id) => {
 };
 
 // ---- Verdicts ----------------------------------------------------------------------------------
+// The store is shared by all pages from disk, so that anything may stand in it.
+const sound = ([, kept]) => typeof kept?.verdict === "string" && typeof kept.reason === "string" &&
+  [0, 1].includes(kept.label);
 const stored = () => {
-  try { return Object.entries(JSON.parse(storage.get(data.key) || "{}")); }
+  try { return Object.entries(JSON.parse(storage.get(data.key) || "{}")).filter(sound); }
   catch { return []; }
 };
 const verdicts = new Map(stored());
@@ -32,22 +35,50 @@ function readAgain() {
   for (const [id, kept] of found) verdicts.set(id, kept);
 }
 addEventListener("storage", (event) => {
-  if (event.key === data.key) { readAgain(); showProgress(); }
+  if (event.key === data.key) { readAgain(); showVerdicts(); }
 });
+
+// A verdict on the label that a meme had before it was corrected is none on the one it has.
+function given(id, label) {
+  const kept = verdicts.get(id);
+  return kept && kept.label === label ? kept : { verdict: "", reason: "" };
+}
 
 const keep = (row, change) => keepOf(rows.id[row], rows.label[row], change);
 
 function keepOf(id, label, change) {
   readAgain();
-  const before = verdicts.get(id) || { verdict: "", reason: "" };
-  const after = { ...before, ...change, label };
+  const after = { ...given(id, label), ...change, label };
   if (after.verdict || after.reason) verdicts.set(id, after);
   else verdicts.delete(id);
   storage.set(data.key, JSON.stringify(Object.fromEntries(verdicts)));
-  showProgress();
+  showVerdicts();
 }
 
-const judged = (id) => Boolean((verdicts.get(id) || {}).verdict);
+const judged = (row) => Boolean(given(rows.id[row], rows.label[row]).verdict);
+const pressed = (button) => button.getAttribute("aria-pressed") === "true";
+
+// A meme may stand in the list, in the panel and among the suspects: all show what is kept.
+function showVerdicts() {
+  showProgress();
+  markRows();
+  if (by("reason")) {
+    const { verdict, reason } = given(rows.id[state.current], rows.label[state.current]);
+    for (const button of document.querySelectorAll(".verdict"))
+      button.setAttribute("aria-pressed", String(button.classList.contains(verdict)));
+    showReason(by("reason"), reason);
+  }
+  for (const { id, label, button, field } of suspects) {
+    const { verdict, reason } = given(id, label);
+    button.setAttribute("aria-pressed", String(verdict === "disagree"));
+    showReason(field, reason);
+  }
+}
+
+// What is being typed wins over what another tab has kept.
+function showReason(field, reason) {
+  if (field !== document.activeElement || !document.hasFocus()) field.value = reason;
+}
 
 function showProgress() {
   const of = (verdict) => [...verdicts.values()].filter((v) => v.verdict === verdict).length;
@@ -134,12 +165,20 @@ const table = $$("#list").DataTable({
   rowCallback(tr, row) {
     tr.cells[2].textContent = KINDS[kind(row)];
     tr.cells[2].className = `kind ${kind(row)[0] === "F" ? "bad" : "good"}`;
-    tr.classList.toggle("judged", judged(rows.id[row]));
-    tr.classList.toggle("current", row === state.current);
+    mark(tr, row);
     const button = tr.querySelector(".picture");
     if (button) button.setAttribute("aria-pressed", revealed.has(String(row)));
   },
 });
+
+function mark(tr, row) {
+  tr.classList.toggle("judged", judged(row));
+  tr.classList.toggle("current", row === state.current);
+}
+
+function markRows() {
+  for (const tr of document.querySelectorAll("#list tbody tr")) mark(tr, table.row(tr).index());
+}
 
 // What the fields ask for, read once a draw instead of once a row.
 let asked = {};
@@ -154,7 +193,7 @@ table.search.fixed("page", (_, row) => {
   const is = kind(row);
   if (asked.kind === "errors" ? is[0] !== "F" : asked.kind !== "all" && asked.kind !== is) return false;
   if (asked.code !== null && asked.filter.codes[row] !== asked.code) return false;
-  if (asked.review && (asked.review === "yes") !== judged(rows.id[row])) return false;
+  if (asked.review && (asked.review === "yes") !== judged(row)) return false;
   return asked.sought.every((word) => words[row].includes(word));
 });
 
@@ -180,7 +219,7 @@ function update() {
 function open(row, move = true) {
   state.current = row;
   const id = rows.id[row];
-  const found = verdicts.get(id) || { verdict: "", reason: "" };
+  const found = given(id, rows.label[row]);
   const facts = Object.entries(data.models).map(([model, { label }]) => element("tr", {},
     element("th", { scope: "row" }, label),
     element("td", {}, prob(row, model).toFixed(3)),
@@ -219,19 +258,14 @@ function open(row, move = true) {
   if (!move) return;
   state.place = Math.max(listed().indexOf(row), 0);
   if (location.hash !== link(id)) history.replaceState(null, "", link(id));
-  for (const tr of document.querySelectorAll("#list tbody tr"))
-    tr.classList.toggle("current", table.row(tr).index() === row);
+  markRows();
   by("meme").focus({ preventScroll: true });
   by("meme").scrollIntoView({ block: "nearest" });
 }
 
 function judge(verdict) {
-  const before = (verdicts.get(rows.id[state.current]) || {}).verdict;
-  keep(state.current, { verdict: before === verdict ? "" : verdict });
-  for (const button of document.querySelectorAll(".verdict"))
-    button.setAttribute("aria-pressed", String(button.classList.contains(verdict) && before !== verdict));
-  for (const tr of document.querySelectorAll("#list tbody tr.current"))
-    tr.classList.toggle("judged", judged(rows.id[state.current]));
+  const shown = pressed(document.querySelector(`.verdict.${verdict}`));
+  keep(state.current, { verdict: shown ? "" : verdict });
 }
 
 const listed = () => table.rows({ search: "applied", order: "applied" }).indexes().toArray();
@@ -263,6 +297,9 @@ function openLinked() {
 }
 
 // ---- Labels of train that look wrong -----------------------------------------------------------
+// Those of the table, those on its other pages too, which DataTables takes out of the document.
+const suspects = [];
+
 // Each row of their table gets a verdict of its own, before DataTables takes the table over.
 function addSuspects() {
   const made = by("table-suspects");
@@ -270,17 +307,12 @@ function addSuspects() {
   made.tHead.rows[0].prepend(element("th", {}, "verdict"));
   [...made.tBodies[0].rows].forEach((tr, k) => {
     const [id, label] = [data.suspects.id[k], data.suspects.label[k]];
-    const found = verdicts.get(id) || { verdict: "", reason: "" };
-    const button = element("button", { type: "button", "aria-pressed": String(found.verdict === "disagree"),
-      onclick: () => {
-        const wrong = button.getAttribute("aria-pressed") !== "true";
-        button.setAttribute("aria-pressed", String(wrong));
-        keepOf(id, label, { verdict: wrong ? "disagree" : "" });
-      } }, "label is wrong");
-    const reason = element("input", { type: "text", maxlength: "300", "aria-label": `Reason for ${id}`,
+    const button = element("button", { type: "button", "aria-pressed": "false",
+      onclick: () => keepOf(id, label, { verdict: pressed(button) ? "" : "disagree" }) }, "label is wrong");
+    const field = element("input", { type: "text", maxlength: "300", "aria-label": `Reason for ${id}`,
       placeholder: "reason", oninput: (event) => keepOf(id, label, { reason: event.target.value }) });
-    reason.value = found.reason;
-    const verdict = element("td", { class: "suspect" }, button, reason);
+    suspects.push({ id, label, button, field });
+    const verdict = element("td", { class: "suspect" }, button, field);
     verdict.insertAdjacentHTML("beforeend", pictureHtml(`s${k}`, data.suspects.pictures[k], id));
     tr.prepend(verdict);
   });

@@ -103,5 +103,5 @@ for (const made of document.querySelectorAll("table.sortable"))
     searching: made.tBodies[0].rows.length > 15, info: false, lengthChange: false });
 drawCurve();
 update();
-showProgress();
+showVerdicts();
 openLinked();

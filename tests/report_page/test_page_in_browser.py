@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
-from lib.artifacts import fingerprint
+from lib.artifacts import fingerprint, write_csv
 from lib.calibration import prob_hate
 from lib.config import MODELS
 from lib.data.corrections import CORRECTIONS, read_corrections
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.error_analysis import write_errors
 from lib.decisions.policy_outcomes import workload
+from lib.decisions.spreadsheets import for_spreadsheets
 from lib.modeling.prediction_table import logits_of, models_of, read_predictions
 from lib.report_page.page import write_page
 
@@ -268,6 +269,108 @@ def test_verdicts_of_two_tabs_are_all_kept(opened, report):
         tab.wait_for_function("document.querySelector('#progress').textContent.startsWith('1 agr')")
         assert "1 agreed, 1 disagreed" in tab.inner_text("#progress")
     other.close()
+
+
+def shown_as_pressed(page):
+    return page.locator("#meme .verdict[aria-pressed=true]").evaluate_all(
+        "(buttons) => buttons.map((button) => button.className.replace('verdict ', ''))"
+    )
+
+
+@pytest.fixture
+def suspected(run, tmp_path):
+    """The report of a run whose first suspects stand in the list of memes too, as in a pilot."""
+    shutil.copytree(run.root, tmp_path / "suspected")
+    settings = run.model_copy(update={"root": tmp_path / "suspected"})
+    frame = read_predictions(settings, "test")
+    suspects = frame.loc[frame["id"].isin(["test7", "test8"]), ["id", "label"]]
+    write_csv(settings.artifact(7, "label_suspects.csv"), for_spreadsheets(suspects))
+    return write_page(settings)
+
+
+def test_a_verdict_shows_wherever_its_meme_does_and_is_not_taken_back_by_a_stale_button(
+    opened, suspected
+):
+    page = opened(suspected, "#meme=test7")
+    page.select_option("#kind", "all")
+    page.fill("#search", "test7")
+    page.keyboard.press("Escape")
+    page.click("text=Labels of train that look wrong")
+    suspect = page.locator("#table-suspects tbody tr", has_text="test7")
+    wrong = suspect.locator("button", has_text="label is wrong")
+    wrong.click()
+    suspect.locator("input").fill("a quotation")
+    assert shown_as_pressed(page) == ["disagree"]
+    assert page.input_value("#reason") == "a quotation"
+    assert page.locator("#list tr.judged").count() == 1
+    page.keyboard.press("Escape")
+    page.keyboard.press("a")
+    assert wrong.get_attribute("aria-pressed") == "false"
+    assert "1 agreed, 0 disagreed" in page.inner_text("#progress")
+    wrong.click()
+    assert shown_as_pressed(page) == ["disagree"]
+    assert "0 agreed, 1 disagreed" in page.inner_text("#progress")
+    page.fill("#reason", "irony")
+    assert suspect.locator("input").input_value() == "irony"
+    page.click("#meme .verdict.disagree")
+    assert wrong.get_attribute("aria-pressed") == "false"
+    assert page.locator("#list tr.judged").count() == 0
+
+
+def test_another_tab_shows_a_verdict_at_once_and_leaves_a_reason_that_is_being_typed(
+    opened, suspected
+):
+    page = opened(suspected, "#meme=test7")
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.wait_for_selector("#meme .verdict")
+    other.keyboard.press("d")
+    other.fill("#reason", "a quotation")
+    page.wait_for_selector("#meme .verdict.disagree[aria-pressed=true]")
+    page.wait_for_function("document.getElementById('reason').value === 'a quotation'")
+    page.fill("#reason", "iro")
+    other.wait_for_function("Object.values(localStorage).some((kept) => kept.includes('\"iro\"'))")
+    other.evaluate("document.activeElement.blur()")
+    other.keyboard.press("u")
+    page.wait_for_selector("#meme .verdict.unsure[aria-pressed=true]")
+    other.fill("#reason", "other words")
+    page.wait_for_function(
+        "Object.values(localStorage).some((kept) => kept.includes('other words'))"
+    )
+    assert page.input_value("#reason") == "iro"
+    assert "1 unsure" in page.inner_text("#progress")
+    other.close()
+
+
+KEY = "JSON.parse(document.getElementById('data').textContent).key"
+SOUND = {"test8": {"verdict": "disagree", "reason": "irony", "label": 0}}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "null",
+        {"test7": None},
+        {"test7": 5},
+        {"test7": {"verdict": "disagree"}},
+        {"test7": {"verdict": "disagree", "reason": 5, "label": 0}},
+        {"test7": {"verdict": None, "reason": "", "label": 0}},
+        {"test7": {"verdict": "disagree", "reason": "", "label": "z"}},
+    ],
+    ids=repr,
+)
+def test_what_is_no_verdict_in_the_store_is_passed_over(opened, report, broken):
+    page = opened(report)
+    kept = broken if isinstance(broken, str) else json.dumps(broken | SOUND)
+    page.evaluate(f"(kept) => localStorage.setItem({KEY}, kept)", kept)
+    page.reload()
+    page.wait_for_selector("#progress:not(:empty)")
+    sound = 0 if broken == "null" else 1
+    assert page.inner_text("#progress") == f"0 agreed, {sound} disagreed, 0 unsure"
+    with page.expect_download() as download:
+        page.click("#export")
+    expected = ["id,label,reason", 'train3,0,"made, before"', *["test8,1,irony"][:sound]]
+    assert download.value.path().read_text().splitlines() == expected
 
 
 def test_letters_typed_into_a_field_are_no_verdicts(opened, report):
