@@ -1,9 +1,11 @@
 """The numbers that the page's script looks up, all of one run."""
 
+import hashlib
 import json
 from typing import Any
 
-from lib.artifacts import fingerprint
+import pandas as pd
+
 from lib.config import MODELS, Settings
 from lib.data.corrections import corrections_for
 from lib.decisions.report import described, section_of
@@ -42,9 +44,14 @@ def page_data(run: Run) -> dict[str, Any]:
         "suspects": _suspects(settings),
         "prevalence": settings.prevalence or float(report["label"].mean()),
         "n": len(report),
-        # What a browser keeps verdicts under: those of other predictions are others.
-        "key": f"verdicts-{fingerprint(settings.artifact(6, 'predictions.parquet'))}",
+        "key": f"verdicts-{_labels_fingerprint(report)}",
     }
+
+
+def _labels_fingerprint(frame: pd.DataFrame) -> str:
+    """What a browser keeps verdicts under: they are about labels, whatever model is trained."""
+    labels = frame[["id", "split", "label"]].sort_values("id")
+    return hashlib.sha256(labels.to_csv(index=False).encode()).hexdigest()[:16]
 
 
 def _corrections(settings: Settings) -> dict[str, Any]:

@@ -1,17 +1,18 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib.artifacts import read_json, write_csv, write_json
+from lib.artifacts import fingerprint, read_json, write_csv, write_json
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.error_analysis import error_table, write_errors
 from lib.decisions.policy import policy_table
 from lib.decisions.policy_outcomes import judged
-from lib.modeling.prediction_table import read_predictions, save_predictions
+from lib.modeling.prediction_table import models_of, read_predictions, save_predictions
 from lib.report_page import contents
 from lib.report_page.embedding import script_hash
 from lib.report_page.page import BYTES, write_page
@@ -133,6 +134,46 @@ def data_of(page):
     """What the page's script reads."""
     text = page.read_text(encoding="utf-8").split('id="data"')[1]
     return json.loads(text[text.index(">") + 1 :].split("</script>")[0])
+
+
+def predicted_anew(settings, change):
+    """The page's data after the predictions were changed and all of Step 7 was written again."""
+    path = settings.artifact(6, "predictions.parquet")
+    frame = pd.read_parquet(path)
+    save_predictions(change(frame), path)
+    decision = replace(
+        DecisionBundle.load(settings),
+        fingerprints=models_of(frame) | {"predictions": fingerprint(path)},
+    )
+    decision.save(settings)
+    write_errors(settings, decision)
+    return data_of(write_page(settings))
+
+
+def test_verdicts_outlive_other_predictions_of_the_same_memes_and_labels(copy):
+    key = data_of(copy.artifact(7, "report.html"))["key"]
+
+    def retrained(frame):
+        return frame.assign(mm_fusion_logit_1=frame["mm_fusion_logit_1"] + 0.5)
+
+    def relabelled(frame):
+        frame.loc[(frame["split"] == "test") & (frame["id"] == "test5"), "label"] = 0
+        return frame
+
+    assert predicted_anew(copy, retrained)["key"] == key
+    assert predicted_anew(copy, relabelled)["key"] != key
+
+
+def test_verdicts_on_other_memes_are_kept_apart(copy, logits_frame, save_run, tmp_path):
+    other = copy.model_copy(update={"root": tmp_path / "other"})
+    save_run(other, logits_frame, logits_frame(46, "test"))
+    frame = read_predictions(other, "test")
+    metas = [{"dataset": "one", "labels": {}, "lang": "en", "group": i} for i in frame["id"]]
+    table = error_table(frame, [""] * len(frame), metas, DecisionBundle.load(other))
+    write_csv(other.artifact(7, "errors.csv"), table)
+    with pytest.warns(UserWarning, match="shows no label schema"):
+        key = data_of(write_page(other))["key"]
+    assert key != data_of(copy.artifact(7, "report.html"))["key"]
 
 
 def test_the_policy_shown_is_the_one_in_use(copy):
