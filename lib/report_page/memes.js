@@ -260,7 +260,13 @@ function open(row, move = true) {
   if (location.hash !== link(id)) history.replaceState(null, "", link(id));
   markRows();
   by("meme").focus({ preventScroll: true });
-  by("meme").scrollIntoView({ block: "nearest" });
+  showPanel();
+}
+
+// Above the list, where it does not stick, the nearest end may be the one without the buttons.
+function showPanel() {
+  const sticks = getComputedStyle(by("meme")).position === "sticky";
+  by("meme").scrollIntoView({ block: sticks ? "nearest" : "start" });
 }
 
 function judge(verdict) {
@@ -293,7 +299,7 @@ function openLinked() {
   state.current = null;
   by("meme").replaceChildren(element("p", {}, "No meme with the id ", element("bdi", {}, id),
     ` is among the ${rows.id.length} in this page.`));
-  by("meme").scrollIntoView({ block: "nearest" });
+  showPanel();
 }
 
 // ---- Labels of train that look wrong -----------------------------------------------------------

@@ -51,6 +51,9 @@ by("export-all").addEventListener("click", () => download("verdicts.json", "appl
 document.addEventListener("click", (event) => {
   const button = event.target.closest(".picture");
   if (button) return reveal(button.dataset.row);
+  // The link of the meme that is open changes no address.
+  const linked = event.target.closest('a[href^="#meme="]');
+  if (linked && linked.hash === location.hash) return openLinked();
   const tr = event.target.closest("#list tbody tr");
   if (tr && !event.target.closest("a") && table.row(tr).any()) open(table.row(tr).index());
 });

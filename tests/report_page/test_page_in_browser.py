@@ -373,6 +373,21 @@ def test_what_is_no_verdict_in_the_store_is_passed_over(opened, report, broken):
     assert download.value.path().read_text().splitlines() == expected
 
 
+def test_a_verdict_on_a_label_that_was_corrected_since_is_not_shown_on_the_new_one(opened, report):
+    page = opened(report)
+    older = {"train1": {"verdict": "disagree", "reason": "irony", "label": 1}}
+    page.evaluate(f"(kept) => localStorage.setItem({KEY}, kept)", json.dumps(older))
+    page.reload()
+    page.click("text=Labels of train that look wrong")
+    wrong = page.locator("#table-suspects tr", has_text="train1").locator("button").first
+    assert wrong.get_attribute("aria-pressed") == "false"
+    with page.expect_download() as download:
+        page.click("#export")
+    assert "train1,0,irony" in download.value.path().read_text()
+    wrong.click()
+    assert wrong.get_attribute("aria-pressed") == "true"
+
+
 def test_letters_typed_into_a_field_are_no_verdicts(opened, report):
     page = opened(report)
     page.keyboard.press("j")
@@ -464,6 +479,28 @@ def test_a_hostile_text_and_id_stay_text_and_can_be_linked_to(opened, report, tm
     for each in (page, again):
         assert each.evaluate("window.hacked") is None
     assert "No meme with the id nobody" in opened(report, "#meme=nobody").inner_text("#meme")
+
+
+def buttons_in_sight(page):
+    return page.locator("#meme .verdicts").evaluate(
+        "(row) => { const { top, bottom } = row.getBoundingClientRect();"
+        " return [top, bottom].every((y) => y >= 0 && y <= innerHeight) }"
+    )
+
+
+@pytest.mark.parametrize("width", [360, 820])
+def test_a_meme_that_is_opened_above_the_list_shows_its_buttons(opened, report, width):
+    phone = {"viewport": {"width": width, "height": 740}, "has_touch": True, "is_mobile": True}
+    # Smooth scrolling would have to be waited for.
+    page = opened(report, reduced_motion="reduce", **phone)
+    page.select_option("#kind", "all")
+    for row in (2, 8):
+        page.locator("#list tbody td.kind").nth(row).tap()
+        assert buttons_in_sight(page)
+    page.locator("#meme .steps button").nth(1).tap()
+    assert buttons_in_sight(page)
+    page.locator("#list tr.current a").tap()
+    assert buttons_in_sight(page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
