@@ -88,7 +88,8 @@ function showProgress() {
     ? "Verdicts are kept in this browser. corrections.csv holds those you disagree with, with the other label" +
       (data.corrections_left_out
         ? `, and none of the ${data.corrections_left_out} corrections made before, which are too many for this page; add its rows to those in Step_2/corrections.csv.`
-        : `${data.corrections.length ? `, and the ${data.corrections.length} corrections made before` : ""}; put it into Step_2/.`)
+        : `${data.corrections.length ? `, and the ${data.corrections.length} corrections made before` : ""}; put it into Step_2/.`) +
+      (data.split === "test" ? " Step 3 flags labels of test and never changes them." : "")
     : "This browser keeps nothing for a page from disk: download your verdicts before you close it.";
 }
 
@@ -197,9 +198,11 @@ table.search.fixed("page", (_, row) => {
   return asked.sought.every((word) => words[row].includes(word));
 });
 
-function showRows() {
+function showRows(draw = "full-reset") {
   ask();
-  table.draw();
+  // How many memes are left is news where they were asked for, not at every step of the slider.
+  by("list_info").setAttribute("aria-live", draw === "full-hold" ? "off" : "polite");
+  table.draw(draw);
   const { fp, fn } = cells(data.reported, state.model, state.cut);
   let among = 0;
   for (let row = 0; row < rows.id.length; row++) among += kind(row)[0] === "F";
@@ -211,7 +214,8 @@ function showRows() {
 
 function update() {
   showNumbers();
-  showRows();
+  // A step of the slider turns no page back.
+  showRows("full-hold");
   if (state.current !== null) open(state.current, false);
 }
 

@@ -107,6 +107,8 @@ function showNumbers() {
   put("precision_there", work && work.precision_there, decimal);
   showPolicy(state.share);
   by("cut").value = Math.round(threshold() * 1000);
+  // Else a screen reader tells of thousandths.
+  by("cut").setAttribute("aria-valuetext", threshold().toFixed(3));
   by("cut-number").value = state.cut === null ? Number(threshold().toPrecision(9)) : threshold();
   by("frozen").disabled = state.cut === null;
   const line = by("curve").querySelector(".cut");
@@ -114,6 +116,14 @@ function showNumbers() {
   line.setAttribute("x1", x);
   line.setAttribute("x2", x);
   by("caution").textContent = caution();
+  by("printed").textContent = printed();
+}
+
+// On paper there are no fields to read these from.
+function printed() {
+  const share = Number.isNaN(state.share) ? "" : `, share of hate ${Number((100 * state.share).toPrecision(4))}%`;
+  return `${data.models[state.model].label}, threshold ${threshold().toFixed(3)}${share}, ` +
+    `memes of ${data.words[state.section]}`;
 }
 
 function caution() {
@@ -127,7 +137,8 @@ function caution() {
 
 function say() {
   const text = ["precision", "recall", "f1"].map((id) => `${id} ${by(id).textContent}`).join(", ");
-  by("summary").textContent = `Threshold ${by("cut-number").value}: ${text}`;
+  by("summary").textContent = `Threshold ${by("cut-number").value}: ${text}, ` +
+    `flagged of 10,000 ${by("flagged").textContent}`;
 }
 
 // ---- The curve over thresholds -----------------------------------------------------------------

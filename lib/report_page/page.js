@@ -25,16 +25,23 @@ by("model").addEventListener("change", (event) => {
   state.cut = null;
   table.rows().invalidate();
   drawCurve();
+  table.page("first");
   update();
+  say();
 });
 by("section").addEventListener("change", (event) => {
   state.section = event.target.value;
   drawCurve();
   showNumbers();
+  say();
 });
 by("prevalence").addEventListener("input", (event) => {
   state.share = Math.min(Math.max(parseFloat(event.target.value) / 100, 0), 1);
   showNumbers();
+});
+by("prevalence").addEventListener("change", (event) => {
+  if (!Number.isNaN(state.share)) event.target.value = Number((100 * state.share).toPrecision(12));
+  say();
 });
 by("slice").addEventListener("change", (event) => {
   const filter = rows.filters[event.target.value];
@@ -43,8 +50,8 @@ by("slice").addEventListener("change", (event) => {
   by("value").disabled = !filter;
   showRows();
 });
-for (const id of ["kind", "value", "reviewed"]) by(id).addEventListener("change", showRows);
-by("search").addEventListener("input", showRows);
+for (const id of ["kind", "value", "reviewed"]) by(id).addEventListener("change", () => showRows());
+by("search").addEventListener("input", () => showRows());
 by("export").addEventListener("click", () => download("corrections.csv", "text/csv", corrections()));
 by("export-all").addEventListener("click", () => download("verdicts.json", "application/json",
   JSON.stringify(Object.fromEntries(verdicts), null, 2)));

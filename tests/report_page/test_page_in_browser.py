@@ -518,6 +518,76 @@ def test_it_fits_a_phone_in_light_and_dark(opened, report, scheme):
     assert page.evaluate(paper) == colors[1] != colors[0]
 
 
+def test_paper_is_light_and_says_which_numbers_are_on_it(opened, report):
+    page = opened(report, color_scheme="dark")
+    assert not page.is_visible("#printed")
+    page.select_option("#model", "text_expert")
+    page.fill("#cut-number", "0.7")
+    page.fill("#prevalence", "3")
+    page.emulate_media(media="print")
+    words = "text expert, threshold 0.700, share of hate 3%, memes of test"
+    assert page.inner_text("#printed").casefold() == words
+    styles = page.evaluate(
+        "['body', 'header', '.scroll'].map((each) => document.querySelector(each))"
+        ".map((each) => getComputedStyle(each))"
+        ".map(({ backgroundColor, position, overflowX }) => [backgroundColor, position, overflowX])"
+    )
+    (paper, *_), (_, header, _), (*_, scroll) = styles
+    assert (paper, header, scroll) == ("rgb(255, 255, 255)", "static", "visible")
+    page.emulate_media(media="screen")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
+
+
+def test_a_screen_reader_is_told_the_threshold_and_once_what_comes_of_it(opened, report):
+    page = opened(report)
+    page.evaluate(
+        "window.told = []; new MutationObserver((changes) => window.told.push(...changes.map("
+        "({ target }) => target.closest('[aria-live], [role=status], output')"
+        "?.matches(':not([aria-live=off])') && target.id)))"
+        ".observe(document.body, { childList: true, subtree: true })"
+    )
+    page.focus("#cut")
+    page.keyboard.press("ArrowRight")
+    cut = int(page.input_value("#cut")) / 1000
+    assert page.get_attribute("#cut", "aria-valuetext") == f"{cut:.3f}"
+    told = [each for each in page.evaluate("window.told") if each]
+    assert told == ["summary"] and f"Threshold {cut}" in page.text_content("#summary")
+    before = page.text_content("#summary")
+    page.fill("#prevalence", "50")
+    page.locator("#prevalence").press("Enter")
+    assert page.text_content("#summary") != before
+
+
+def test_a_step_of_the_slider_turns_no_page_back(opened, report):
+    page = opened(report)
+    page.select_option("#kind", "all")
+    page.click("#list_wrapper .dt-paging >> text=3")
+    page.wait_for_selector("#list_wrapper .dt-info:has-text('21 to 30')")
+    page.focus("#cut")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#list_wrapper .dt-info").startswith("21 to 30")
+    assert page.get_attribute("#list_info", "aria-live") == "off"
+    page.select_option("#kind", "errors")
+    assert page.inner_text("#list_wrapper .dt-info").startswith("1 to")
+    assert page.get_attribute("#list_info", "aria-live") == "polite"
+
+
+@pytest.mark.parametrize(("typed", "counted"), [("150", 100), ("-3", 0), ("7", 7)])
+def test_the_share_of_hate_that_is_counted_with_is_the_one_shown(opened, report, typed, counted):
+    page = opened(report)
+    page.fill("#prevalence", typed)
+    page.locator("#prevalence").press("Enter")
+    assert float(page.input_value("#prevalence")) == counted
+    slide(page, 0)
+    assert numbers(page)["flagged"] == pytest.approx(1e4)
+    slide(page, 1000)
+    assert numbers(page)["missed"] == pytest.approx(100 * counted)
+
+
+def test_it_says_that_labels_of_test_are_never_changed(opened, report):
+    assert "flags labels of test and never changes them" in opened(report).inner_text("#kept")
+
+
 def test_every_field_has_a_name_and_every_mark_its_numbers(opened, report):
     page = opened(report)
     page.keyboard.press("j")
