@@ -534,6 +534,10 @@ def test_paper_is_light_and_says_which_numbers_are_on_it(opened, report):
     )
     (paper, *_), (_, header, _), (*_, scroll) = styles
     assert (paper, header, scroll) == ("rgb(255, 255, 255)", "static", "visible")
+    # A4, landscape, less its margins.
+    page.set_viewport_size({"width": 1046, "height": 718})
+    wider = "(tables) => tables.filter((each) => each.scrollWidth > each.clientWidth).length"
+    assert page.locator(".scroll:visible").evaluate_all(wider) == 0
     page.emulate_media(media="screen")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
 
