@@ -1,4 +1,4 @@
-"""Whether probabilities are calibrated on fresh labels: two formal tests."""
+"""Whether probabilities are calibrated on fresh labels, or as far off as they were: tests."""
 
 import math
 from typing import NamedTuple
@@ -13,6 +13,8 @@ from lib.calibration.checked_input import scores_and_labels
 
 # Closer to 0 and 1 a probability has no logit that a computer can hold.
 _CLOSEST = 1e-12
+# Intercept and slope of the line of perfect calibration.
+_PERFECT = np.array([0.0, 1.0])
 
 
 class Recalibration(NamedTuple):
@@ -92,19 +94,63 @@ def recalibration(prob: ArrayLike, labels: ArrayLike) -> Recalibration:
     (0.0, 1.0, 1.0)
     """
     p, y = scores_and_labels(prob, labels)
-    x = np.column_stack([np.ones(len(p)), logit(np.clip(p, _CLOSEST, 1 - _CLOSEST))])
-    start = np.array([0.0, 1.0])
-    found = minimize(_loss, start, (x, y), method="BFGS", jac=_gradient)
-    statistic = max(2 * (_loss(start, x, y) - float(found.fun)), 0.0)
+    x = _design(p)
+    line, loss = _best_line(x, y)
+    statistic = max(2 * (_loss(_PERFECT, x, y) - loss), 0.0)
     p_value = float(chi2.sf(statistic, 2))
-    shown = expit(x @ found.x)
+    shown = expit(x @ line)
     information = x.T @ (x * (shown * (1 - shown))[:, None])
     if _told_apart(x[:, 1], y) or np.linalg.cond(information) > 1e12:
         none = (math.nan, math.nan)
         return Recalibration(math.nan, math.nan, none, none, statistic, p_value)
     reach = norm.ppf(0.975) * np.sqrt(np.diag(np.linalg.inv(information)))
-    (a, b), (da, db) = found.x.tolist(), reach.tolist()
+    (a, b), (da, db) = line.tolist(), reach.tolist()
     return Recalibration(a, b, (a - da, a + da), (b - db, b + db), statistic, p_value)
+
+
+def recalibration_change(
+    prob_then: ArrayLike, labels_then: ArrayLike, prob_now: ArrayLike, labels_now: ArrayLike
+) -> tuple[float, float]:
+    """Test whether two independent samples have one line of recalibration: statistic and p-value.
+
+    The statistic is the likelihood ratio of a line each against one for both, chi-squared with two
+    degrees of freedom without a change. A temperature stretches both samples alike and does not
+    move it, so that one that was fitted on the first sample needs no allowance.
+
+    Parameters
+    ----------
+    prob_then, prob_now
+        p(hate), shapes (M,) and (N,), as for `recalibration`.
+    labels_then, labels_now
+        0 or 1, shapes (M,) and (N,).
+
+    Examples
+    --------
+    Too sure by the same on both sides is no change:
+
+    >>> prob, labels = [0.1] * 10 + [0.9] * 10, [1] * 2 + [0] * 8 + [1] * 8 + [0] * 2
+    >>> round(recalibration(prob * 9, labels * 9).p_value, 4)
+    0.0003
+    >>> round(recalibration_change(prob, labels, prob * 9, labels * 9)[1], 4)
+    1.0
+    """
+    samples = [
+        scores_and_labels(*given) for given in ((prob_then, labels_then), (prob_now, labels_now))
+    ]
+    both = tuple(np.concatenate(parts) for parts in zip(*samples, strict=True))
+    then, now, together = (_best_line(_design(p), y)[1] for p, y in (*samples, both))
+    statistic = max(2 * (together - then - now), 0.0)
+    return statistic, float(chi2.sf(statistic, 2))
+
+
+def _design(p: np.ndarray) -> np.ndarray:
+    return np.column_stack([np.ones(len(p)), logit(np.clip(p, _CLOSEST, 1 - _CLOSEST))])
+
+
+def _best_line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+    """The line of greatest likelihood and its loss, where there is none the one search ends at."""
+    found = minimize(_loss, _PERFECT, (x, y), method="BFGS", jac=_gradient)
+    return found.x, float(found.fun)
 
 
 def _told_apart(x: np.ndarray, y: np.ndarray) -> bool:

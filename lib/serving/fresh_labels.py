@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 from scipy.stats import binom, fisher_exact
 
 from lib.calibration import best_threshold, decision_intervals, fit_temperature
-from lib.calibration.calibration_tests import recalibration, spiegelhalter
+from lib.calibration.calibration_tests import recalibration, recalibration_change, spiegelhalter
 from lib.commands import again
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.policy import CHOSEN, SIDES, counted, target_of
@@ -27,6 +27,7 @@ LEAST_IN_BIN = 30
 # Half the width that the interval of the mean error shall have at most.
 WANTED_REACH = 0.05
 FEWEST = 50
+INEXACT = "calibration does not hold exactly, as at calibration"
 # Ids as they are written: 007 is not 7, and NA is one like any other word.
 AS_WRITTEN: dict[str, Any] = {"dtype": {"id": str}, "keep_default_na": False, "na_values": [""]}
 
@@ -65,8 +66,10 @@ def judge_labels(
 ) -> dict[str, Any]:
     """All that the labels say of calibration, promises and prevalence, and what to do.
 
-    `prob` and `labels` (M,) are those of the calibration split. Whether calibration holds is
-    decided by the likelihood ratio of `recalibration` at `ALPHA`; a promise is broken where the
+    `prob` and `labels` (M,) are those of the calibration split, one meme of each group. Calibration
+    holds where the likelihood ratio of `recalibration` says so at `ALPHA`, and no longer holds
+    where, besides, that of `recalibration_change` tells the line from that of the calibration
+    split: T was fitted on finitely many memes and is never exact. A promise is broken where the
     exact binomial tail against it is at most `ALPHA` over the number of promises. Labels of one
     class can refute both but never say that they hold; fewer than `FEWEST` do neither. "refit" is
     None where calibration holds, or where the labels have no optimum.
@@ -74,10 +77,12 @@ def judge_labels(
     p, y = labelled["prob_hate"].to_numpy(), labelled["label"].to_numpy()
     line, (z, z_p_value) = recalibration(p, y), spiegelhalter(p, y)
     then = recalibration(prob, labels)
+    change, change_p_value = recalibration_change(prob, labels, p, y)
     sides = _sides(Sample(p, y), decision)
     report: dict[str, Any] = {
         "n": len(y),
         "calibration": _finite(line._asdict()) | {"on_calibration_split": then.p_value},
+        "change": {"statistic": change, "p_value": change_p_value},
         "spiegelhalter": {"z": z, "p_value": z_p_value},
         "reliability": reliability(p, y),
         "policy": sides,
@@ -106,9 +111,15 @@ def reliability(prob: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
 
 def label_tables(report: Mapping[str, Any]) -> list[pd.DataFrame]:
     """The reliability, the promises, and the tests, each as a table to print."""
-    line, z, prevalence = (report[k] for k in ("calibration", "spiegelhalter", "prevalence"))
+    names = ("calibration", "change", "spiegelhalter", "prevalence")
+    line, change, z, prevalence = (report[name] for name in names)
     tests = [
         {"test": "slope 1 and intercept 0", "statistic": line["statistic"], "p": line["p_value"]},
+        {
+            "test": "line as at calibration",
+            "statistic": change["statistic"],
+            "p": change["p_value"],
+        },
         {"test": "Spiegelhalter's z", "statistic": z["z"], "p": z["p_value"]},
         {
             "test": "share of hate as at calibration",
@@ -261,14 +272,17 @@ def _verdict(report: Mapping[str, Any], y: np.ndarray, p: np.ndarray) -> dict[st
     wanted = max([FEWEST, wanted, *(row["labels_wanted"] or 0 for row in report["policy"])])
     broken = [row["side"] for row in report["policy"] if row["verdict"] == "broken"]
     off = report["calibration"]["p_value"] <= ALPHA
-    if len(y) >= FEWEST and (off or broken):
+    changed = off and report["change"]["p_value"] <= ALPHA
+    if len(y) >= FEWEST and (changed or broken):
         # Of one class, too: the p-value of `recalibration` is then the very chance of these labels.
-        said = ["calibration no longer holds"] if off else []
+        said = ["calibration no longer holds"] if changed else [INEXACT] if off else []
         said += [f"the promise of {', '.join(broken)} is broken"] if broken else []
-        return {"verdict": " and ".join(said), "advice": _mend(report, off)}
+        return {"verdict": " and ".join(said), "advice": _mend(report)}
     if len(y) < FEWEST or not 0 < y.mean() < 1:
         more = f"at least {wanted:,} memes" if len(y) < wanted else "more memes"
         return {"verdict": "too few labels", "advice": f"label {more}, of both classes"}
+    if off:
+        return {"verdict": INEXACT, "advice": _mend(report)}
     if wanted > len(y):
         return {
             "verdict": "calibration holds as far as these labels tell",
@@ -278,10 +292,14 @@ def _verdict(report: Mapping[str, Any], y: np.ndarray, p: np.ndarray) -> dict[st
     return {"verdict": "calibration holds", "advice": "nothing to do"}
 
 
-def _mend(report: Mapping[str, Any], off: bool) -> str:
-    steps = []
-    if off and report["calibration"]["on_calibration_split"] <= ALPHA:
-        steps.append("it was off on the calibration split already, so this is no drift alone")
+def _mend(report: Mapping[str, Any]) -> str:
+    line, steps = report["calibration"], []
+    off, changed = (report[name]["p_value"] <= ALPHA for name in ("calibration", "change"))
+    if off and line["on_calibration_split"] <= ALPHA:
+        alone = " alone" if changed else ""
+        steps.append(f"it was off on the calibration split already, so this is no drift{alone}")
+    elif off and not changed:
+        steps.append("no change is seen since: of the memes there T is no more exact")
     if report["prevalence"]["p_value"] <= ALPHA:
         steps.append("the share of hate has changed: see Step 7's `prevalence`")
     if off and (refit := report["refit"]) is not None:

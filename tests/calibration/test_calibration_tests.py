@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
-from lib.calibration.calibration_tests import recalibration, spiegelhalter
+from lib.calibration.calibration_tests import recalibration, recalibration_change, spiegelhalter
 
 
 def world(rng, n, slope=1.0, intercept=0.0):
@@ -63,3 +63,38 @@ def test_certain_and_right_says_nothing():
 
 def test_one_certain_mistake_refutes():
     assert recalibration([0.0] * 9 + [1.0], [1] + [0] * 8 + [1]).p_value < 1e-3
+
+
+@pytest.mark.parametrize("line", [{}, {"slope": 0.6, "intercept": 0.5}])
+def test_one_line_for_both_samples_is_refuted_as_rarely_as_stated(line):
+    rng = np.random.default_rng(4)
+    found = [
+        recalibration_change(*world(rng, 100, **line), *world(rng, 400, **line))[1] <= 0.05
+        for _ in range(250)
+    ]
+    # 250 worlds at 5%: outside of these counts in less than one of a thousand
+    assert 3 <= sum(found) <= 25
+
+
+@pytest.mark.parametrize("line", [{"slope": 0.5}, {"slope": 2.0}, {"intercept": 1.0}])
+def test_a_line_that_changes_is_found(line):
+    rng = np.random.default_rng(5)
+    found = [recalibration_change(*world(rng, 300), *world(rng, 500, **line)) for _ in range(40)]
+    assert np.mean([p_value <= 0.05 for _, p_value in found]) > 0.9
+
+
+def test_a_temperature_for_both_samples_changes_no_comparison():
+    rng = np.random.default_rng(6)
+    (then, labels), (now, fresh) = world(rng, 100), world(rng, 300, 0.7)
+    plain = recalibration_change(then, labels, now, fresh)
+    warmer = (expit(logit(p) / 1.7) for p in (then, now))
+    then, now = warmer
+    assert recalibration_change(then, labels, now, fresh) == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.parametrize("of_one_class", [0, 1])
+def test_labels_of_one_class_have_a_comparison(of_one_class):
+    then = world(np.random.default_rng(7), 300)
+    now = np.full(60, 0.5), np.full(60, of_one_class)
+    assert recalibration_change(*then, *now)[1] < 1e-6
+    assert recalibration_change(*now, *now) == pytest.approx((0, 1), abs=1e-3)

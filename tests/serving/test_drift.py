@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
+from lib.calibration import fit_temperature
 from lib.decisions.bundle import DecisionBundle
 from lib.serving import drift as program
+from lib.serving import fresh_labels
 from lib.serving.drift import Reference, drift_report, drift_table, reference_of, watch
 from lib.serving.fresh_labels import judge_labels, label_tables, read_labels, reliability
 from lib.serving.histograms import Histograms
@@ -168,6 +170,52 @@ def test_calibration_that_holds_is_doubted_as_rarely_as_stated(decision):
     assert off <= 9
     assert broken <= 9
     assert sum("holds" in one["verdict"] for one in said) >= 50 - off - broken
+
+
+def recalibrated(rng, n_then, n_now, slope=1.0, intercept=0.0):
+    """Both samples, the first at its own best temperature, and that applied to the second."""
+    (then, labels, _), (now, fresh, _) = (memes(rng, n) for n in (n_then, n_now))
+    temperature = float(fit_temperature(logit(then), labels).temperature)
+    moved = (logit(now) * slope + intercept) / temperature
+    frame = pd.DataFrame({"prob_hate": expit(moved), "label": fresh})
+    return frame, expit(logit(then) / temperature), labels
+
+
+@pytest.mark.parametrize(("n_then", "n_now"), [(100, 1000), (300, 3000)])
+def test_a_temperature_of_few_memes_is_no_lost_calibration(decision, monkeypatch, n_then, n_now):
+    monkeypatch.setattr(fresh_labels, "_refit", lambda *_: None)
+    rng, said = np.random.default_rng(9), []
+    for _ in range(100):
+        frame, *then = recalibrated(rng, n_then, n_now)
+        said.append(judge_labels(frame, decision, *then))
+    lost = [one for one in said if "no longer holds" in one["verdict"]]
+    inexact = [one for one in said if "does not hold exactly, as at" in one["verdict"]]
+    # 100 worlds at 5%: more than these in less than one of a thousand
+    assert len(lost) <= 13
+    # Exactly right no such temperature is, and that is said.
+    assert len(inexact) >= 10
+    assert all("no drift" in o["advice"] or "no change" in o["advice"] for o in inexact)
+    assert all("--from 3" in one["advice"] for one in inexact)
+
+
+@pytest.mark.parametrize("change", [{"slope": 2.0}, {"slope": 0.5}, {"intercept": 1.0}])
+def test_a_change_is_told_from_a_temperature_of_few_memes(decision, monkeypatch, change):
+    monkeypatch.setattr(fresh_labels, "_refit", lambda *_: None)
+    rng, found = np.random.default_rng(10), 0
+    for _ in range(30):
+        frame, *then = recalibrated(rng, 300, 1000, **change)
+        found += "no longer holds" in judge_labels(frame, decision, *then)["verdict"]
+    assert found >= 27
+
+
+def test_a_fault_that_the_calibration_split_had_is_no_drift(decision):
+    rng = np.random.default_rng(11)
+    prob, labels, _ = memes(rng, 800, intercept=1.0)
+    now, fresh, _ = memes(rng, 800, intercept=1.0)
+    frame = pd.DataFrame({"prob_hate": now, "label": fresh})
+    said = judge_labels(frame, decision, prob, labels)
+    assert said["verdict"] == "calibration does not hold exactly, as at calibration"
+    assert "off on the calibration split already, so this is no drift;" in said["advice"]
 
 
 @pytest.mark.parametrize("line", [{"slope": 0.4}, {"intercept": -1.5}])
@@ -360,7 +408,7 @@ def test_scores_of_other_models_are_refused(run):
 
 def test_labels_are_printed_as_three_tables(decision):
     said = labels_said(decision, np.random.default_rng(8))
-    assert [len(table) for table in label_tables(said)] == [len(said["reliability"]), 3, 3]
+    assert [len(table) for table in label_tables(said)] == [len(said["reliability"]), 3, 4]
 
 
 def test_scores_that_do_not_say_their_models_are_taken_with_a_warning(run, decision):
