@@ -15,19 +15,13 @@ from scipy.stats import binom, fisher_exact
 
 from lib.calibration import best_threshold, decision_intervals, fit_temperature
 from lib.calibration.calibration_tests import recalibration, recalibration_change, spiegelhalter
-from lib.commands import again
 from lib.decisions.bundle import DecisionBundle
 from lib.decisions.policy import CHOSEN, SIDES, counted, target_of
 from lib.decisions.policy_certificates import Sample, clopper_pearson, needed
+from lib.serving.label_verdict import ALPHA, verdict_of
 
-# The chance of calling calibration broken where it holds, and of the same for the promises.
-ALPHA = 0.05
 N_BINS = 10
 LEAST_IN_BIN = 30
-# Half the width that the interval of the mean error shall have at most.
-WANTED_REACH = 0.05
-FEWEST = 50
-INEXACT = "calibration does not hold exactly, as at calibration"
 # Ids as they are written: 007 is not 7, and NA is one like any other word.
 AS_WRITTEN: dict[str, Any] = {"dtype": {"id": str}, "keep_default_na": False, "na_values": [""]}
 
@@ -89,7 +83,7 @@ def judge_labels(
         "prevalence": _prevalence(y, labels),
         "refit": _refit(p, y, decision) if line.p_value <= ALPHA else None,
     }
-    return report | _verdict(report, y, p)
+    return report | verdict_of(report, y, p)
 
 
 def reliability(prob: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
@@ -265,50 +259,6 @@ def _refit(p: np.ndarray, y: np.ndarray, decision: DecisionBundle) -> dict[str, 
         return None
     ends = [end if math.isfinite(end) else None for end in (float(found.low), float(found.high))]
     return {"temperature": temperature, "interval": ends, "threshold": float(best.threshold)}
-
-
-def _verdict(report: Mapping[str, Any], y: np.ndarray, p: np.ndarray) -> dict[str, str]:
-    wanted = math.ceil(1.96**2 * float((p * (1 - p)).mean()) / WANTED_REACH**2)
-    wanted = max([FEWEST, wanted, *(row["labels_wanted"] or 0 for row in report["policy"])])
-    broken = [row["side"] for row in report["policy"] if row["verdict"] == "broken"]
-    off = report["calibration"]["p_value"] <= ALPHA
-    changed = off and report["change"]["p_value"] <= ALPHA
-    if len(y) >= FEWEST and (changed or broken):
-        # Of one class, too: the p-value of `recalibration` is then the very chance of these labels.
-        said = ["calibration no longer holds"] if changed else [INEXACT] if off else []
-        said += [f"the promise of {', '.join(broken)} is broken"] if broken else []
-        return {"verdict": " and ".join(said), "advice": _mend(report)}
-    if len(y) < FEWEST or not 0 < y.mean() < 1:
-        more = f"at least {wanted:,} memes" if len(y) < wanted else "more memes"
-        return {"verdict": "too few labels", "advice": f"label {more}, of both classes"}
-    if off:
-        return {"verdict": INEXACT, "advice": _mend(report)}
-    if wanted > len(y):
-        return {
-            "verdict": "calibration holds as far as these labels tell",
-            "advice": f"nothing to re-fit; {wanted - len(y):,} more labels would settle what is "
-            "'not refuted'",
-        }
-    return {"verdict": "calibration holds", "advice": "nothing to do"}
-
-
-def _mend(report: Mapping[str, Any]) -> str:
-    line, steps = report["calibration"], []
-    off, changed = (report[name]["p_value"] <= ALPHA for name in ("calibration", "change"))
-    if off and line["on_calibration_split"] <= ALPHA:
-        alone = " alone" if changed else ""
-        steps.append(f"it was off on the calibration split already, so this is no drift{alone}")
-    elif off and not changed:
-        steps.append("no change is seen since: of the memes there T is no more exact")
-    if report["prevalence"]["p_value"] <= ALPHA:
-        steps.append("the share of hate has changed: see Step 7's `prevalence`")
-    if off and (refit := report["refit"]) is not None:
-        steps.append(f"these labels give T = {refit['temperature']:.3g} for mm_fusion")
-    steps.append(
-        "add the labelled memes to the data, then re-fit temperature, thresholds and policy: "
-        f"{again(3)}"
-    )
-    return "; ".join(steps)
 
 
 def _finite(found: Mapping[str, Any]) -> dict[str, Any]:
