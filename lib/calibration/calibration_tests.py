@@ -114,8 +114,10 @@ def recalibration_change(
     """Test whether two independent samples have one line of recalibration: statistic and p-value.
 
     The statistic is the likelihood ratio of a line each against one for both, chi-squared with two
-    degrees of freedom without a change. A temperature stretches both samples alike and does not
-    move it, so that one that was fitted on the first sample needs no allowance.
+    degrees of freedom without a change. Where the truth is no line the ratio is too large, on
+    average by the mean eigenvalue of information^-1 times the squared scores [1]_, and is divided
+    by that where it is above 1. A temperature stretches both samples alike and does not move the
+    statistic, so that one that was fitted on the first sample needs no allowance.
 
     Parameters
     ----------
@@ -123,6 +125,10 @@ def recalibration_change(
         p(hate), shapes (M,) and (N,), as for `recalibration`.
     labels_then, labels_now
         0 or 1, shapes (M,) and (N,).
+
+    References
+    ----------
+    .. [1] J. T. Kent, "Robust properties of likelihood ratio tests", Biometrika 69(1), 1982
 
     Examples
     --------
@@ -138,9 +144,18 @@ def recalibration_change(
         scores_and_labels(*given) for given in ((prob_then, labels_then), (prob_now, labels_now))
     ]
     both = tuple(np.concatenate(parts) for parts in zip(*samples, strict=True))
-    then, now, together = (_best_line(_design(p), y)[1] for p, y in (*samples, both))
-    statistic = max(2 * (together - then - now), 0.0)
+    (_, then), (_, now), (line, together) = (_best_line(_design(p), y) for p, y in (*samples, both))
+    excess = _mean_eigenvalue(_design(both[0]), both[1], line)
+    statistic = max(2 * (together - then - now) / max(excess, 1.0), 0.0)
     return statistic, float(chi2.sf(statistic, 2))
+
+
+def _mean_eigenvalue(x: np.ndarray, y: np.ndarray, line: np.ndarray) -> float:
+    """Kent's: how much the scores vary over how much they would if the line were true."""
+    shown = expit(x @ line)
+    information = x.T @ (x * (shown * (1 - shown))[:, None])
+    squared_scores = x.T @ (x * ((y - shown) ** 2)[:, None])
+    return float(np.trace(np.linalg.pinv(information, hermitian=True) @ squared_scores)) / 2
 
 
 def _design(p: np.ndarray) -> np.ndarray:

@@ -76,6 +76,19 @@ def test_one_line_for_both_samples_is_refuted_as_rarely_as_stated(line):
     assert 3 <= sum(found) <= 25
 
 
+def noisy(rng, n):
+    """Labels of which a tenth is wrong: their share is no line of the logit."""
+    margin = rng.normal(0, 2, n)
+    return expit(margin), (rng.random(n) < 0.1 + 0.8 * expit(2 * margin)).astype(int)
+
+
+def test_where_no_line_is_true_no_change_is_seen_as_rarely():
+    rng = np.random.default_rng(8)
+    found = [recalibration_change(*noisy(rng, 300), *noisy(rng, 1000))[1] for _ in range(400)]
+    # 400 worlds at 5%: more than these in less than one of a thousand
+    assert sum(p_value <= 0.05 for p_value in found) <= 34
+
+
 @pytest.mark.parametrize("line", [{"slope": 0.5}, {"slope": 2.0}, {"intercept": 1.0}])
 def test_a_line_that_changes_is_found(line):
     rng = np.random.default_rng(5)
