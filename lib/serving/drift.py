@@ -12,6 +12,7 @@ import pandas as pd
 from lib.artifacts import as_written, write_json
 from lib.calibration import prob_hate
 from lib.calibration.distribution_shift import Shift, even_bins, ks, psi
+from lib.commands import again
 from lib.config import Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.data.text import words_of
@@ -24,7 +25,7 @@ from lib.serving.histograms import LENGTH_EDGES, PROB_EDGES, Histograms
 
 # The chance of an alarm where nothing has drifted, over both measures of both quantities.
 ALPHA = 0.05
-# The usual bands of the PSI (Siddiqi 2006).
+# The usual bands of the PSI (Siddiqi 2006), for what it is beyond what chance alone makes it.
 MODERATE, LARGE = 0.1, 0.25
 N_BINS = 10
 # A coarse bin of the smaller sample holds so many memes at least; of fewer than two bins' worth
@@ -36,7 +37,7 @@ ADVICE = {
     "no drift found": "nothing to do",
     "no drift found, nor excluded": "nothing to do; more answers, or a larger calibration split, "
     "would tell more",
-    "small drift": "nothing to do but to look again soon",
+    "small drift": "look again soon",
     "moderate drift": "label 300 memes drawn at random from what is judged now, and give --labels",
     "large drift": "trust no decision before 300 memes, drawn at random from what is judged now, "
     "are labelled and given as --labels",
@@ -89,7 +90,8 @@ def drift_report(
 
     "scores" and "text_length" are compared by PSI and KS; the p-value of each is Bonferroni's over
     both, and an alarm needs one of them at `ALPHA` / 2, so that without drift there is an alarm in
-    at most about `ALPHA` of cases. `labelled` has the columns prob_hate and label.
+    at most about `ALPHA` of cases. "verdict" names what could not be compared. `labelled` has the
+    columns prob_hate and label.
     Raises ValueError for histograms of other models.
     """
     known = reference.decision.judged_by
@@ -108,8 +110,14 @@ def drift_report(
     report |= {"answers": now.n, "alpha": ALPHA, "drift": compared}
     report["decisions"] = _decisions(now, reference)
     verdicts = [found["verdict"] for found in compared.values()]
-    report["verdict"] = next(word for word in reversed(ADVICE) if word in verdicts)
-    report["advice"] = ADVICE[report["verdict"]] or _what_is_missing(report)
+    worst = next(word for word in reversed(ADVICE) if word in verdicts)
+    report |= {"verdict": worst, "advice": ADVICE[worst] or _what_is_missing(report)}
+    if worst != "too few" and (missing := _not_compared(report)):
+        steps = [f"{name}: {why}" for name, why in missing.items()]
+        # What was not looked at leaves something to do.
+        rest = report["advice"].removeprefix("nothing to do").removeprefix("; ")
+        report["verdict"] = f"{worst}; {', '.join(missing)} not compared"
+        report["advice"] = "; ".join([*steps, rest] if rest else steps)
     if labelled is not None:
         report["labels"] = judge_labels(
             labelled, reference.decision, reference.prob, reference.labels
@@ -140,21 +148,50 @@ def _lengths(settings: Settings, ids: pd.Series) -> np.ndarray | None:
 def _compared(reference: np.ndarray, now: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
     smaller = int(min(reference.sum(), now.sum()))
     n_bins = min(N_BINS, smaller // LEAST_IN_BIN)
-    starts = even_bins(reference, n_bins) if n_bins >= 2 else np.array([0])
-    if len(starts) < 2:
+    starts, parts = _parts(reference, n_bins)
+    cells, cells_now = (np.bincount(parts, weights=counts) for counts in (reference, now))
+    if len(cells) < 2 or not cells[1:].sum() + cells_now[1:].sum():
         return {"verdict": "too few", "p_value": None, "psi": None, "ks": None, "bins": []}
     coarse, coarse_now = (np.add.reduceat(counts, starts) for counts in (reference, now))
-    by_psi, by_ks = psi(coarse, coarse_now), ks(reference, now)
+    by_psi, by_ks = psi(cells, cells_now), ks(reference, now)
     p_value = min(1.0, 2 * min(by_psi.p_value, by_ks.p_value))
+    by_chance = (len(cells) - 1) * (1 / cells.sum() + 1 / cells_now.sum())
     bins = pd.DataFrame({"from": edges[starts], "to": [*edges[starts[1:]], edges[-1]]})
     bins = bins.assign(reference=coarse / coarse.sum(), now=coarse_now / coarse_now.sum())
     return {
-        "verdict": _verdict(by_psi, p_value),
+        "verdict": _verdict(by_psi, by_chance, p_value),
         "p_value": p_value,
         "psi": by_psi._asdict(),
         "ks": by_ks._asdict(),
         "bins": bins.to_dict("records"),
     }
+
+
+def _parts(reference: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the coarse bins begin, and in which part for the PSI each fine bin is.
+
+    Where one coarse bin would hold all of the reference, the parts are its fullest fine bin and
+    all outside: what lies there now would else be compared with nothing.
+    """
+    fine = np.arange(len(reference))
+    if n_bins < 2:
+        return np.array([0]), np.zeros_like(fine)
+    starts = even_bins(reference, n_bins)
+    if len(starts) > 1:
+        return starts, np.searchsorted(starts, fine, side="right") - 1
+    fullest = int(reference.argmax())
+    starts = np.unique([0, fullest, fullest + 1])
+    return starts[starts < len(reference)], (fine != fullest).astype(int)
+
+
+def _not_compared(report: Mapping[str, Any]) -> dict[str, str]:
+    """Why each quantity was not compared that was not, by its name."""
+    compared, name = report["drift"], report["reference"]
+    one_bin = f"the memes of {name} and the answers all fall into one bin: look at some of them"
+    found = {key: one_bin for key, one in compared.items() if one["verdict"] == "too few"}
+    if "text_length" not in compared:
+        found["text_length"] = f"the shards of {name} are gone or others: pack them, {again(3)}"
+    return found
 
 
 def _what_is_missing(report: Mapping[str, Any]) -> str:
@@ -171,12 +208,13 @@ def _what_is_missing(report: Mapping[str, Any]) -> str:
     return "; ".join(steps) or alike
 
 
-def _verdict(by_psi: Shift, p_value: float) -> str:
+def _verdict(by_psi: Shift, by_chance: float, p_value: float) -> str:
+    """The band of the PSI less its mean without drift; a large one must be so beyond doubt."""
     if p_value > ALPHA / 2:
         return "no drift found" if by_psi.high < LARGE else "no drift found, nor excluded"
-    if by_psi.value < MODERATE:
-        return "small drift"
-    return "moderate drift" if by_psi.value < LARGE else "large drift"
+    if by_psi.low >= LARGE:
+        return "large drift"
+    return "small drift" if by_psi.value - by_chance < MODERATE else "moderate drift"
 
 
 def _decisions(now: Histograms, reference: Reference) -> dict[str, Any]:

@@ -87,6 +87,36 @@ def test_a_shift_of_scores_or_lengths_is_found(decision, moved, longer):
     ]
 
 
+@pytest.mark.parametrize(("then", "now"), [(40, 40), (100, 60), (20, 5000)])
+def test_without_drift_no_decision_is_called_untrustworthy(decision, then, now):
+    rng, said = np.random.default_rng(12), []
+    for _ in range(300):
+        prob, _, lengths = memes(rng, now)
+        found = drift_report(histograms(prob, lengths, decision), reference(rng, decision, then))
+        said.append(found["verdict"])
+    assert sum(word.endswith("drift") for word in said) >= 1
+    assert "large drift" not in said
+
+
+def test_a_large_drift_is_called_one_where_the_interval_says_so(decision):
+    rng = np.random.default_rng(13)
+    prob, _, lengths = memes(rng, 2000, moved=2.5)
+    report = drift_report(histograms(prob, lengths, decision), reference(rng, decision))
+    assert report["verdict"] == "large drift"
+    assert report["drift"]["scores"]["psi"]["low"] >= 0.25
+
+
+def test_a_slight_drift_of_few_memes_is_not_made_larger_by_chance(decision):
+    rng, said = np.random.default_rng(14), []
+    for _ in range(200):
+        prob, _, lengths = memes(rng, 100, moved=0.4)
+        report = drift_report(histograms(prob, lengths, decision), reference(rng, decision, 100))
+        # The true index is 0.04.
+        said.append(report["drift"]["scores"]["verdict"])
+    assert sum(word.endswith("drift") for word in said) >= 5
+    assert "large drift" not in said
+
+
 def test_too_few_answers_are_said_to_be(decision):
     rng = np.random.default_rng(2)
     prob, _, lengths = memes(rng, 9)
@@ -131,6 +161,54 @@ def test_a_reference_of_one_score_needs_other_memes_and_not_more_answers(decisio
     assert report["verdict"] == "too few"
     assert "fall into one bin" in report["advice"]
     assert "answers" not in report["advice"]
+
+
+def test_texts_that_all_were_empty_and_are_none_any_more_have_drifted(decision):
+    rng = np.random.default_rng(15)
+    known = reference(rng, decision, 1000)._replace(lengths=np.zeros(1000))
+    prob = memes(rng, 1000)[0]
+    report = drift_report(histograms(prob, np.full(1000, 40), decision), known)
+    assert report["verdict"] == report["drift"]["text_length"]["verdict"] == "large drift"
+    shares = report["drift"]["text_length"]["bins"]
+    assert [row["now"] for row in shares] == [0, 1]
+    assert [row["reference"] for row in shares] == [1, 0]
+
+
+def test_scores_that_all_were_one_and_are_another_have_drifted(decision):
+    prob, lengths = np.full(1000, 0.3), np.full(1000, 9)
+    known = Reference("val", prob, np.arange(1000) % 2, lengths, np.full(1000, "review"), decision)
+    report = drift_report(histograms(np.full(1000, 0.9), lengths, decision), known)
+    assert report["verdict"] == "large drift; text_length not compared"
+    assert [row["reference"] for row in report["drift"]["scores"]["bins"]] == [0, 1, 0]
+    few = drift_report(histograms(np.r_[prob[1:], 0.9], lengths, decision), known)
+    assert few["drift"]["scores"]["verdict"] == "no drift found"
+
+
+def test_a_rest_outside_of_the_one_bin_is_an_alarm_as_rarely_as_stated(decision):
+    rng, alarms = np.random.default_rng(16), 0
+    for _ in range(300):
+        then, now = (np.where(rng.random(n) < 0.03, 0.9, 0.3) for n in (60, 2000))
+        lengths = np.full(60, 9)
+        known = Reference("val", then, then > 0.5, lengths, np.full(60, "review"), decision)
+        report = drift_report(histograms(now, np.full(2000, 9), decision), known)
+        alarms += report["drift"]["scores"]["verdict"].endswith("drift")
+    # 300 worlds at 2.5%: more than these in less than one of a thousand
+    assert alarms <= 18
+
+
+def test_what_was_not_compared_is_named_instead_of_nothing_to_do(decision):
+    rng = np.random.default_rng(17)
+    known = reference(rng, decision, 1000)
+    prob = memes(rng, 1000)[0]
+    empty = np.zeros(1000)
+    report = drift_report(histograms(prob, empty, decision), known._replace(lengths=empty))
+    assert report["verdict"] == "no drift found; text_length not compared"
+    assert "nothing to do" not in report["advice"]
+    assert "all fall into one bin" in report["advice"]
+    gone = drift_report(histograms(prob, empty, decision), known._replace(lengths=None))
+    assert gone["verdict"] == "no drift found; text_length not compared"
+    assert "the shards of val are gone" in gone["advice"]
+    assert "--from 3" in gone["advice"]
 
 
 def test_histograms_of_other_models_are_refused(decision):
