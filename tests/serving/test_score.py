@@ -976,6 +976,48 @@ def test_a_blank_behind_each_comma_belongs_to_no_cell(tmp_path):
     assert [(row.text, row.image) for row in rows_in(file)] == [(" ", " a.jpg")]
 
 
+@pytest.mark.parametrize(
+    ("ids", "named"),
+    [
+        (["1", None, "2"], ["1", "row 1", "2"]),
+        ([" ", "row 0", "2"], ["row row 0", "row 0", "2"]),
+        (["a", None, "b"], ["a", "1", "b"]),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_row_without_an_id_is_given_none_that_another_row_has(tmp_path, suffix, ids, named):
+    file, frame = tmp_path / f"a{suffix}", pd.DataFrame({"id": ids, "text": ["aa", "bb", "cc"]})
+    if suffix == ".csv":
+        frame.to_csv(file, index=False)
+    elif suffix == ".jsonl":
+        frame.to_json(file, orient="records", lines=True)
+    else:
+        frame.to_parquet(file)
+    columns = Columns(image="none")
+    said = rf"a\{suffix}: 1 of 3 rows have no id that can be read; the scores call each '.*N'"
+    with pytest.warns(UserWarning, match=said) as warned:
+        Input.of([str(file)], columns).described()
+    assert len([one for one in warned if one.category is UserWarning]) == 1
+    assert [row.id for row in rows_in(file, columns)] == named
+
+
+def test_a_line_that_is_no_row_has_no_other_row_s_id(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text\n0,aa\n5,bb,more\n1,cc\n")
+    assert [row.id for row in rows_in(tmp_path / "a.csv", Columns(image="none"))] == [
+        "0",
+        "row 1",
+        "1",
+    ]
+
+
+def test_rows_of_a_table_without_ids_have_their_numbers_and_nothing_is_said(tmp_path, recwarn):
+    (tmp_path / "a.csv").write_text("text\naa\nbb\n")
+    columns = Columns(image="none")
+    assert Input.of([str(tmp_path / "a.csv")], columns).described()[1] == 2
+    assert [row.id for row in rows_in(tmp_path / "a.csv", columns)] == ["0", "1"]
+    assert not [one for one in recwarn if one.category is UserWarning]
+
+
 @pytest.mark.parametrize("image", ["data:image/png;base64,", "DATA:image/png;base64,//9j://", ""])
 def test_a_picture_that_stands_in_the_table_is_not_written_to_the_rejected(scored, memes, image):
     row = {"text": "monday", "image": f"{image}{'iVBORw0KGgo/' * 2000}"}

@@ -128,7 +128,7 @@ class Input(NamedTuple):
 
     def _rows(self) -> Iterator[Row]:
         if self.kind == "table":
-            return tables.table_rows(self.places[0], self.columns)
+            return tables.named_rows(self.places[0], self.columns)
         return folders.folder_rows(self.places[0], self.columns.text is None)
 
 
@@ -145,9 +145,19 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _of_table(address: str, columns: Columns) -> tuple[str, int]:
-    n = sum(1 for _ in tables.table_rows(address, columns))
+    n = unnamed = 0
+    for row in tables.table_rows(address, columns):
+        n += 1
+        unnamed += not row.id
     if not n:
         raise ValueError(f"{address} has no rows")
+    if unnamed:
+        before = tables.before_number(address, columns)
+        warnings.warn(
+            f"{address}: {unnamed:,} of {n:,} rows have no id that can be read; the scores call "
+            f"each '{before}N', N being its number from 0, as in the column row",
+            stacklevel=3,
+        )
     # Pictures are named from its folder on: in another one the same names are other pictures.
     if is_address(address):
         made_from = f"{address}\0{_state_of(address)}"

@@ -6,6 +6,7 @@ import io
 import lzma
 import math
 import posixpath
+import re
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,11 +25,32 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".jsonl", ".ndjson", ".parquet")
 # Characters of a cell; a quote that is left open swallows the rows behind it up to here.
 MOST_CELL = 1 << 26
+# Stands before a row's number where ids are numbers themselves.
+_BEFORE = "row "
+_NUMBERED = re.compile(rf"((?:{_BEFORE})*)[\d.]+")
+
+
+def named_rows(address: str, columns: Columns) -> Iterator[Row]:
+    """The rows of a table, one without an id called by its number; raises as `table_rows` does."""
+    before = None
+    for number, row in enumerate(table_rows(address, columns)):
+        if not row.id:
+            # Not sooner, as it reads the whole table.
+            before = before_number(address, columns) if before is None else before
+            row = row._replace(id=f"{before}{number}")
+        yield row
+
+
+def before_number(address: str, columns: Columns) -> str:
+    """What stands before the number of a row without an id, so that it is no other row's id."""
+    found = (_NUMBERED.fullmatch(row.id) for row in table_rows(address, columns))
+    return _BEFORE * max((len(one[1]) // len(_BEFORE) + 1 for one in found if one), default=0)
 
 
 def table_rows(address: str, columns: Columns) -> Iterator[Row]:
     """The rows of a table in their order; a row that is malformed has a `fault`.
 
+    `id` is empty where the row lacks it, and the row's number in a table without such a column.
     Raises ValueError naming a column that is missing and those there are, or the line from which
     the file is no table; FileNotFoundError.
     """
@@ -69,7 +91,7 @@ def _delimited(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row
             if not values:
                 continue
             if fault := _swallowed(values, reader.dialect.delimiter, begins, last):
-                yield Row(str(number), fault=fault)
+                yield Row(_unnamed(found, number), fault=fault)
             elif len(values) == len(header):
                 row = dict(zip(header, values, strict=True))
                 # A table of this kind cannot tell an empty text from a missing one.
@@ -78,7 +100,7 @@ def _delimited(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row
                 fault = f"line {begins}: {len(values)} fields, expected {len(header)}"
                 if last > begins:
                     fault += f" (to line {last}: a quote left open?)"
-                yield Row(str(number), fault=fault)
+                yield Row(_unnamed(found, number), fault=fault)
             number += 1
     except csv.Error as error:
         raise ValueError(
@@ -124,7 +146,7 @@ def _json_lines(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Ro
         if isinstance(row, dict):
             yield _row(address, row, found, number)
         else:
-            yield Row(str(number), fault=row)
+            yield Row(_unnamed(found, number), fault=row)
 
 
 def _parquet(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:
@@ -135,7 +157,7 @@ def _parquet(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row]:
         for batch in file.iter_batches(256, columns=wanted, use_threads=False):
             for row in _rows_of(batch):
                 if isinstance(row, str):
-                    yield Row(str(number), fault=row)
+                    yield Row(_unnamed(found, number), fault=row)
                 else:
                     # What pandas leaves where there is no value.
                     plain = {name: None if _is_nan(value) else value for name, value in row.items()}
@@ -212,7 +234,10 @@ def _usual(part: str, names: Sequence[str]) -> str | None:
 def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> Row:
     names = found._asdict().items()
     given: dict[str, Any] = {part: row.get(name) for part, name in names if name}
-    id_ = str(number) if given.get("id") is None else str(given["id"])
+    id_ = given.get("id")
+    if id_ is None or _is_nan(id_) or not str(id_).strip():
+        id_ = _unnamed(found, number)
+    id_ = str(id_)
     image, text = given.get("image"), given.get("text")
     if isinstance(image, Mapping):  # as the library `datasets` writes pictures
         content, name = image.get("bytes"), image.get("path")
@@ -231,6 +256,10 @@ def _row(address: str, row: Mapping[str, Any], found: Columns, number: int) -> R
         fault = f"the picture is {kind}, expected a file's path; bytes can stand in a Parquet file"
         return Row(id_, f"{image[:20]}…", fault=fault)
     return Row(id_, image, image and _place(address, image), text)
+
+
+def _unnamed(found: Columns, number: int) -> str:
+    return "" if found.id else str(number)
 
 
 def _no_name(image: str) -> str | None:
