@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from lib.artifacts import atomic_path, read_json
 from lib.calibration import Interval, bootstrap_ci
 from lib.config import Settings
-from lib.emotions.classifier import TRAIN_COMMAND, BERTEmotionClassifier
+from lib.emotions.classifier import BERTEmotionClassifier
+from lib.emotions.commands import script_command
 from lib.emotions.data import EmotionData
 from lib.emotions.f1 import multilabel_f1
 from lib.emotions.splits import load_split
@@ -75,9 +76,9 @@ def _complain(message: str) -> int:
 
 def load_for(folder: Path, data: Path | None) -> BERTEmotionClassifier:
     """Load the checkpoint; refuse to judge one that learned from files by generated sentences."""
-    model = BERTEmotionClassifier.load(folder)
-    marker = folder / "training.json"
-    if data is None and marker.exists() and read_json(marker, TRAIN_COMMAND).get("mode") == "full":
+    model = BERTEmotionClassifier.load(folder, data=data)
+    marker, train = folder / "training.json", script_command("train_emotion_model", folder, data)
+    if data is None and marker.exists() and read_json(marker, train).get("mode") == "full":
         raise ValueError(f"{folder} was trained on files; name their folder with --data")
     return model
 

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from lib.artifacts import fingerprint, read_json, write_json
 from lib.emotions.classifier import WEIGHTS, BERTEmotionClassifier
+from lib.emotions.commands import script_command
 from lib.emotions.encoding import MAX_TOKENS, encode_all
 from lib.emotions.passes import Pass, all_logits, bfloat16_pass, by_tokens, eager_pass
 from lib.serving.engines.onnx_files import (
@@ -32,7 +33,6 @@ from lib.serving.engines.onnx_files import (
 MOST_FLIPS = 0.001
 # ... or moves any probability by more than this.
 MOST_MOVED = 0.01
-MEASURE_COMMAND = "python scripts/predict_emotions.py --measure"
 _TIMED_TEXTS, _ROUNDS = 512, 3
 
 Session = Callable[[dict[str, np.ndarray]], dict[str, torch.Tensor]]
@@ -45,7 +45,8 @@ class Network:
     """
 
     def __init__(self, model: BERTEmotionClassifier, folder: Path) -> None:
-        self.model, self.files = model.eval(), folder.with_name(f"{folder.name}.engines")
+        self.model, self.folder = model.eval(), folder
+        self.files = folder.with_name(f"{folder.name}.engines")
         self.on_cpu = model.head.weight.device.type == "cpu"
         self.workers = torch.get_num_threads() if self.on_cpu else 1
         self._weights = emotion_cli.weights_fingerprint(model)
@@ -204,7 +205,6 @@ def _take_turns(
 
 def bound_to(network: Network) -> dict:
     """What a choice holds for: weights, temperature and thresholds, processor and libraries."""
-    folder = network.files.with_name(network.files.name.removesuffix(".engines"))
     versions, able = {}, torch.cpu.get_capabilities()
     for package in ("torch", "transformers", "onnxruntime", "openvino"):
         try:
@@ -213,21 +213,25 @@ def bound_to(network: Network) -> dict:
             versions[package] = None
     processor = [platform.machine(), *sorted(name for name in able if able[name])]
     return {
-        "checkpoint": fingerprint(folder / WEIGHTS),
+        "checkpoint": fingerprint(network.folder / WEIGHTS),
         "machine": {"cores": os.cpu_count(), "processor": processor, "on_cpu": network.on_cpu},
         "max_tokens": MAX_TOKENS,
         "versions": versions,
     }
 
 
-def chosen(network: Network) -> tuple[str, str]:
-    """The engine that was chosen, and what there is to say about it; float32 where none holds."""
+def chosen(network: Network, data: Path | None = None) -> tuple[str, str]:
+    """The engine that was chosen, and what there is to say about it; float32 where none holds.
+
+    `data` is the folder of files that it is advised to measure on.
+    """
+    again = script_command("predict_emotions", network.folder, data, "--measure")
     file = network.files / "engines.json"
     if not file.exists():
-        return "float32", f"no engine was measured; a faster one is found by: {MEASURE_COMMAND}"
-    kept = read_json(file, MEASURE_COMMAND)
+        return "float32", f"no engine was measured; a faster one is found by: {again}"
+    kept = read_json(file, again)
     differing = [name for name, value in bound_to(network).items() if kept.get(name) != value]
     if differing or kept.get("chosen") not in ENGINES:
         what = ", ".join(differing) or "engines"
-        return "float32", f"{file}: {what} changed since; measure again: {MEASURE_COMMAND}"
+        return "float32", f"{file}: {what} changed since; measure again: {again}"
     return kept["chosen"], f"measured on {kept['measured_on']} texts"

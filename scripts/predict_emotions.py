@@ -153,7 +153,7 @@ def main() -> int:
     if args.measure:
         model = emotion_cli.load_for(args.model, args.data)
     else:
-        model = BERTEmotionClassifier.load(args.model)
+        model = BERTEmotionClassifier.load(args.model, data=args.data)
     network = emotion_engines.Network(model, args.model)
     if args.measure:
         measure(args, network)
@@ -161,7 +161,7 @@ def main() -> int:
         return 0
     engine = args.engine
     if engine == "auto":
-        engine, why = emotion_engines.chosen(network)
+        engine, why = emotion_engines.chosen(network, args.data)
         print(f"engine {engine}: {why}")
     predict_file(args, network, engine)
     return 0

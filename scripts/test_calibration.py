@@ -53,7 +53,7 @@ def passes(decided: np.ndarray, labels: np.ndarray, args: argparse.Namespace) ->
 def main() -> int:
     args = options()
     if args.file:
-        model = BERTEmotionClassifier.load(args.model)
+        model = BERTEmotionClassifier.load(args.model, data=args.data)
         data = read_tsv(args.file, model.names)
     else:
         model = emotion_cli.load_for(args.model, args.data)

@@ -7,6 +7,7 @@ import emotion_cli
 
 from lib.artifacts import read_json
 from lib.emotions.classifier import BERTEmotionClassifier
+from lib.emotions.commands import script_command
 
 
 def options() -> argparse.Namespace:
@@ -39,7 +40,8 @@ def fitted(file: Path, folder: Path, model: BERTEmotionClassifier) -> tuple[floa
 
     Raises ValueError if a field is missing or it was fitted on other weights or labels.
     """
-    content = read_json(file, "python scripts/calibrate_model.py")
+    calibrate = script_command("calibrate_model", folder)
+    content = read_json(file, calibrate)
     try:
         weights, cuts, temperature = (
             content[field] for field in ("weights", "thresholds", "temperature")
@@ -48,13 +50,12 @@ def fitted(file: Path, folder: Path, model: BERTEmotionClassifier) -> tuple[floa
         temperature = float(temperature["value"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{file}: the field {error} is missing or malformed; write the file again: "
-            "python scripts/calibrate_model.py"
+            f"{file}: the field {error} is missing or malformed; write the file again: {calibrate}"
         ) from None
     if weights != emotion_cli.weights_fingerprint(model):
         raise ValueError(
             f"{file} was fitted on other weights ({weights}) than those in {folder}; fit again: "
-            "python scripts/calibrate_model.py"
+            f"{calibrate}"
         )
     return temperature, ordered
 

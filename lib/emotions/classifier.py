@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from lib.artifacts import atomic_path, read_json, require
+from lib.emotions.commands import script_command
 from lib.emotions.data import LABELS
 from lib.emotions.encoding import encode_all
 from lib.emotions.passes import all_logits, by_number, eager_pass
@@ -30,7 +31,6 @@ DEFAULT_THRESHOLD = 0.6
 WEIGHTS = "model.safetensors"
 # Without any of them transformers may make a tokenizer that knows no word.
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "bpe.codes")
-TRAIN_COMMAND = "python scripts/train_emotion_model.py"
 
 
 class BERTEmotionClassifier(nn.Module):
@@ -168,43 +168,50 @@ class BERTEmotionClassifier(nn.Module):
         return {name: tensor.cpu() for name, tensor in self.state_dict().items()}
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | None = None) -> "BERTEmotionClassifier":
+    def load(
+        cls, folder: str | Path, device: str | None = None, data: str | Path | None = None
+    ) -> "BERTEmotionClassifier":
         """Read what `save` wrote, to `device`, by default the accelerator if there is one.
 
+        `data` is the folder of GoEmotions' files that an error advises to train on.
         Raises FileNotFoundError if the folder or a file of it is missing, and ValueError if it
         holds another architecture or weights that do not fit it.
         """
         folder = Path(folder)
-        config = read_json(folder / "config.json", TRAIN_COMMAND)
-        require(folder / WEIGHTS, TRAIN_COMMAND)
+        train = script_command("train_emotion_model", folder, data)
+        config = read_json(folder / "config.json", train)
+        require(folder / WEIGHTS, train)
         if not any((folder / name).is_file() for name in VOCABULARIES):
-            require(folder / VOCABULARIES[0], TRAIN_COMMAND)
+            require(folder / VOCABULARIES[0], train)
         if config.get("architectures") != [cls.__name__]:
             raise ValueError(
                 f"{folder / 'config.json'}: architectures is {config.get('architectures')}, not "
-                f"['{cls.__name__}']; train one with: {TRAIN_COMMAND}"
+                f"['{cls.__name__}']; train one with: {train}"
             )
         names = [name for _, name in sorted((int(i), n) for i, n in config["id2label"].items())]
         model = cls(str(folder), names, pretrained=False)
-        model.load_state_dict(read_weights(folder / WEIGHTS, model.state_dict()))
+        model.load_state_dict(read_weights(folder / WEIGHTS, model.state_dict(), train))
         return model.eval().to(device or default_device())
 
 
-def read_weights(path: Path, expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def read_weights(
+    path: Path, expected: dict[str, torch.Tensor], made_by: str
+) -> dict[str, torch.Tensor]:
     """Read a safetensors file whose names and shapes are those of `expected`.
 
-    Raises ValueError naming the first difference, or if the file is damaged.
+    Raises ValueError naming the first difference, or if the file is damaged, and `made_by`, the
+    command that writes it.
     """
     try:
         state = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); train again: {TRAIN_COMMAND}") from None
+        raise ValueError(f"{path} is damaged ({error}); train again: {made_by}") from None
     for name in sorted(expected.keys() | state.keys()):
         shapes = [tuple(s[name].shape) if name in s else "absent" for s in (state, expected)]
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"{path}: {name} is {shapes[0]} but the architecture of config.json wants "
-                f"{shapes[1]}; train again: {TRAIN_COMMAND}"
+                f"{shapes[1]}; train again: {made_by}"
             )
     return state
 

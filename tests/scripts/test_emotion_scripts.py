@@ -18,6 +18,7 @@ from sklearn.metrics import f1_score
 from lib.config import ROOT
 from lib.emotions import generated, splits
 from lib.emotions.classifier import BERTEmotionClassifier
+from lib.emotions.commands import script_command
 from lib.emotions.data import LABELS
 from lib.emotions.splits import load_split
 
@@ -252,8 +253,9 @@ def test_several_processes_are_refused_before_anything_is_written(tmp_path, caps
 
 def test_a_missing_checkpoint_ends_with_2(tmp_path, capsys):
     for script in ("calibrate_model", "test_calibration"):
-        assert run(script, "--model", tmp_path / "nowhere") == 2
-        assert "make it with: python scripts/train_emotion_model.py" in capsys.readouterr().err
+        assert run(script, "--model", tmp_path / "nowhere", "--data", "some where") == 2
+        train = script_command("train_emotion_model", tmp_path / "nowhere", "some where")
+        assert capsys.readouterr().err.endswith(f"make it with: {train}\n")
 
 
 def test_named_files_and_the_test_split_are_measured(classifier, tmp_path, capsys):

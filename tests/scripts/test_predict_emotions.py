@@ -228,6 +228,19 @@ def test_every_engine_answers_like_float32(measured, tmp_path, engine):
     assert apart < {"float32": 1e-5, "onnx": 1e-5, "bfloat16": 0.01, "onnx-int8": 0.1}[engine]
 
 
+def test_advice_names_the_folders_and_the_interpreter(classifier, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
+    Path("texts.txt").write_text("thank you\n")
+    script = f".venv/bin/python {ROOT}/scripts"
+    assert run("texts.txt", "--out", "told.csv", "--model", "gone") == 2
+    train = f"make it with: {script}/train_emotion_model.py --model gone\n"
+    assert capsys.readouterr().err.endswith(train)
+    assert run("texts.txt", "--out", "told.csv", "--model", classifier, "--data", "D") == 0
+    measure = f"found by: {script}/predict_emotions.py --measure --model {classifier} --data D\n"
+    assert measure in capsys.readouterr().out
+
+
 def test_an_engine_that_flips_decisions_is_refused(classifier, monkeypatch, tmp_path):
     engines = importlib.import_module("emotion_engines")
     folder = Path(shutil.copytree(classifier, tmp_path / "classifier"))
