@@ -1,6 +1,7 @@
 """The kernels in which notebooks run in batch."""
 
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import ensure_event_loop
 
 
 class BatchKernels(AsyncKernelManager):
@@ -13,3 +14,12 @@ class BatchKernels(AsyncKernelManager):
     async def _async_interrupt_kernel(self) -> None:
         if not self.shutting_down:
             await super()._async_interrupt_kernel()
+
+
+def forget_tasks() -> None:
+    """Let asyncio say nothing of the tasks that an interrupted notebook leaves.
+
+    nbclient leaves the one that awaits the cell. Where it sees the kernel ended, it fails with a
+    DeadKernelError, of which asyncio would print the traceback when it goes.
+    """
+    ensure_event_loop().set_exception_handler(lambda loop, context: None)

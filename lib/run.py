@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 from lib.commands import again, handed_down, run_command
 from lib.config import ROOT, Settings
 from lib.data.processes import alone
-from lib.kernels import BatchKernels
+from lib.kernels import BatchKernels, forget_tasks
 from lib.last_run import keep_state, read_by, unchanged
 from lib.notebook_warnings import warnings_in
 from lib.settings_files import BACKBONES, read_parameters
@@ -167,6 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        forget_tasks()
         print("\nstopped; the same command begins again, and skips what is done", file=sys.stderr)
         return 130
     return 0

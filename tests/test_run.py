@@ -1,9 +1,13 @@
+import asyncio
+import gc
 import shlex
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_core.utils import ensure_event_loop
+from nbclient.exceptions import DeadKernelError
 
 from lib import run as runner
 from lib.commands import GIVEN
@@ -92,6 +96,33 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_with_130(notebooks, monke
 
     monkeypatch.setattr(runner, "_execute", interrupted)
     assert main(["--root", str(notebooks / "root")]) == 130
+    assert capsys.readouterr().err.strip().startswith("stopped; the same command")
+
+
+def test_an_interrupted_run_says_nothing_of_the_cell_whose_kernel_it_ended(
+    notebooks, monkeypatch, capsys, caplog
+):
+    async def cell():
+        raise DeadKernelError("Kernel died")
+
+    async def tidied_up():
+        await asyncio.sleep(0)
+
+    def interrupted(*_):
+        loop = ensure_event_loop()
+        awaited = loop.create_task(cell())
+        loop.run_until_complete(tidied_up())
+        assert awaited.done()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_execute", interrupted)
+    loop = ensure_event_loop()
+    try:
+        assert main(["--root", str(notebooks / "root")]) == 130
+        gc.collect()
+    finally:
+        loop.set_exception_handler(None)
+    assert "Kernel died" not in caplog.text
     assert capsys.readouterr().err.strip().startswith("stopped; the same command")
 
 
