@@ -33,7 +33,9 @@ def load_picture(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.I
     name = source if isinstance(source, str | Path) else "picture"
     # Unlike Path.is_file it knows that there is no file of a name of 5,000 characters.
     if isinstance(source, str | Path) and not os.path.isfile(source):
-        raise FileNotFoundError(f"{name or repr(name)}: there is no such picture file")
+        slashes = os.path.isfile(str(source).replace("\\", "/"))
+        hint = "; with / in place of \\ there is one" if slashes else ""
+        raise FileNotFoundError(f"{name or repr(name)}: there is no such picture file{hint}")
     try:
         if isinstance(source, Image.Image):
             return _checked(source)

@@ -8,6 +8,7 @@ from lib.config import Settings
 from lib.data.confounders.design import generate
 from lib.data.corrections import Correction, corrections_for
 from lib.data.example import Example, Rejected, Unmatched
+from lib.data.loose_pictures import DRAFT
 from lib.data.readers.manifest import MANIFEST, read_manifest
 from lib.data.readers.registry import READERS
 
@@ -52,11 +53,7 @@ def _from_source(name: str, settings: Settings) -> Iterable[Example | Rejected |
         )
     if name == "manifest":
         folder = settings.data or settings.root
-        if not (folder / MANIFEST).is_file():
-            raise FileNotFoundError(
-                f"{folder / MANIFEST} does not exist; if {folder} holds a public data set, name it "
-                f"in the setting dataset: {', '.join(sorted(READERS))}"
-            )
+        _require_manifest(folder)
         return _with_unmatched(folder)
     if name not in READERS:
         known = ["auto", "confounders", "manifest", *sorted(READERS)]
@@ -65,6 +62,25 @@ def _from_source(name: str, settings: Settings) -> Iterable[Example | Rejected |
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} does not exist; set data to the folder of {name}")
     return READERS[name](folder / name if (folder / name).is_dir() else folder)
+
+
+def _require_manifest(folder: Path) -> None:
+    if (folder / MANIFEST).is_file():
+        return
+    known = f"name it in the setting dataset: {', '.join(sorted(READERS))}"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"the folder {folder} does not exist; give one with {MANIFEST}, or that of a public "
+            f"data set, and {known}"
+        )
+    if (folder / DRAFT).is_file():
+        raise FileNotFoundError(
+            f"{folder / MANIFEST} does not exist, but its draft does: set abuse_hate to 0 or 1 on "
+            f"each line of {DRAFT.name} and rename it to {MANIFEST.name}"
+        )
+    raise FileNotFoundError(
+        f"{folder / MANIFEST} does not exist; if {folder} holds a public data set, {known}"
+    )
 
 
 def _with_unmatched(folder: Path) -> Iterator[Example | Rejected | Unmatched]:

@@ -349,6 +349,8 @@ def test_more_bad_examples_fail_and_leave_what_was_there(tmp_path, n, missing):
 def test_nothing_good_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no example to pack: 4 rows, 4 of them without a label"):
         pack(memes(4, labels={"abuse_hate": None}), tmp_path)
+    with pytest.raises(ValueError, match=r"a label\. Set abuse_hate to 0 or 1 on each line"):
+        pack(memes(4, labels={"abuse_hate": None}), tmp_path)
     with pytest.raises(ValueError, match="no example to pack: 0 rows"):
         pack([], tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -542,6 +544,14 @@ def lay_out_manifest(folder):
     (folder / "Step_2/data_manifest.jsonl").write_text(json.dumps(row))
 
 
+def test_a_draft_without_labels_is_said_to_want_them(tmp_path):
+    (tmp_path / "own/Step_2").mkdir(parents=True)
+    (tmp_path / "own/Step_2/data_manifest.draft.jsonl").touch()
+    said = "set abuse_hate to 0 or 1 on each line of data_manifest.draft.jsonl and rename it to "
+    with pytest.raises(FileNotFoundError, match=f"{said}data_manifest.jsonl"):
+        examples_for(settings(tmp_path, data=tmp_path / "own"))
+
+
 def test_examples_are_generated_unless_there_is_a_manifest(tmp_path):
     assert {e.dataset for e in examples_for(settings(tmp_path))} == {"confounders"}
     lay_out_manifest(tmp_path / "root")
@@ -575,6 +585,7 @@ def test_public_data_sets_are_looked_for_under_the_root(tmp_path, monkeypatch):
         ({"dataset": "hateful"}, ValueError, r"'hateful'.*confounders, .*hateful_memes"),
         ({"dataset": "mami"}, FileNotFoundError, r"Datasets does not exist.*data.*mami"),
         ({"data": "/nowhere"}, FileNotFoundError, r"data_manifest\.jsonl.*dataset: .*mami"),
+        ({"data": "/nowhere"}, FileNotFoundError, "the folder /nowhere does not exist; give one"),
         ({"data": "/mine", "dataset": "confounders"}, ValueError, "nothing .* read from /mine"),
     ],
 )

@@ -202,6 +202,14 @@ def test_missing_file(tmp_path):
         load_picture("a" * 5_000)
 
 
+def test_a_path_with_backslashes_is_told_of_the_file_with_slashes(tmp_path):
+    saved(tmp_path, red(), "a.png")
+    with pytest.raises(FileNotFoundError, match=r"no such picture file; with / in place of \\ "):
+        load_picture(f"{tmp_path}\\a.png")
+    with pytest.raises(FileNotFoundError, match=r"no such picture file$"):
+        load_picture(f"{tmp_path}\\b.png")
+
+
 @pytest.mark.parametrize(
     ("size", "box"),
     [

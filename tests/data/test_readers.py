@@ -200,6 +200,24 @@ def test_a_bad_row_is_rejected_by_line_and_field_and_the_rest_is_read(tmp_path, 
     assert all(word in message for word in words), message
 
 
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (json.dumps([row("b")]), "field row: expected one JSON object a line, this is a list"),
+        ("7", "field row: expected one JSON object a line, this is none"),
+        (
+            row("b", image="/data/Datasets/mine/0.png"),
+            "field image: '/data/Datasets/mine/0.png' is an absolute path; give it relative to "
+            "Datasets/",
+        ),
+    ],
+)
+def test_a_list_and_an_absolute_path_are_told_as_what_they_are(tmp_path, bad, reason):
+    lay_out(tmp_path, [row("a"), bad])
+    (rejected,) = [found for found in read_manifest(tmp_path) if isinstance(found, Rejected)]
+    assert rejected.reason == reason
+
+
 def test_bytes_that_are_not_text_are_rejected_by_line(tmp_path):
     lay_out(tmp_path, [row("a")])
     with (tmp_path / "Step_2/data_manifest.jsonl").open("ab") as stream:

@@ -610,6 +610,13 @@ def test_each_line_of_a_manifest_is_a_row_also_where_several_have_one_picture(tm
     assert Input.of([str(data)], read_all).described()[1] == 4
 
 
+def test_an_absolute_path_in_a_manifest_is_said_to_be_one(tmp_path):
+    image = str(tmp_path / "data/Datasets/a.jpg")
+    data = data_folder(tmp_path / "data", [{"id": 1, "image": image}])
+    fault = "data_manifest.jsonl: field image is an absolute path; give it relative to Datasets/"
+    assert rows_in(data)[0].fault == fault
+
+
 def test_the_text_beside_a_picture_of_several_memes_is_none_of_theirs(tmp_path):
     rows = [{"id": k, "image": "a.jpg", "text": f"text {k}"} for k in range(2)]
     data = data_folder(tmp_path, rows, ["a.jpg"])
@@ -966,6 +973,16 @@ def test_a_table_that_is_not_in_utf_8_is_refused(tmp_path, suffix, encoding):
     file.write_text("text,image\nmonday,a.jpg\n", encoding=encoding)
     with pytest.raises(ValueError, match=rf"memes\{suffix} is not in UTF-8.*save it as UTF-8"):
         Input.of([str(file)], USUAL).described()
+
+
+@pytest.mark.parametrize(("suffix", "wanted"), [(".csv", "commas"), (".tsv", "tabs")])
+def test_a_table_that_semicolons_divide_is_said_to_be_one(tmp_path, suffix, wanted):
+    file = tmp_path / f"memes{suffix}"
+    file.write_text("id;text;image\n1;monday, again;a.jpg\n")
+    said = rf"memes\{suffix} is divided by semicolons; save it with {wanted}"
+    for columns in (USUAL, Columns("text", "image")):
+        with pytest.raises(ValueError, match=said):
+            Input.of([str(file)], columns).described()
 
 
 def test_a_blank_behind_each_comma_belongs_to_no_cell(tmp_path):

@@ -189,7 +189,8 @@ def refuse_if_too_bad(found: Found) -> None:
             f"Repair or remove them: {reasons}"
         )
     if not found.good:
+        fix = "Set abuse_hate to 0 or 1 on each line. " if found.unlabelled else ""
         raise ValueError(
             f"no example to pack: {rows} rows, {len(found.unlabelled)} of them without a label. "
-            + reasons
+            f"{fix}{reasons}"
         )

@@ -111,7 +111,10 @@ def _example(
     asr: Mapping[str, str],
 ) -> Example | Rejected:
     image = PurePosixPath(row.image or "")
-    if image.is_absolute() or ".." in image.parts:
+    if image.is_absolute():
+        reason = f"field image: {row.image!r} is an absolute path; give it relative to Datasets/"
+        return Rejected(where, reason, row.id)
+    if ".." in image.parts:
         return Rejected(where, f"field image: {row.image!r} leads out of Datasets/", row.id)
     try:
         labels = UNIFIED.map_labels(row.dataset, row.labels)
@@ -156,7 +159,8 @@ def _read_rows(path: Path, schema: type[_Row]) -> Iterator[tuple[str, _Row | Rej
             except ValidationError as error:
                 problem = error.errors(include_url=False)[0]
                 field = ".".join(map(str, problem["loc"])) or "row"
-                yield where, Rejected(where, f"field {field}: {problem['msg']}", _id_of(content))
+                reason = problem["msg"] if isinstance(content, dict) else _no_object(content)
+                yield where, Rejected(where, f"field {field}: {reason}", _id_of(content))
                 continue
             except (ValueError, RecursionError) as error:
                 yield where, Rejected(where, f"not a line of JSON: {error}")
@@ -168,6 +172,11 @@ def _read_rows(path: Path, schema: type[_Row]) -> Iterator[tuple[str, _Row | Rej
                 )
             lines_of[row.id] = number
             yield where, row
+
+
+def _no_object(content: Any) -> str:
+    found = "a list" if isinstance(content, list) else "none"
+    return f"expected one JSON object a line, this is {found}"
 
 
 def _id_of(content: Any) -> str:

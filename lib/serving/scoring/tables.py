@@ -84,6 +84,7 @@ def _delimited(address: str, stream: BinaryIO, columns: Columns) -> Iterator[Row
     try:
         reader = _reader(address, text)
         header = [name.strip() for name in next(reader, [])]
+        _refuse_delimiter(address, header, columns)
         found = _found(address, header, columns)
         number, last = 0, reader.line_num
         for values in reader:
@@ -119,6 +120,13 @@ def _reader(address: str, text: TextIO) -> Any:
     _, *others = next(csv.reader([first], delimiter=delimiter), None) or [""]
     blank = bool(others) and all(name.startswith(" ") for name in others)
     return csv.reader(chain([first], text), delimiter=delimiter, skipinitialspace=blank)
+
+
+def _refuse_delimiter(address: str, header: Sequence[str], columns: Columns) -> None:
+    """Raise ValueError where semicolons divide a table, as some spreadsheets write it."""
+    if len(header) == 1 and ";" in header[0] and header[0] not in columns:
+        wanted = "tabs" if DELIMITERS[suffix_of(address)] == "\t" else "commas"
+        raise ValueError(f"{address} is divided by semicolons; save it with {wanted}")
 
 
 def _swallowed(values: Sequence[str], delimiter: str, begins: int, last: int) -> str | None:

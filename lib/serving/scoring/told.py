@@ -39,8 +39,12 @@ class Told(NamedTuple):
         if self.image is None:
             return Row(self.id, text=self.text)
         path = PurePosixPath(self.image)
-        if path.is_absolute() or ".." in path.parts:
-            fault = f"{MANIFEST}: field image leads out of {Path(folder).name}/"
+        place = f"{Path(folder).name}/"
+        if path.is_absolute():
+            fault = f"{MANIFEST}: field image is an absolute path; give it relative to {place}"
+            return Row(self.id, self.image, fault=fault)
+        if ".." in path.parts:
+            fault = f"{MANIFEST}: field image leads out of {place}"
             return Row(self.id, self.image, fault=fault)
         return Row(self.id, self.image, os.path.join(folder, path), self.text)
 
