@@ -45,7 +45,7 @@ def train_expert(name: str, settings: Settings) -> Expert:
 
     A full run evaluates on val after each epoch, keeps the best epoch by `settings.select_by`,
     stops early, takes up the last checkpoint of a killed run, and returns at once what an equal
-    run finished.
+    run finished, with `overwrite` too: that lets it replace the expert of another run.
     Raises FileNotFoundError where shards are missing, FileExistsError where a full run's expert
     from other data or backbone would be lost, ValueError where all examples are held out for
     fusion or train cannot be divided for it, FloatingPointError when the loss turns NaN.
@@ -58,7 +58,7 @@ def train_expert(name: str, settings: Settings) -> Expert:
     folder = settings.model_folder(name)
     finished = same_job(folder / "training.json", job) and has_weights(folder)
     checkpoints = settings.models / ".training" / name
-    if settings.mode == "full" and not settings.overwrite and finished:
+    if settings.mode == "full" and finished:
         # Left by a kill just before they were removed.
         shutil.rmtree(checkpoints, ignore_errors=True)
         return Expert(folder, read_json(folder / "history.json", again(4)))

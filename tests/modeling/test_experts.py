@@ -127,6 +127,14 @@ def test_a_finished_expert_is_not_trained_again(fresh, monkeypatch):
     assert [entry.keys() for entry in again.history] == [entry.keys() for entry in first.history]
 
 
+def test_overwrite_keeps_an_expert_that_the_same_command_has_finished(fresh, monkeypatch):
+    settings = fresh(text_epochs=1, overwrite=True)
+    first = train_expert("text_expert", settings)
+    monkeypatch.setattr(experts, "make_trainer", None)
+    again = train_expert("text_expert", settings)
+    assert [entry.keys() for entry in again.history] == [entry.keys() for entry in first.history]
+
+
 @pytest.mark.parametrize("left", [None, 100])
 def test_an_expert_whose_weights_are_gone_or_cut_short_is_trained_again(fresh, left):
     settings = fresh(text_epochs=1)
