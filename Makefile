@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 CONFIG ?= configs/full.yaml
 TEST_PROCESSES ?= 2
 GIVEN_DATA = $(if $(value DATA),--data "$$MEME_DATA")
+GIVEN_RUN = $(if $(FROM),--from $(FROM)) $(if $(OVERWRITE),-p overwrite true)
 UNIT_TESTS = $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Builds of PyTorch without CUDA, a tenth of the size, come from PyTorch's own index.
@@ -40,10 +41,10 @@ ocr: $(READY)  ## read the text off your pictures: make ocr DATA=DIR (WORKERS=4;
 	@$(RUN) -m lib.data.ocr_folder $(GIVEN_DATA) $(if $(WORKERS),--workers $(WORKERS)) $(if $(ALL),--all)
 
 pilot: $(READY)  ## run Steps 3 to 8 on 50 memes (DATA=DIR: on your own)
-	$(RUN) -m lib.run --config configs/pilot.yaml $(GIVEN_DATA) $(if $(FROM),--from $(FROM))
+	$(RUN) -m lib.run --config configs/pilot.yaml $(GIVEN_DATA) $(GIVEN_RUN)
 
 full: $(READY)  ## run Steps 3 to 8 in full mode (CONFIG=configs/confounders.yaml: offline, on a CPU)
-	$(RUN) -m lib.run --config $(if $(word 2,$(CONFIG)),"$(CONFIG)",$(CONFIG)) $(GIVEN_DATA) $(if $(FROM),--from $(FROM))
+	$(RUN) -m lib.run --config $(if $(word 2,$(CONFIG)),"$(CONFIG)",$(CONFIG)) $(GIVEN_DATA) $(GIVEN_RUN)
 
 test: lint  ## what lint checks; unit, end-to-end and notebook tests
 	$(UNIT_TESTS)

@@ -209,7 +209,8 @@ def guard_overwrite(marker: str | Path, made_from: Mapping[str, Any], overwrite:
     if there.get("mode") == "full" and there != as_written(made_from):
         raise FileExistsError(
             f"{marker.parent} was made by a full run from {there}; this run would replace it with "
-            f"{dict(made_from)}. To replace it set overwrite=true; to keep both give another root"
+            f"{dict(made_from)}. To replace it set overwrite=true (lib.run: -p overwrite true, "
+            "other programs: --overwrite); to keep both give another root"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 # The environment variable in which `lib.run` hands its own command to the kernels it starts.
 GIVEN = "MEMES_COMMAND"
+OVERWRITE = " -p overwrite true"
 
 _advised: dict[str, Any] = {}
 
@@ -27,13 +28,16 @@ def run_command(options: Mapping[str, Any], settings: Iterable[tuple[str, str]] 
     return shlex.join(words)
 
 
-def again(step: int) -> str:
-    """The command that goes on from a step.
+def again(step: int, overwrite: bool = False) -> str:
+    """The command that goes on from a step; `overwrite` lets it replace what another run made.
 
     It is the one that `lib.run` was given, else one for the mode and root last advised: the
     settings saved there make up the rest.
     """
-    return f"{os.environ.get(GIVEN) or run_command(_advised)} --from {step}"
+    command = os.environ.get(GIVEN) or run_command(_advised)
+    # Never saved, so that only the command itself can say it.
+    added = OVERWRITE if overwrite and OVERWRITE not in command else ""
+    return f"{command}{added} --from {step}"
 
 
 def advise(mode: str, root: Path | None) -> None:

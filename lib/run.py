@@ -96,7 +96,8 @@ def _execute(step: int, parameters: Mapping[str, Any], folder: Path, mode: str) 
         )
     except PapermillExecutionError as error:
         said = f", cell {error.cell_index}: {error.ename}: {error.evalue}"
-        raise _failed(step, executed, said) from None
+        kept = error.ename == "FileExistsError" and "overwrite=true" in error.evalue
+        raise _failed(step, executed, said, kept) from None
     except DeadKernelError:
         said = ": its kernel died, most often because memory ran out (see batch_size, workers)"
         raise _failed(step, executed, said) from None
@@ -111,12 +112,14 @@ def _repeat_warnings(executed: Path) -> None:
         print(f"warning of {executed.name}: {warning}", file=sys.stderr)
 
 
-def _failed(step: int, executed: Path, said: str) -> StepFailed:
+def _failed(step: int, executed: Path, said: str, kept: bool = False) -> StepFailed:
+    """The failure in words; `kept` where the step would have replaced another run's work."""
     # What a step warned of before it failed may be the cause.
     _repeat_warnings(executed)
+    mend = "To replace what is there" if kept else "After mending it"
     return StepFailed(
         f"Step {step} failed: {NOTEBOOKS[step]}{said}\n"
-        f"The executed copy is {executed}. After mending it go on with: {again(step)}"
+        f"The executed copy is {executed}. {mend} go on with: {again(step, overwrite=kept)}"
     )
 
 

@@ -41,6 +41,13 @@ def test_without_a_command_mode_and_root_are_named(tmp_path):
     assert again(6).endswith(f"-m lib.run --mode pilot --root {tmp_path} --from 6")
 
 
+def test_a_command_that_shall_replace_says_overwrite_once():
+    with handed_down("make it"):
+        assert again(4, overwrite=True) == "make it -p overwrite true --from 4"
+    with handed_down("make it -p overwrite true"):
+        assert again(4, overwrite=True) == "make it -p overwrite true --from 4"
+
+
 def test_the_command_that_was_given_wins_and_reaches_kernels():
     advise("pilot", None)
     program = "from lib.commands import again; print(again(5))"

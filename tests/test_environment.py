@@ -192,6 +192,8 @@ def test_without_cuda_pytorch_comes_from_its_own_index():
         (["full", "CONFIG=configs/confounders.yaml"], "--config configs/confounders.yaml"),
         (["full", "CONFIG=my runs/a.yaml"], '--config "my runs/a.yaml"'),
         (["full", "FROM=5"], "lib.run --config configs/full.yaml  --from 5"),
+        (["full", "FROM=5", "OVERWRITE=1"], "configs/full.yaml  --from 5 -p overwrite true"),
+        (["pilot", "OVERWRITE=1"], "lib.run --config configs/pilot.yaml   -p overwrite true"),
         (["test"], "--dist loadfile --no-loadscope-reorder --max-worker-restart 0\n"),
         (["coverage"], "--cov=lib"),
         (["test"], "python -m mypy\n"),

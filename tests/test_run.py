@@ -74,6 +74,16 @@ def test_a_failing_cell_is_named_with_its_error_and_the_way_on(notebooks, capsys
     assert executed == {"writes.ipynb", "fails.ipynb", "settings.json"}
 
 
+def test_a_refusal_to_replace_advises_the_command_that_does(notebooks, capsys):
+    notebook = nbformat.read(notebooks / "fails.ipynb", as_version=4)
+    notebook.cells[1].source = "raise FileExistsError('there. To replace it set overwrite=true')"
+    nbformat.write(notebook, notebooks / "fails.ipynb")
+    root = notebooks / "root"
+    assert main(["--root", str(root), "--from", "4"]) == 1
+    advised = f"To replace what is there go on with: {python()} -m lib.run --root {root}"
+    assert f"{advised} -p overwrite true --from 4" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("step", "said"),
     [(6, "dies.ipynb: its kernel died, most often because memory ran out"), (7, "for longer than")],

@@ -116,7 +116,7 @@ def _check_how_experts_were_trained(settings: Settings) -> None:
             told = ", ".join(f"{k} {was[k]} instead of {now[k]}" for k in differ)
             warnings.warn(
                 f"{file.parent} was trained with {told}; to train it with these settings: "
-                f"{again(4)}",
+                f"{again(4, overwrite='backbone' in differ)}",
                 stacklevel=3,
             )
 
