@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lib.config import Settings
 from lib.data.packing.pack import pack
+from lib.data.packing.statistics import check_both_labels
 from lib.data.readers.registry import READERS
 from lib.data.shard_index import verify_shards
 from lib.data.sources import examples_for
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
             taxonomy=settings.taxonomy,
         )
         settings.save()
+        check_both_labels(stats)
         if settings.slice_by:
             # Here, since it loads torch, which the workers of packing need not.
             from lib.decisions.error_analysis import check_slice_by

@@ -220,6 +220,16 @@ def test_a_misspelt_field_of_slices_is_told_behind_the_packing(main, tmp_path):
     assert main("--n", 12, "--root", tmp_path)[0] == 0
 
 
+def test_a_pilot_of_one_label_is_refused(main, tmp_path):
+    (tmp_path / "Datasets").mkdir()
+    (tmp_path / "Step_2").mkdir()
+    row = {"dataset": "own", "labels": {"abuse_hate": 0}}
+    rows = [json.dumps({"id": str(i), "text": f"words {i}"} | row) for i in range(5)]
+    (tmp_path / "Step_2/data_manifest.jsonl").write_text("\n".join(rows))
+    code, done = main("--data", tmp_path, "--root", tmp_path / "root")
+    assert code == 1 and "none of the 5 memes of train has abuse_hate 1" in done.err
+
+
 def test_what_is_advised_is_of_the_mode_and_root_that_were_given(main, tmp_path):
     code, done = main("--verify", "--mode", "full", "--root", tmp_path)
     assert code == 1

@@ -55,6 +55,20 @@ def _as_text(value: int | str | None) -> str:
     return "unknown" if value is None else str(value)
 
 
+def check_both_labels(stats: Mapping[str, Any]) -> None:
+    """Raise ValueError where `pack` has put memes of one label alone into train.
+
+    It refuses that of a full run itself; a pilot may be packed to look at the memes.
+    """
+    counts = stats["splits"]["train"]["labels"]["abuse_hate"]
+    for label in ("0", "1"):
+        if not counts.get(label):
+            raise ValueError(
+                f"none of the {stats['splits']['train']['examples']} memes of train has abuse_hate "
+                f"{label}, and the models need both labels to learn from; give memes of both"
+            )
+
+
 def stats_table(stats: Mapping[str, Any]) -> pd.DataFrame:
     """Of what `pack` returned: shards, memes, and how many of each label, a row a split."""
     rows = {
