@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import math
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -30,6 +31,7 @@ from lib.decisions.policy import CHOSEN, Policy, policy_table
 from lib.decisions.policy_choice import fit_policy
 from lib.modeling.prediction_table import (
     checked_file,
+    contamination,
     fit_part,
     groups_of,
     logits_of,
@@ -87,7 +89,7 @@ class DecisionBundle:
         """Fit temperature, best threshold, then fusion's policy on the rows of `frame`.
 
         The policy's cuts are proposed by the other half of val in Step 6's predictions, where that
-        has one of the same models.
+        has one of the same models. Warns of models that were trained on other shards.
         Raises ValueError if a row is not of the split and part this mode may fit on (pilot:
         train, full: the half of val that selected nothing), if a label has no row, if the logits
         are not finite or not of the models in `models/` and the shards that lie there, and if no
@@ -97,6 +99,8 @@ class DecisionBundle:
         refuse_not_finite(frame, f"the predictions of {_fitted_on(settings)}")
         _refuse_one_class(frame, settings)
         refuse_other_shards(frame, settings, settings.fit_split)
+        if said := contamination(frame):
+            warnings.warn(said, stacklevel=2)
         made_by = models_of(frame)
         refuse_other_models(
             made_by,

@@ -18,6 +18,7 @@ from lib.decisions.evaluation import evaluate, without_nan
 from lib.decisions.policy import CHOSEN
 from lib.decisions.policy_outcomes import policy_outcome
 from lib.decisions.prevalence import at_prevalence
+from lib.modeling.prediction_table import trained_elsewhere
 
 
 def section_of(frame: pd.DataFrame) -> str:
@@ -48,7 +49,8 @@ def decision_report(
     "calibration", the metrics before and after the temperature, "reliability", the bins of both,
     "curves", precision and recall over thresholds, "choice", the paired comparison of the models,
     "policy", what fusion's came to, and "at_prevalence", None where none is stated.
-    "targets" says whether the settings' are met.
+    "targets" says whether the settings' are met, "trained_on_other_shards" names the models whose
+    training may have held memes that are reported on.
     """
     frames = {section_of(frame): frame for frame in (fit_frame, report_frame)}
     report: dict[str, Any] = {name: {} for name in (*MODELS, "baselines")}
@@ -61,6 +63,7 @@ def decision_report(
         "mode": decision.mode,
         "fitted_on": section_of(fit_frame),
         "reported_on": section_of(report_frame),
+        "trained_on_other_shards": trained_elsewhere(report_frame),
         "objective": decision.objective,
         "calibration": {
             section: calibration_table(

@@ -1,7 +1,8 @@
 """The predictions of Step 6 as a file: `predictions_<mode>.parquet`, a row a meme.
 
 The file's metadata (pandas keeps a frame's `attrs` there) says which models and shards the logits
-are of: `{"models": {model: fingerprint}, "shards": {split: fingerprint}}`.
+are of: `{"models": {model: fingerprint}, "shards": {split: fingerprint}}`. Models that learned from
+other shards, in which memes of test may have been, it names under "trained_on_other_shards".
 """
 
 from collections.abc import Iterator, Mapping
@@ -133,6 +134,25 @@ def models_of(frame: pd.DataFrame) -> dict[str, str]:
             f"attrs['models']); evaluate again: {again(6)}"
         )
     return dict(found)
+
+
+def trained_elsewhere(frame: pd.DataFrame) -> list[str]:
+    """The models that were trained on other shards than those of the predictions in `frame`."""
+    found = frame.attrs.get("trained_on_other_shards", [])
+    return [model for model in MODELS if model in found]
+
+
+def contamination(frame: pd.DataFrame) -> str:
+    """What is to be said of `trained_elsewhere`, with the way out; empty where there are none."""
+    found = trained_elsewhere(frame)
+    if not found:
+        return ""
+    return (
+        f"{', '.join(found)} learned from other shards than those that are judged here, and may "
+        "have seen memes of val and test, which then look too good; train anew and go on from "
+        "there: "
+        f"{again(4, overwrite=True)}"
+    )
 
 
 def model_fingerprints(models: str | Path) -> dict[str, str]:

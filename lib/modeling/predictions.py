@@ -17,7 +17,7 @@ from lib.modeling.fusion import FusionModel, load_fusion, model_logits
 from lib.modeling.heads import FusionHead
 from lib.modeling.prediction_table import model_fingerprints
 from lib.modeling.stacking import LOGITS
-from lib.modeling.trained_on import warn_of_other_shards
+from lib.modeling.trained_on import of_other_shards, warn_of_other_shards
 
 
 @torch.inference_mode()
@@ -65,8 +65,8 @@ def predict_shards(
     label, then `<model>_logit_0` and `<model>_logit_1` for text_expert, vision_expert and
     mm_fusion. `attrs` holds the fingerprints of "models" and, by split, "shards", taken before
     the first logit: whatever replaces a model later, these logits are not of it. It says
-    "bf16" where the encoders ran in that, and "undivided" where what calibrates in val has selected
-    too.
+    "bf16" where the encoders ran in that, "undivided" where what calibrates in val has selected
+    too, and under "trained_on_other_shards" the models that were.
     Warns of experts that were trained on other shards, and raises what `load_fusion` and `stream`
     raise.
     """
@@ -76,6 +76,8 @@ def predict_shards(
         "models": model_fingerprints(models),
         "shards": {split: shards_fingerprint(paths) for split, paths in shards.items()},
     }
+    if elsewhere := of_other_shards(models, shards):
+        origin["trained_on_other_shards"] = elsewhere
     fusion = load_fusion(models)
     if fusion.encoders.autocast:
         origin["bf16"] = True

@@ -18,6 +18,7 @@ from lib.data.text import words_of
 from lib.decisions.policy import policy_table
 from lib.decisions.policy_outcomes import judged, risk_coverages
 from lib.figures.style import style_of
+from lib.modeling.prediction_table import contamination
 from lib.report_page.charts import heat_map, reliability_chart, risk_chart
 from lib.report_page.counts import reliability
 from lib.report_page.finished_run import Run, step_7_table
@@ -60,7 +61,9 @@ TABLES = {
 def sections(run: Run) -> dict[str, str]:
     """The HTML of each section, by its name in `page.html`."""
     settings = run.settings
+    said = contamination(run.report)
     found = {
+        "contamination": _note(f"Caution: {said}") if said else "",
         "reliability": _reliability(run),
         "calibration": _calibration(settings),
         "risk": _risk(run),

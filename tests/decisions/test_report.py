@@ -63,6 +63,19 @@ def test_val_and_test_stand_apart_at_the_frozen_decision(report, val, test_split
     assert {row["resampled"] for row in report["choice"]["test"]} == {"memes"}
 
 
+def test_models_that_may_have_seen_the_reported_memes_are_named(
+    val, test_split, decision, model_folders, report
+):
+    assert report["trained_on_other_shards"] == []
+    seen = {"trained_on_other_shards": ["text_expert", "mm_fusion"]}
+    test_split.attrs = test_split.attrs | seen
+    found = decision_report(val, test_split, decision, model_folders, n_resamples=2)
+    assert found["trained_on_other_shards"] == ["text_expert", "mm_fusion"]
+    val.attrs = val.attrs | seen
+    with pytest.warns(UserWarning, match=r"^text_expert, mm_fusion learned from .* --from 4$"):
+        DecisionBundle.fit(val, model_folders, n_resamples=2)
+
+
 def test_a_pilot_has_one_section_and_says_that_it_is_in_sample(
     logits_frame, decision, model_folders, capsys
 ):

@@ -5,13 +5,20 @@ import warnings
 import pytest
 
 from lib.artifacts import write_json
+from lib.config import MODELS
 from lib.data.packing.pack import pack
 from lib.data.sources import examples_for
 from lib.modeling.encoders import EXPERTS
 from lib.modeling.experts import expert_job
 from lib.modeling.fusion_inputs import load_encoders
+from lib.modeling.prediction_table import (
+    contamination,
+    read_predictions,
+    save_predictions,
+    trained_elsewhere,
+)
 from lib.modeling.predictions import packed_splits, predict_shards
-from lib.modeling.trained_on import warn_of_other_shards
+from lib.modeling.trained_on import of_other_shards, warn_of_other_shards
 
 
 @pytest.fixture
@@ -48,6 +55,36 @@ def test_step_6_warns_too(full_root, tmp_path):
     # Its fingerprint is fusion's business, and refused as before.
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="is not the one that"):
         predict_shards(packed_splits(full_root), models)
+
+
+def test_experts_of_other_shards_are_advised_to_be_replaced(full_root, tmp_path):
+    models = shutil.copytree(full_root.models, tmp_path / "models")
+    job = json.loads((models / "text_expert/training.json").read_text())
+    (models / "text_expert/training.json").write_text(json.dumps(job | {"data": "others"}))
+    with pytest.warns(UserWarning, match=r" -p overwrite true --from 4$"):
+        warn_of_other_shards(models, packed_splits(full_root))
+
+
+def test_predictions_name_the_models_that_learned_from_other_shards(full_root, tmp_path):
+    few = full_root.model_copy(update={"root": tmp_path, "n_memes": 64})
+    pack(examples_for(few), few.step3, mode="full", seed=1, workers=0)
+    with pytest.warns(UserWarning, match="was trained on other shards"):
+        frame = predict_shards(packed_splits(few), full_root.models)
+    save_predictions(frame, few.artifact(6, "predictions.parquet"))
+    read = read_predictions(few, "test")
+    assert trained_elsewhere(read) == list(MODELS)
+    assert "learned from other shards" in contamination(read)
+    read = read_predictions(full_root, "test")
+    assert trained_elsewhere(read) == [] and contamination(read) == ""
+
+
+def test_fusion_is_of_other_shards_where_its_experts_were(full_root, tmp_path):
+    models = shutil.copytree(full_root.models, tmp_path / "models")
+    assert of_other_shards(models, packed_splits(full_root)) == []
+    made_from = json.loads((models / "mm_fusion/made_from.json").read_text())
+    made_from["experts"]["text_expert"]["data"] = "others"
+    (models / "mm_fusion/made_from.json").write_text(json.dumps(made_from))
+    assert of_other_shards(models, packed_splits(full_root)) == ["mm_fusion"]
 
 
 def test_other_memes_alone_are_no_reason_to_warn(trained):

@@ -12,7 +12,12 @@ from lib.decisions.bundle import DecisionBundle
 from lib.decisions.error_analysis import error_table, write_errors
 from lib.decisions.policy import policy_table
 from lib.decisions.policy_outcomes import judged
-from lib.modeling.prediction_table import models_of, read_predictions, save_predictions
+from lib.modeling.prediction_table import (
+    models_of,
+    predictions_to_fit,
+    read_predictions,
+    save_predictions,
+)
 from lib.report_page import contents
 from lib.report_page.embedding import script_hash
 from lib.report_page.page import BYTES, write_page
@@ -100,6 +105,19 @@ def test_an_error_table_of_other_memes_is_refused(copy, change):
     write_csv(path, change(pd.read_csv(path, dtype=str, keep_default_na=False)))
     with pytest.raises(ValueError, match=r"errors_full\.csv is not of the saved predictions"):
         write_page(copy)
+
+
+def test_models_that_may_have_seen_the_memes_are_named_at_the_top(copy, text):
+    assert "Caution" not in text
+    path = copy.artifact(6, "predictions.parquet")
+    frame = pd.read_parquet(path)
+    frame.attrs = frame.attrs | {"trained_on_other_shards": ["mm_fusion"]}
+    save_predictions(frame, path)
+    with pytest.warns(UserWarning, match="mm_fusion learned from other shards"):
+        DecisionBundle.fit(predictions_to_fit(copy), copy, 20).save(copy)
+    write_errors(copy, DecisionBundle.load(copy))
+    shown = write_page(copy).read_text(encoding="utf-8").split("<main>")[0]
+    assert '<p class="note">Caution: mm_fusion learned from other shards' in shown
 
 
 def test_predictions_of_other_models_are_refused(copy):
