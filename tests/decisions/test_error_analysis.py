@@ -1,10 +1,11 @@
 from dataclasses import replace
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib.config import MODELS, Settings
+from lib.config import MODELS, ROOT, Settings
 from lib.data.datasets import MemeShards, shard_paths
 from lib.decisions import error_analysis
 from lib.decisions.bundle import DecisionBundle
@@ -208,6 +209,14 @@ def test_a_field_that_no_packed_meme_has_is_refused_before_there_are_predictions
     wrong = settings.model_copy(update={"slice_by": ["phrasing", "phrasng"]})
     with pytest.raises(ValueError, match=r"no meme has a field 'phrasng'; known: .*phrasing"):
         error_analysis.check_slice_by(wrong)
+
+
+def test_step_7_refuses_a_misspelt_field_before_it_reads_predictions(packed):
+    notebook = nbformat.read(ROOT / "Step_7/step7_analysis.ipynb", as_version=4)
+    _, checks, *_ = (cell.source for cell in notebook.cells if cell.cell_type == "code")
+    given = {"mode": "full", "root": str(packed.parent), "slice_by": ["phrasng"]}
+    with pytest.raises(ValueError, match=r"no meme has a field 'phrasng'; known: .*phrasing"):
+        exec(checks, given)
 
 
 def test_the_columns_that_slices_may_name_are_those_of_the_table(table):
