@@ -19,6 +19,8 @@ MADE_BY = "python -m lib.serving.score INPUT --out scores.parquet"
 PROB_EDGES = np.array(as_written([0.0, *expit(np.arange(-100, 101) / 10), 1.0]))
 # Characters: none, then bins that are 10% wide or hold one length.
 LENGTH_EDGES = np.unique([0, *np.geomspace(1, 20_000, 105).round().astype(int)])
+# Of what is counted; all bins together then fit into 64 bits.
+MOST = 2**53
 WORDS = {
     "decision": ("allow", "review", "block"),
     "label": ("0", "1"),
@@ -128,6 +130,6 @@ def _read_counts(found: Mapping[str, Any], edges: np.ndarray, where: str) -> np.
 
 
 def _whole(count: Any, where: str) -> int:
-    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise ValueError(f"{where} holds {count!r}, expected whole numbers of at least 0")
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MOST:
+        raise ValueError(f"{where} holds {count!r}, expected whole numbers from 0 to {MOST:,}")
     return count

@@ -73,6 +73,11 @@ def test_histograms_add_up_unless_they_are_of_different_models(counted):
         ("text_length", {"edges": LENGTH_EDGES.tolist(), "counts": [1]}, "needs 90 numbers"),
         ("label", {"0": -1}, "label holds -1"),
         ("label", {"0": "many"}, "label holds 'many'"),
+        (
+            "prob_hate",
+            {"edges": PROB_EDGES.tolist(), "counts": [10**30] * 202},
+            "counts holds 1000",
+        ),
         ("decision", {"allow": 1_000_000}, "decision counts 1,000,000 answers, prob_hate 4;"),
         ("label", {"0": 3, "1": 2}, "label counts 5 answers, prob_hate 4;"),
     ],

@@ -1,6 +1,8 @@
 """Serve a classifier over HTTP: `python -m lib.serving.service --port 8000 --mode pilot`."""
 
+import atexit
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -11,6 +13,8 @@ from lib.serving.service.settings import ServiceSettings
 
 def main() -> None:
     """Load the models, then serve until SIGTERM or Ctrl-C; both finish what was accepted."""
+    # Else the end of Python looks for garbage among all objects of torch, for seconds.
+    atexit.register(gc.freeze)
     # Also while the models are loaded, and again when uvicorn hands the signal back.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from lib.serving.histograms import Histograms
 
+LOGGER = logging.getLogger(__name__)
 # Seconds that a lock is waited for: a service that is told to stop must end.
 _LOCK_SECONDS = 2.0
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -70,7 +72,8 @@ class KeptHistograms:
         """Add what was counted since the last time to the file, which stays as it is after nothing.
 
         A file of other models is put aside under their fingerprint, and goes on when they answer
-        again: in a rolling restart two processes take turns, and each keeps its counts.
+        again: in a rolling restart two processes take turns, and each keeps its counts. One that
+        cannot be read is put aside for good, with a warning.
         Raises OSError where it cannot be written, or another process does for seconds; the counts
         are then kept for the next time.
         """
@@ -105,11 +108,24 @@ def _add(new: Histograms, file: Path) -> None:
 
 def _aside(file: Path, models: dict[str, str]) -> Path:
     """Where counts of these models wait while others answer."""
-    content = json.dumps(models, sort_keys=True).encode()
-    return file.with_name(f"{file.stem}.{hashlib.sha256(content).hexdigest()[:16]}{file.suffix}")
+    return _beside(file, json.dumps(models, sort_keys=True).encode())
+
+
+def _beside(file: Path, content: bytes, word: str = "") -> Path:
+    return file.with_name(
+        f"{file.stem}.{word}{hashlib.sha256(content).hexdigest()[:16]}{file.suffix}"
+    )
 
 
 def _read(file: Path) -> Histograms | None:
-    with contextlib.suppress(ValueError, FileNotFoundError):
+    try:
         return Histograms.read(file)
-    return None
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        # Named by what it holds, so that the next one does not replace it.
+        kept = _beside(file, file.read_bytes(), "unreadable-")
+        file.replace(kept)
+        facts = {"why": str(error), "kept_as": kept.name}
+        LOGGER.warning("counts that cannot be read were put aside", extra={"facts": facts})
+        return None

@@ -1,4 +1,6 @@
 import fcntl
+import json
+import logging
 
 import pytest
 
@@ -113,3 +115,43 @@ def test_counts_that_could_not_be_written_in_a_turn_are_kept(tmp_path, monkeypat
         counted(old, 2)
     counted(old, 1)
     assert everything(tmp_path) == {"old": 10, "new": 5}
+
+
+def damaged(file):
+    file.write_text(file.read_text()[:-100])
+
+
+def of_another_version(file):
+    content = json.loads(file.read_text())
+    content["prob_hate"]["edges"][1] /= 2
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("change", [damaged, of_another_version])
+def test_counts_that_cannot_be_read_are_put_aside_with_a_warning(tmp_path, caplog, change):
+    file = tmp_path / "histograms.json"
+    put_aside = []
+    for answers in (7, 5):
+        counted(KeptHistograms(file, {"mm_fusion": "new"}), answers)
+        change(file)
+        put_aside.append(file.read_bytes())
+    with caplog.at_level(logging.WARNING):
+        counted(KeptHistograms(file, {"mm_fusion": "new"}), 2)
+    assert Histograms.read(file).n == 2
+    told = [record.facts for record in caplog.records]
+    assert [(tmp_path / facts["kept_as"]).read_bytes() for facts in told] == put_aside
+    assert all(str(file) in facts["why"] for facts in told)
+    assert len(list(tmp_path.glob("histograms.unreadable-*.json"))) == 2
+
+
+def test_counts_put_aside_for_others_that_cannot_be_read_any_more_are_not_deleted(tmp_path):
+    file = tmp_path / "histograms.json"
+    old, new = (KeptHistograms(file, {"mm_fusion": name}) for name in ("old", "new"))
+    counted(old, 7)
+    counted(new, 5)
+    (waiting,) = tmp_path.glob("histograms.?*.json")
+    damaged(waiting)
+    rest = waiting.read_bytes()
+    counted(old, 2)
+    assert Histograms.read(file).n == 2
+    assert rest in [kept.read_bytes() for kept in tmp_path.glob("*unreadable-*.json")]
