@@ -61,13 +61,15 @@ def scale_html(answer: Answer, policy: Policy, cut: float) -> str:
         f'<span class="mark {kind}" style="left:{100 * place:.2f}%"></span>'
         for kind, place in places.values()
     )
-    numbers = [f"{name} {place:.3f}" for name, (_, place) in places.items()]
-    said = f"Scale from 0 to 1: {', '.join(numbers)}; policy: {_cuts(policy)}"
+    digits = _digits(prob, policy)
+    numbers = [f"{name} {place:.{digits}f}" for name, (_, place) in places.items()]
+    cuts = _cuts(policy, digits)
+    said = f"Scale from 0 to 1: {', '.join(numbers)}; policy: {cuts}"
     legend = "".join(
         f'<span><i class="key {kind}"></i>{number}</span>'
         for number, (kind, _) in zip(numbers, places.values(), strict=True)
     )
-    legend += f'<span class="meme-soft">policy: {_cuts(policy)}</span>'
+    legend += f'<span class="meme-soft">policy: {cuts}</span>'
     return (
         f'<div class="meme-scale"><div class="track" role="img" aria-label="{escape(said)}">'
         f'{drawn}{marks}</div><div class="ends" aria-hidden="true"><span>0</span><span>0.5</span>'
@@ -130,9 +132,18 @@ def _percent(prob: float) -> str:
     return f"{100 * prob:.0f}%" if 0.01 <= prob < 0.99 else f"{100 * prob:.1f}%"
 
 
-def _cuts(policy: Policy) -> str:
-    allow = "allow nothing" if policy.allow is None else f"allow below {policy.allow:.2f}"
-    block = "block nothing" if policy.block is None else f"block from {policy.block:.2f}"
+def _digits(prob: float, policy: Policy) -> int:
+    """As many as tell a probability from the policy's cuts, at least those of the slider."""
+    cuts = [cut for cut in (policy.allow, policy.block) if cut not in (None, prob)]
+    return next(
+        (n for n in range(3, 16) if all(f"{cut:.{n}f}" != f"{prob:.{n}f}" for cut in cuts)), 16
+    )
+
+
+def _cuts(policy: Policy, digits: int) -> str:
+    low, high = policy.ends
+    allow = "allow nothing" if policy.allow is None else f"allow below {low:.{digits}f}"
+    block = "block nothing" if policy.block is None else f"block from {high:.{digits}f}"
     return f"{allow}, {block}"
 
 

@@ -70,8 +70,24 @@ def test_the_scale_has_the_cuts_the_threshold_and_the_meme_at_their_places():
     assert marks == {"prob": "43.21", "threshold": "43.21", "tried": "70.00"}
     assert (
         'aria-label="Scale from 0 to 1: this meme 0.432, threshold 0.432, tried 0.700; '
-        'policy: allow below 0.20, block from 0.90"' in html
+        'policy: allow below 0.200, block from 0.900"' in html
     )
+
+
+@pytest.mark.parametrize(
+    ("prob", "said"),
+    [
+        (0.183, "this meme 0.183, threshold 0.432; policy: allow below 0.185, block from 0.900"),
+        (
+            0.18492,
+            "this meme 0.1849, threshold 0.4321; policy: allow below 0.1850, block from 0.9000",
+        ),
+        (0.184975, "this meme 0.185, threshold 0.432; policy: allow below 0.185, block from"),
+    ],
+)
+def test_the_cuts_have_as_many_digits_as_tell_them_from_the_probability(prob, said):
+    policy = dataclasses.replace(POLICY, allow=0.184975)
+    assert said in scale_html(ANSWER | {"prob_hate": prob}, policy, 0.432)
 
 
 def test_the_slider_at_rest_stands_for_the_exact_threshold():
