@@ -75,12 +75,14 @@ def test_what_cannot_be_judged_is_one_clear_line(opened, upload, meme, tmp_path)
 def test_a_file_of_the_server_is_not_opened_by_its_name(page_url, meme):
     """Only what was uploaded, whatever path a client sends."""
     client = httpx.Client(timeout=30)
-    changes = client.get(f"{page_url}config").json()["dependencies"]
-    reads = next(d["id"] for d in changes if d["targets"] and d["targets"][0][1] == "change")
+    config = client.get(f"{page_url}config").json()
+    picture = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "picture")
+    changes = [d for d in config["dependencies"] if [picture, "change"] in d["targets"]]
+    reads = next(d["id"] for d in changes if d["backend_fn"])
 
     def asked(path, session):
         file = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
-        body = {"data": [file, 0.5], "fn_index": reads, "session_hash": session}
+        body = {"data": [file, 0.5, "", None], "fn_index": reads, "session_hash": session}
         client.post(f"{page_url}gradio_api/queue/join", json=body)
         found = client.get(f"{page_url}gradio_api/queue/data", params={"session_hash": session})
         events = [json.loads(line[5:]) for line in found.text.splitlines() if line[:5] == "data:"]
@@ -124,3 +126,54 @@ def test_a_file_that_is_too_large_is_refused_by_the_page_and_by_the_server(
         f"{page_url}gradio_api/upload", files={"files": ("a.png", large.read_bytes())}
     )
     assert sent.status_code == 413
+
+
+def test_a_text_cannot_be_typed_while_one_is_read_and_one_typed_before_is_kept(
+    opened, upload, meme, classifier
+):
+    page = opened()
+    page.set_input_files("#picture input[type=file]", meme)
+    page.wait_for_selector("#text textarea:disabled")
+    assert "being read" in page.get_attribute("#text textarea", "placeholder")
+    page.wait_for_selector("#text textarea:enabled")
+    read = page.input_value("#text textarea")
+    assert read.lower() == generate(1, seed=3)[0].ocr.lower()
+
+    page = opened()
+    page.fill("#text textarea", "typed before")
+    page.wait_for_selector("#verdict h2")
+    page.set_input_files("#picture input[type=file]", meme)
+    page.wait_for_selector("#again")
+    page.wait_for_selector("#text textarea:enabled")
+    page.wait_for_selector("#verdict h2")
+    assert "as typed" in page.inner_text("#verdict")
+    assert page.input_value("#text textarea") == "typed before"
+    expected = classifier.predict("typed before", meme)["prob_hate"]
+    assert number(page, "prob") == f"{expected:.3f}"
+    page.click("#again")
+    page.wait_for_function("document.querySelector('#verdict').innerText.includes('read off')")
+    assert page.input_value("#text textarea") == read
+
+
+def test_a_number_that_is_none_or_off_the_scale_tries_the_nearest_threshold(
+    opened, upload, meme, classifier
+):
+    page = opened()
+    upload(page, meme)
+    in_use = rounded(classifier.decision.thresholds["mm_fusion"])
+    for typed, tried in (("2", 1), ("-1", 0), ("", in_use), ("0.5", 0.5)):
+        page.fill("#cut input[type=number]", typed)
+        page.wait_for_function(
+            f"document.querySelector('#trial').innerText.startsWith('At {tried:.3f}')"
+        )
+    assert page.locator("#verdict h2").count() == 1
+
+
+def test_an_answer_that_does_not_come_leaves_the_old_one_marked(opened, upload, meme):
+    page = opened()
+    upload(page, meme)
+    page.wait_for_selector("#verdict:not(.earlier) h2")
+    page.route("**/queue/join**", lambda route: None)
+    page.fill("#text textarea", "another text")
+    page.wait_for_selector("#verdict.earlier h2")
+    page.unroute("**/queue/join**")
