@@ -2,7 +2,7 @@
 
 import atexit
 import contextlib
-import gc
+import os
 import signal
 import socket
 import sys
@@ -13,8 +13,6 @@ from lib.serving.service.settings import ServiceSettings
 
 def main() -> None:
     """Load the models, then serve until SIGTERM or Ctrl-C; both finish what was accepted."""
-    # Else the end of Python looks for garbage among all objects of torch, for seconds.
-    atexit.register(gc.freeze)
     # Also while the models are loaded, and again when uvicorn hands the signal back.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -99,5 +97,22 @@ def _listening(settings: ServiceSettings) -> socket.socket:
     return listener
 
 
+def _leave(code: int) -> None:
+    """End the process with what was registered for its end, and no more.
+
+    Python itself would then take torch apart, object by object, for seconds.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code and not isinstance(ended.code, int):  # words, which Python prints
+            raise
+        _leave(ended.code or 0)
