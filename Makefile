@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CONFIG ?= configs/full.yaml
 TEST_PROCESSES ?= 2
 GIVEN_DATA = $(if $(value DATA),--data "$$MEME_DATA")
-GIVEN_RUN = $(if $(FROM),--from $(FROM)) $(if $(OVERWRITE),-p overwrite true)
+GIVEN_RUN = $(if $(FROM),--from $(FROM)) $(if $(filter 1 true yes,$(OVERWRITE)),-p overwrite true)
 UNIT_TESTS = $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Builds of PyTorch without CUDA, a tenth of the size, come from PyTorch's own index.

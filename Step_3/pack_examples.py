@@ -42,7 +42,6 @@ def main(arguments: list[str] | None = None) -> int:
             taxonomy=settings.taxonomy,
         )
         settings.save()
-        check_both_labels(stats)
         if settings.slice_by:
             # Here, since it loads torch, which the workers of packing need not.
             from lib.decisions.error_analysis import check_slice_by
@@ -60,6 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"corrections: {', '.join(fates)}")
     print(f"left out: {stats['unlabelled']['count']} without a label, ", end="")
     print(f"{stats['repeated_ids']['count']} repeated, {len(stats.get('dropped', ()))} leaking")
+    try:
+        check_both_labels(stats)
+    except ValueError as error:  # behind what was skipped, which may be why
+        print(f"pack_examples: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

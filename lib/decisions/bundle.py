@@ -99,7 +99,7 @@ class DecisionBundle:
         refuse_not_finite(frame, f"the predictions of {_fitted_on(settings)}")
         _refuse_one_class(frame, settings)
         refuse_other_shards(frame, settings, settings.fit_split)
-        if said := contamination(frame):
+        if said := contamination(frame, settings.mode):
             warnings.warn(said, stacklevel=2)
         made_by = models_of(frame)
         refuse_other_models(

@@ -19,7 +19,7 @@ from lib.calibration import (
 from lib.calibration.calibration_error import N_BINS, bin_of
 from lib.config import MODELS, Settings
 from lib.decisions.bundle import DecisionBundle
-from lib.decisions.metric_intervals import metric_interval
+from lib.decisions.metric_intervals import beside_all_scores, metric_interval
 from lib.modeling.prediction_table import groups_of, logits_of, resampled
 
 
@@ -138,7 +138,8 @@ def cross_fitted(
             row: dict[str, Any] = {"model": model, "estimate": kind}
             decided = hate.astype(float)
             for metric, x in (("f1", decided), ("macro_f1", decided), ("brier", p), ("ece", p)):
-                found = metric_interval(x, labels, metric, n_resamples=n_resamples, **options)
+                cut = _cut_of_decisions(decision.thresholds[model]) if kind == "in-sample" else 0.5
+                found = metric_interval(x, labels, metric, cut, n_resamples=n_resamples, **options)
                 row |= {metric: found.point, f"{metric}_low": found.low}
                 row[f"{metric}_high"] = found.high
             rows.append(row | {"resampled": resampled(frame)})
@@ -152,7 +153,8 @@ def model_choice(
 
     Macro-F1 at the chosen thresholds with its interval, and macro-F1 of the best model minus that
     of each other with the interval of the paired difference (both judged on the same resampled
-    groups or memes, as "resampled" says). Above 0 throughout, the choice is more than luck.
+    groups or memes, as "resampled" says). Where both of these are above 0 throughout, the choice is
+    more than luck.
     """
     prob = calibrated(frame, decision.temperatures)
     hate = {m: (prob[m] >= decision.thresholds[m]).to_numpy(float) for m in MODELS}
@@ -162,7 +164,12 @@ def model_choice(
         "seed": settings.seed,
         "groups": groups_of(frame),
     }
-    found = {m: metric_interval(hate[m], labels, "macro_f1", **options) for m in MODELS}
+    found = {
+        m: metric_interval(
+            hate[m], labels, "macro_f1", _cut_of_decisions(decision.thresholds[m]), **options
+        )
+        for m in MODELS
+    }
     order = sorted(MODELS, key=lambda m: (-found[m].point, -MODELS.index(m)))
     rows = []
     for model in order:
@@ -172,3 +179,8 @@ def model_choice(
         row |= {"best_minus_this": gap.point, "gap_low": gap.low, "gap_high": gap.high}
         rows.append(row | {"resampled": resampled(frame)})
     return pd.DataFrame(rows)
+
+
+def _cut_of_decisions(threshold: float) -> float:
+    """What tells decisions of 0 and 1 apart, still beside all scores where the threshold is."""
+    return threshold if beside_all_scores(threshold) else 0.5

@@ -101,8 +101,8 @@ def metrics_of(
         | _worse_by(pair, everyone, name, more_is_better, options, groups)
         for name, more_is_better in METRICS.items()
     )
-    ece = table["metric"] == "ece"
-    if not _exceeds(table[ece].iloc[0], _expected_eces(pair, values, groups)):
+    ece = (table["metric"] == "ece") & table["verdict"].isin(("worse", "better"))
+    if ece.any() and not _exceeds(table[ece].iloc[0], _expected_eces(pair, values, groups)):
         table.loc[ece, "verdict"] = "not told apart"
     return table
 
@@ -196,7 +196,7 @@ def _change(
     right_a, right_b = (decided[rows] == pair.labels[rows] for decided in pair.decided)
     broken = right_a.astype(int) - right_b
     p_value = sign_flips(broken if groups is None else np.bincount(groups, broken).astype(int))
-    if p_value > 1 - options["level"]:
+    if found["verdict"] in ("worse", "better") and p_value > 1 - options["level"]:
         found["verdict"] = "not told apart"
     return found | {"p_value": p_value}
 

@@ -105,7 +105,7 @@ def expert_job(name: str, settings: Settings) -> dict[str, Any]:
     if settings.fusion_features == "held_out":
         knobs += ("fusion_features", "folds")
     backbone = settings.text_model if text else settings.vision_model
-    if not text:
+    if not text and settings.vision_size is not None:
         knobs += ("vision_size",)
     if not text and not frozen(name, settings):
         # Each of the loader's workers flips pictures by random numbers of its own.

@@ -112,8 +112,11 @@ def _check_how_experts_were_trained(settings: Settings) -> None:
                 f"{again(4)}"
             )
         differ = [k for k in now if k in was and was[k] != now[k] and k not in ("data", "workers")]
+        # Left out of a job where the backbone sees pictures of its own size.
+        if was.get("vision_size") != now.get("vision_size"):
+            differ = list(dict.fromkeys([*differ, "vision_size"]))
         if differ:
-            told = ", ".join(f"{k} {was[k]} instead of {now[k]}" for k in differ)
+            told = ", ".join(f"{k} {was.get(k)} instead of {now.get(k)}" for k in differ)
             warnings.warn(
                 f"{file.parent} was trained with {told}; to train it with these settings: "
                 f"{again(4, overwrite='backbone' in differ)}",

@@ -142,8 +142,11 @@ def trained_elsewhere(frame: pd.DataFrame) -> list[str]:
     return [model for model in MODELS if model in found]
 
 
-def contamination(frame: pd.DataFrame) -> str:
-    """What is to be said of `trained_elsewhere`, with the way out; empty where there are none."""
+def contamination(frame: pd.DataFrame, mode: str = "full") -> str:
+    """What is to be said of `trained_elsewhere`, with the way out; empty where there are none.
+
+    What a full run has made is replaced only where that is asked for.
+    """
     found = trained_elsewhere(frame)
     if not found:
         return ""
@@ -151,7 +154,7 @@ def contamination(frame: pd.DataFrame) -> str:
         f"{', '.join(found)} learned from other shards than those that are judged here, and may "
         "have seen memes of val and test, which then look too good; train anew and go on from "
         "there: "
-        f"{again(4, overwrite=True)}"
+        f"{again(4, overwrite=mode == 'full')}"
     )
 
 

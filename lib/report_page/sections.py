@@ -61,7 +61,7 @@ TABLES = {
 def sections(run: Run) -> dict[str, str]:
     """The HTML of each section, by its name in `page.html`."""
     settings = run.settings
-    said = contamination(run.report)
+    said = contamination(run.report, settings.mode)
     found = {
         "contamination": _note(f"Caution: {said}") if said else "",
         "reliability": _reliability(run),

@@ -27,7 +27,8 @@ def verdict_of(report: Mapping[str, Any], y: np.ndarray, p: np.ndarray) -> dict[
         # Of one class, too: the p-value of `recalibration` is then the very chance of these labels.
         found = ["calibration no longer holds"] if changed else [INEXACT] if off else []
         found += [f"the promise of {', '.join(broken)} is broken"] if broken else []
-        return {"verdict": " and ".join(found), "advice": _mend(report)}
+        joined = ("; " if INEXACT in found else " and ").join(found)
+        return {"verdict": joined, "advice": _mend(report)}
     if len(y) < FEWEST or not 0 < y.mean() < 1:
         wanted = max([wanted, *_settled_by(report["policy"]).values()])
         many = f"at least {wanted:,} memes" if len(y) < wanted else "more memes"
@@ -37,9 +38,10 @@ def verdict_of(report: Mapping[str, Any], y: np.ndarray, p: np.ndarray) -> dict[
     steps = [_mend(report)] if off else [] if missed or not more else ["nothing to re-fit"]
     steps += more
     if missed:
+        refit = "" if off else f", or add these to the data and re-fit the policy: {again(3)}"
         steps.append(
             "rely on no promise that is missed as observed: label more memes to see whether it is "
-            f"broken, or add these to the data and re-fit the policy: {again(3)}"
+            f"broken{refit}"
         )
     said = [INEXACT if off else holds, *missed]
     return {"verdict": "; ".join(said), "advice": "; ".join(steps) or "nothing to do"}
@@ -88,7 +90,9 @@ def _mend(report: Mapping[str, Any]) -> str:
         alone = " alone" if changed else ""
         steps.append(f"it was off on the calibration split already, so this is no drift{alone}")
     elif off and not changed:
-        steps.append("no change is seen since: of the memes there T is no more exact")
+        steps.append(
+            "no change is seen since calibration: T is only as exact as the memes it was fitted on"
+        )
     if report["prevalence"]["p_value"] <= ALPHA:
         steps.append("the share of hate has changed: see Step 7's `prevalence`")
     if off and (refit := report["refit"]) is not None:

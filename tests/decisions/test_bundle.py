@@ -514,6 +514,17 @@ def test_the_cross_fitted_estimate_stands_beside_the_in_sample_one(val, bundle, 
     assert rows["brier_low"] < rows["brier"] < rows["brier_high"]
 
 
+def test_a_threshold_above_all_scores_decides_for_certain_in_every_table(
+    val, bundle, model_folders
+):
+    never = replace(bundle, thresholds=dict.fromkeys(MODELS, 2.0))
+    choice = model_choice(val, never, model_folders, n_resamples=50)
+    rows = cross_fitted(val, never, model_folders, n_resamples=50)
+    in_sample = rows[rows["estimate"] == "in-sample"]
+    assert (in_sample["f1_high"] == 0).all()
+    assert set(choice["high"]) == set(in_sample["macro_f1_high"])
+
+
 def test_the_cross_fitted_estimate_keeps_groups_together(val, bundle, model_folders):
     copies = pd.concat([val] * 4, ignore_index=True)
     table = cross_fitted(copies, bundle, model_folders, n_resamples=100)

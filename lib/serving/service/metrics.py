@@ -123,9 +123,11 @@ def _read(file: Path) -> Histograms | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        # Named by what it holds, so that the next one does not replace it.
-        kept = _beside(file, file.read_bytes(), "unreadable-")
-        file.replace(kept)
+        content = file.read_bytes()
+        # Named by what it holds, so that the next one does not replace it. A copy: whoever reads
+        # the counts meanwhile finds a file.
+        kept = _beside(file, content, "unreadable-")
+        kept.write_bytes(content)
         facts = {"why": str(error), "kept_as": kept.name}
         LOGGER.warning("counts that cannot be read were put aside", extra={"facts": facts})
         return None
