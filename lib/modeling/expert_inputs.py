@@ -129,28 +129,8 @@ def classifier(name: str, settings: Settings) -> tuple[Any, Any]:
     options = processor_options(model)
     processor = backbones.load(AutoImageProcessor, settings.vision_model, **options)
     if settings.vision_size is not None:
-        processor = shown_at(settings.vision_size, model, processor)
+        processor = backbones.shown_at(settings.vision_size, model, processor)
     return model, processor
-
-
-def shown_at(size: int, model: Any, processor: Any) -> Any:
-    """The processor that shows a timm backbone pictures of `size` pixels a side.
-
-    The size is kept in the model's configuration, from which its processor is loaded again.
-    Raises ValueError if the backbone takes pictures of its own size alone.
-    """
-    try:
-        config = {**model.config.pretrained_cfg, "input_size": [3, size, size]}
-        with torch.inference_mode():
-            model.eval()(torch.zeros(1, 3, size, size))
-    except (AttributeError, AssertionError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"vision_size={size}: {model.config.model_type} takes pictures of its own size alone; "
-            "leave vision_size out, or choose a convolutional timm backbone, such as "
-            "efficientnet_lite0"
-        ) from error
-    model.config.pretrained_cfg = config
-    return type(processor)(pretrained_cfg=config, architecture=model.config.architecture)
 
 
 def text_folding(settings: Settings) -> int:
