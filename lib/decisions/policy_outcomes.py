@@ -11,6 +11,7 @@ from lib.calibration import bootstrap_ci, prob_hate, sweep_thresholds
 from lib.calibration.intervals import units_of
 from lib.config import MODELS
 from lib.decisions.bundle import DecisionBundle
+from lib.decisions.metric_intervals import f1_of
 from lib.decisions.policy import CHOSEN, SIDES, Policy, counted, sample_of, target_of
 from lib.decisions.policy_certificates import clopper_pearson
 from lib.decisions.resampled_counts import ends_of, rates, ratio, resampled_sums
@@ -142,7 +143,8 @@ def threshold_stability(
         cuts = np.concatenate([[chosen, *ends], np.linspace(*ends, N_WITHIN)])
         prob = prob_hate(logits_of(frame, model), decision.temperatures[model])
         curve = sweep_thresholds(prob, frame["label"], cuts)
-        of_both = [_f1(curve[right], curve["fp"], curve["fn"]) for right in ("tp", "tn")]
+        tp, tn, fp, fn = (curve[cell].to_numpy() for cell in ("tp", "tn", "fp", "fn"))
+        of_both = [f1_of(right, fp, fn) for right in (tp, tn)]
         curve["macro_f1"] = np.mean(of_both, axis=0)
         worst = 3 + int(np.argmin(curve["macro_f1"].to_numpy()[3:]))
         rows = curve.iloc[[0, 1, 2, worst]].reset_index(drop=True)
@@ -162,7 +164,7 @@ def _change_ends(frame: pd.DataFrame, hate: np.ndarray, seed: int) -> pd.DataFra
     sums, width = resampled_sums(cells, groups_of(frame), seed=seed), hate.shape[1]
     tp, fp = sums[:, :width], sums[:, width : 2 * width]
     fn, tn = sums[:, -2:-1] - tp, sums[:, -1:] - fp
-    f1, of_harmless = (_f1(right, fp, fn) for right in (tp, tn))
+    f1, of_harmless = (f1_of(right, fp, fn) for right in (tp, tn))
     values = {"f1": f1, "macro_f1": (f1 + of_harmless) / 2}
     changes = {name: value - value[:, :1] for name, value in values.items()}
     return pd.DataFrame(
@@ -264,8 +266,3 @@ def _expected(
         for k, of in enumerate(got.T)
     ]
     return memes * np.column_stack(shares)
-
-
-def _f1(right: ArrayLike, fp: ArrayLike, fn: ArrayLike) -> np.ndarray:
-    twice = 2 * np.asarray(right)
-    return np.nan_to_num(ratio(twice, twice + np.asarray(fp) + np.asarray(fn)))
